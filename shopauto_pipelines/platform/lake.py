@@ -1,0 +1,255 @@
+"""The lake: tables as one Parquet file per partition, ``<root>/<table>/<partition column>=<date>/data.parquet``.
+
+A partition is written whole to a staging name and swapped in by a rename, so a reader never sees half of one. Rows are
+sorted by the table's key and cut into row groups of a fixed size: the same rows give the same bytes. A rewrite that
+changes nothing leaves the file alone.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from shopauto_pipelines.platform.tables import Table
+
+#: Rows of a Parquet row group; also the most rows held in memory by a write.
+ROW_GROUP = 131_072
+
+_FILE = "data.parquet"
+
+
+class MissingPartition(Exception):
+    """A partition that is needed has not been computed; the text names the table, the day and the command to run."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of one partition: its ``rows``, the file's ``size`` in bytes, and whether its bytes ``changed``."""
+
+    rows: int
+    size: int
+    changed: bool
+
+
+class Lake:
+    """Reads and writes tables under ``root`` through one DuckDB connection (``con``, an Ibis backend).
+
+    Not for use by several threads at once: take a :meth:`session` each.
+    """
+
+    def __init__(self, root: Path, threads: int | None = None, memory: str | None = None) -> None:
+        self.root = Path(root)
+        self._options = {"threads": threads, "memory": memory}
+        (self.root / "_staging").mkdir(parents=True, exist_ok=True)
+        config: dict[str, object] = {"temp_directory": str(self.root / "_staging" / "spill")}
+        if threads:
+            config["threads"] = threads
+        if memory:
+            config["memory_limit"] = memory
+        self.con = ibis.duckdb.connect(**config)
+        self.con.raw_sql("set TimeZone = 'UTC'")
+        self._tables_by_view: dict[str, Table] = {}
+        self._scans: dict[tuple[Path, ...], ir.Table] = {}
+
+    @staticmethod
+    def first_day(root: Path) -> date | None:
+        """First day of the data that was loaded into the lake at ``root``; ``None`` before the first load."""
+        note = Path(root) / "first_day"
+        return date.fromisoformat(note.read_text()) if note.exists() else None
+
+    def note_first_day(self, day: date) -> None:
+        """Remember ``day`` as the first one where it is earlier than what was known."""
+        known = Lake.first_day(self.root)
+        if known is None or day < known:
+            staged = self.root / "_staging" / f"{os.getpid()}-first_day"
+            staged.write_text(day.isoformat())
+            os.replace(staged, self.root / "first_day")
+
+    def session(self) -> Lake:
+        """Another connection to the same lake."""
+        return Lake(self.root, **self._options)  # type: ignore[arg-type]
+
+    def path(self, table: Table, day: date) -> Path:
+        """File of the partition, whether or not it exists."""
+        return self.root / table.name / f"{table.partition}={day.isoformat()}" / _FILE
+
+    def days(self, table: Table) -> list[date]:
+        """Days that have a partition, in order."""
+        prefix = f"{table.partition}="
+        folder = self.root / table.name
+        if not folder.is_dir():
+            return []
+        names = (entry.name for entry in os.scandir(folder) if entry.name.startswith(prefix))
+        return sorted(date.fromisoformat(name.removeprefix(prefix)) for name in names)
+
+    def rows(self, table: Table, day: date) -> int:
+        """Rows of a partition, from the file's footer; raises :class:`MissingPartition`."""
+        return pq.read_metadata(self._existing(table, day)).num_rows
+
+    def on(self, table: Table, day: date) -> ir.Table:
+        """The partition of ``day``; raises :class:`MissingPartition` where it has not been written."""
+        return self._scan(table, [self._existing(table, day)])
+
+    def between(self, table: Table, start: date | None = None, end: date | None = None) -> ir.Table:
+        """All partitions from ``start`` to ``end``, both included; an empty table where there is none."""
+        days = [d for d in self.days(table) if (start is None or d >= start) and (end is None or d <= end)]
+        return self._scan(table, [self.path(table, d) for d in days])
+
+    def table_of(self, view: str) -> Table | None:
+        """The lake table behind a view name found in an expression."""
+        return self._tables_by_view.get(view)
+
+    def write(self, table: Table, days: Sequence[date], rows: ir.Table | pa.Table) -> dict[date, Written]:
+        """Replace the partitions ``days`` by ``rows``, each by one atomic swap.
+
+        ``rows`` has the table's columns (others are ignored, values are cast); for several days also the partition
+        column. A day without rows gets an empty file: computed, and nothing there. Raises ``ValueError`` for rows of a
+        day that was not named.
+        """
+        expression = ibis.memtable(rows) if isinstance(rows, pa.Table) else rows
+        columns = {name: expression[name].cast(kind.copy(nullable=True)) for name, kind in table.schema.items()}
+        if len(days) > 1:
+            columns[table.partition] = expression[table.partition].cast("date")
+        order = [*([table.partition] if len(days) > 1 else []), *table.key]
+        ordered = expression.select(**columns).order_by([ibis.asc(name, nulls_first=True) for name in order])
+        written: dict[date, Written] = {}
+        wanted = set(days)
+        for day, batches in self._by_day(table, days, self.con.to_pyarrow_batches(ordered, chunk_size=ROW_GROUP)):
+            if day not in wanted:
+                raise ValueError(f"{table.name}: rows of {day}, which is not among the days to write")
+            written[day] = self._write_partition(table, day, batches)
+        for day in wanted - written.keys():
+            written[day] = self._write_partition(table, day, iter(()))
+        return written
+
+    def delete(self, table: Table, day: date) -> None:
+        """Remove a partition; nothing happens where there is none."""
+        path = self.path(table, day)
+        path.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            path.parent.rmdir()
+
+    def _existing(self, table: Table, day: date) -> Path:
+        path = self.path(table, day)
+        if not path.exists():
+            raise MissingPartition(
+                f"{table.name} has not been computed for {day}: run `shopauto refresh --day {day}` or materialise it in the UI"
+            )
+        return path
+
+    def _scan(self, table: Table, paths: list[Path]) -> ir.Table:
+        if tuple(paths) in self._scans:
+            return self._scans[tuple(paths)]
+        view = f"{table.name.replace('/', '_')}_{uuid.uuid4().hex[:8]}"
+        self._tables_by_view[view] = table
+        if not paths:
+            empty = self.con.create_table(view, schema=table.schema, temp=True)
+            return empty.mutate(ibis.null("date").name(table.partition))
+        scan = self.con.read_parquet([str(path) for path in paths], table_name=view, hive_partitioning=True)
+        return self._scans.setdefault(tuple(paths), scan)
+
+    @staticmethod
+    def _by_day(
+        table: Table, days: Sequence[date], batches: Iterator[pa.RecordBatch]
+    ) -> Iterator[tuple[date, Iterator[pa.RecordBatch]]]:
+        """Cut batches sorted by the partition column into one run of batches per day, holding one batch at a time."""
+        if len(days) == 1:
+            yield days[0], iter(batches)
+            return
+        column = table.partition
+        pending: pa.RecordBatch | None = None
+        source = iter(batches)
+
+        def next_batch() -> pa.RecordBatch | None:
+            for batch in source:
+                if batch.num_rows:
+                    return batch
+            return None
+
+        def of_day(day: date) -> Iterator[pa.RecordBatch]:
+            nonlocal pending
+            while pending is not None and pending.column(column)[0].as_py() == day:
+                count = pc.sum(pc.equal(pending.column(column), pa.scalar(day, pa.date32()))).as_py()
+                yield pending.slice(0, count).drop_columns([column])
+                pending = pending.slice(count) if count < pending.num_rows else next_batch()
+
+        pending = next_batch()
+        while pending is not None:
+            day = pending.column(column)[0].as_py()
+            yield day, of_day(day)
+
+    def _write_partition(self, table: Table, day: date, batches: Iterator[pa.RecordBatch]) -> Written:
+        schema = table.arrow_schema
+        staged = self.root / "_staging" / f"{os.getpid()}-{uuid.uuid4().hex}.parquet"
+        rows = 0
+        try:
+            with pq.ParquetWriter(staged, schema, compression="zstd") as writer:
+                for group in _regroup(batches, schema):
+                    writer.write_table(group, row_group_size=ROW_GROUP)
+                    rows += group.num_rows
+            target = self.path(table, day)
+            changed = not (target.exists() and filecmp.cmp(staged, target, shallow=False))
+            if changed:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(staged, target)
+            return Written(rows, target.stat().st_size, changed)
+        finally:
+            staged.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class LakeTable:
+    """A table of a lake, not yet read: what the body of an asset gets as input."""
+
+    lake: Lake
+    table: Table
+
+    def on(self, day: date) -> ir.Table:
+        """The partition of ``day``; raises :class:`MissingPartition`."""
+        return self.lake.on(self.table, day)
+
+    def until(self, day: date) -> ir.Table:
+        """All partitions up to and with ``day``: what was known at its end."""
+        return self.lake.between(self.table, end=day)
+
+    def between(self, start: date, end: date) -> ir.Table:
+        """All partitions from ``start`` to ``end``, both included."""
+        return self.lake.between(self.table, start, end)
+
+    def before(self, day: date) -> tuple[date, ir.Table] | None:
+        """The latest partition before ``day`` with its date; ``None`` where there is none."""
+        earlier = [d for d in self.lake.days(self.table) if d < day]
+        return (earlier[-1], self.lake.on(self.table, earlier[-1])) if earlier else None
+
+
+def _regroup(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Tables of exactly ``ROW_GROUP`` rows (the last one fewer), whatever the sizes of the batches that come in."""
+    held: list[pa.Table] = []
+    count = 0
+    for batch in batches:
+        part = pa.Table.from_batches([batch]).cast(schema)
+        held.append(part)
+        count += part.num_rows
+        while count >= ROW_GROUP:
+            whole = pa.concat_tables(held).combine_chunks()
+            yield whole.slice(0, ROW_GROUP)
+            rest = whole.slice(ROW_GROUP)
+            held, count = ([rest] if rest.num_rows else []), rest.num_rows
+    if count:
+        yield pa.concat_tables(held).combine_chunks()
+
+
+def days_between(start: date, end: date) -> list[date]:
+    """Every day from ``start`` to ``end``, both included."""
+    return [start + timedelta(days=n) for n in range((end - start).days + 1)]

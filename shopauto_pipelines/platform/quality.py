@@ -1,0 +1,158 @@
+"""Runs a Great Expectations suite on partitions of a lake table.
+
+Expectations about rows run on bounded batches of the columns they need. Whole-table facts (row count, duplicate keys,
+and whatever a room adds) are computed by the engine in one pass and handed to the suite as a one-row-per-partition frame.
+Findings name expectation, column, count and row keys, never a value: values may be private.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import ibis
+import ibis.expr.types as ir
+import pandas as pd
+from ibis import _
+
+from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.tables import Table
+
+if TYPE_CHECKING:
+    from great_expectations.datasource.fluent.interfaces import Batch
+
+#: Rows of a batch; Great Expectations takes about 2 s for twelve expectations on it.
+BATCH_ROWS = 1_000_000
+
+#: Row keys that a finding lists.
+LISTED_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Expect:
+    """One expectation by its Great Expectations class name, e.g. ``Expect("ExpectColumnValuesToNotBeNull", "email")``.
+
+    With ``fact=True`` the column is one of the suite's facts, else one of the table's columns.
+    """
+
+    kind: str
+    column: str
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    fact: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the finding calls it, e.g. ``expect_column_values_to_not_be_null(email)``."""
+        words = "".join(f"_{c.lower()}" if c.isupper() else c for c in self.kind).lstrip("_")
+        options = "".join(f", {key}={value}" for key, value in self.options.items())
+        return f"{words}({self.column}{options})"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The expectations of a table. ``facts`` computes extra facts: from the rows to one row per partition value."""
+
+    table: Table
+    expectations: tuple[Expect, ...]
+    facts: Callable[[ir.Table], dict[str, ir.Value]] = lambda rows: {}
+
+    @classmethod
+    def of(cls, table: Table, *more: Expect, facts: Callable[[ir.Table], dict[str, ir.Value]] | None = None) -> Suite:
+        """A suite from the declaration (required columns are not null, the key is unique) and ``more``."""
+        required = tuple(Expect("ExpectColumnValuesToNotBeNull", c.name) for c in table.columns if c.required)
+        unique = Expect("ExpectColumnValuesToBeBetween", "duplicate_keys", {"max_value": 0}, fact=True)
+        return cls(table, (*required, unique, *more), facts or (lambda rows: {}))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An expectation that does not hold: how many rows of how many, and the keys of the first of them."""
+
+    expectation: str
+    column: str
+    unexpected: int
+    rows: int
+    keys: tuple[str, ...]
+
+
+def run_suite(lake: Lake, suite: Suite, days: Sequence[date]) -> tuple[list[Finding], int]:
+    """Findings of the suite on the partitions ``days``, and the number of rows looked at."""
+    rows = lake.between(suite.table, min(days), max(days))
+    partition = suite.table.partition
+    found: dict[Expect, Finding] = {}
+    by_row = [e for e in suite.expectations if not e.fact]
+    keys = [partition, *suite.table.key]
+    seen = 0
+    for frame in _batches(rows, keys, sorted({e.column for e in by_row} | set(keys))):
+        seen += len(frame)
+        batch = _batch(frame)
+        for expectation in by_row:
+            _add(found, expectation, _validate(batch, frame, expectation, keys))
+    facts = _facts(rows, suite, partition)
+    batch = _batch(facts)
+    for expectation in (e for e in suite.expectations if e.fact):
+        _add(found, expectation, _validate(batch, facts, expectation, [partition]))
+    return list(found.values()), seen
+
+
+def _facts(rows: ir.Table, suite: Suite, partition: str) -> pd.DataFrame:
+    keys = rows.group_by([partition, *suite.table.key]).agg(copies=_.count())
+    duplicates = keys.group_by(partition).agg(rows=_.copies.sum(), duplicate_keys=(_.copies - 1).sum())
+    extra = suite.facts(rows)
+    if extra:
+        more = rows.group_by(partition).agg(**extra)
+        duplicates = duplicates.join(more, partition)
+    return duplicates.order_by(partition).to_pandas()
+
+
+def _batches(rows: ir.Table, order: list[str], columns: list[str]) -> Iterator[pd.DataFrame]:
+    reader = rows.select(columns).order_by([ibis.asc(name) for name in order]).to_pyarrow_batches(chunk_size=BATCH_ROWS)
+    for part in reader:
+        if part.num_rows:
+            yield part.to_pandas()
+
+
+def _batch(frame: pd.DataFrame) -> Batch:
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations as gx  # takes seconds to import: only where a suite runs
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
+    asset = context.data_sources.add_pandas("frame").add_dataframe_asset("rows")
+    return asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
+
+
+def _validate(batch: Batch, frame: pd.DataFrame, expectation: Expect, keys: list[str]) -> Finding | None:
+    import great_expectations as gx
+
+    check = getattr(gx.expectations, expectation.kind)(column=expectation.column, **expectation.options)
+    result = batch.validate(check, result_format="BASIC")
+    if result.exception_info and result.exception_info.get("raised_exception"):
+        raise RuntimeError(f"{expectation.name} could not be evaluated")
+    if result.success:
+        return None
+    complete = batch.validate(check, result_format="COMPLETE").result
+    at = complete.get("unexpected_index_list") or []
+    return Finding(
+        expectation.name,
+        expectation.column,
+        int(complete.get("unexpected_count") or 1),
+        int(complete.get("element_count") or len(frame)),
+        tuple(" ".join(str(frame.iloc[i][k]).removesuffix(" 00:00:00") for k in keys) for i in at[:LISTED_ROWS]),
+    )
+
+
+def _add(found: dict[Expect, Finding], expectation: Expect, new: Finding | None) -> None:
+    if new is None:
+        return
+    old = found.get(expectation)
+    if old is None:
+        found[expectation] = new
+    else:
+        keys = (old.keys + new.keys)[:LISTED_ROWS]
+        found[expectation] = Finding(
+            new.expectation, new.column, old.unexpected + new.unexpected, old.rows + new.rows, keys
+        )

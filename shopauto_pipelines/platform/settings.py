@@ -1,0 +1,180 @@
+"""Every setting, its default and what it does. Read from the environment (``SHOPAUTO_…``) and from ``.env``.
+
+A wrong value stops the start with one line per mistake. ``docs/settings.md`` is made from these descriptions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from pydantic import EmailStr, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+#: The folder that holds ``workspace.yaml`` and ``dagster.yaml``.
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the text says which, why, and where it is set."""
+
+
+class Settings(BaseSettings):
+    """All settings. Construct through :func:`load_settings`, which words the errors."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SHOPAUTO_", env_file=PROJECT_ROOT / ".env", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    home: Path = Field(
+        PROJECT_ROOT / ".shopauto",
+        description="Folder for everything that is stored: lake, embedded PostgreSQL, models, local inbox.",
+    )
+    postgres_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL to use, `postgresql://user:password@host:port/database`. Unset: an embedded server under `home`.",
+    )
+    shop_name: str = Field("Sample Shop", description="Name of the shop, as messages sign it.")
+    shop_url: str = Field("https://shop.example.com", pattern="^https?://", description="Address of the shop; buttons and products in messages link there.")
+    timezone: str = Field("UTC", description="IANA time zone whose midnight ends the shop's day.")
+    currency: str = Field("EUR", pattern="^[A-Z]{3}$", description="ISO 4217 currency of amounts that do not name one.")
+    country: str = Field(
+        "GB",
+        pattern="^[A-Z]{2}$",
+        description="ISO 3166 country to read local phone numbers in, where the customer's own is not known.",
+    )
+    language: str = Field("en", description="Language of messages to people whose language is not known.")
+    first_day: date | None = Field(None, description="First daily partition. Unset: the first day of the data loaded.")
+    retrain_days: int = Field(28, ge=1, le=365, description="A new model is trained every so many days.")
+    horizon_days: int = Field(90, ge=7, le=365, description="Horizon of churn and expected orders, days.")
+    cart_abandoned_minutes: int = Field(
+        60, ge=1, description="A cart without an event for so long, and without an order, is abandoned."
+    )
+    holdout_percent: float = Field(
+        5.0,
+        ge=0,
+        le=50,
+        description="Share of people who get no marketing at all, to measure what marketing does, percent.",
+    )
+    cap_messages: int = Field(
+        3, ge=1, description="Most marketing messages to a person in `cap_days`, over all campaigns."
+    )
+    cap_days: int = Field(7, ge=1, description="Days that `cap_messages` counts.")
+    live: bool = Field(
+        False, description="Live mode: messages really leave. Off: every message goes to the local inbox."
+    )
+    live_grace_hours: int = Field(
+        36, ge=1, description="In live mode a day's sends close so many hours after the day's end."
+    )
+    sendgrid_api_key: SecretStr | None = Field(None, description="SendGrid API key; needed in live mode.")
+    sendgrid_url: str = Field("https://api.sendgrid.com", description="Base URL of the SendGrid API.")
+    sendgrid_sandbox: bool = Field(False, description="SendGrid checks every message and delivers none (its sandbox mode).")
+    from_email: EmailStr = Field("shop@example.com", description="Sender address; must be set in live mode.")
+    from_name: str | None = Field(None, description="Sender name. Unset: `shop_name`.")
+    postal_address: str | None = Field(
+        None, description="Postal address printed in every marketing message; must be set in live mode."
+    )
+    base_url: str = Field(
+        "http://localhost:8025", description="Public address of links in messages; must be set in live mode."
+    )
+    secret_key: SecretStr | None = Field(
+        None,
+        description="Key for hashes and signed links; must be set in live mode. Unset: one is made and kept under `home`.",
+    )
+    engine_threads: int | None = Field(None, ge=1, description="Threads of the query engine. Unset: all cores.")
+    engine_memory: str | None = Field(
+        None,
+        pattern=r"^\d+ ?[KMG]i?B$",
+        description="Memory limit of the query engine, e.g. `4GB`. Unset: 80 % of the machine.",
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_time_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{value!r} is not an IANA time zone such as Europe/London") from error
+        return value
+
+    @field_validator("postgres_url")
+    @classmethod
+    def _postgres_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("must start with postgresql:// (the driver is chosen by the program)")
+        return value
+
+    @model_validator(mode="after")
+    def _live_mode_is_complete(self) -> Settings:
+        if self.live:
+            needed = {
+                "SHOPAUTO_SENDGRID_API_KEY": self.sendgrid_api_key,
+                "SHOPAUTO_FROM_EMAIL": None if self.from_email.endswith("@example.com") else self.from_email,
+                "SHOPAUTO_POSTAL_ADDRESS": self.postal_address,
+                "SHOPAUTO_BASE_URL": None if "localhost" in self.base_url else self.base_url,
+                "SHOPAUTO_SECRET_KEY": self.secret_key,
+            }
+            missing = [name for name, value in needed.items() if not value]
+            if missing:
+                raise ValueError(f"live mode needs {', '.join(missing)}; set them, or set SHOPAUTO_LIVE=false")
+        return self
+
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        """The shop's time zone."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def lake_path(self) -> Path:
+        """Where the lake's tables are."""
+        return self.home / "lake"
+
+    @property
+    def inbox_path(self) -> Path:
+        """Where the local inbox keeps its messages."""
+        return self.home / "inbox"
+
+    @property
+    def models_path(self) -> Path:
+        """Where models are kept, with their back-tests."""
+        return self.home / "models"
+
+    @cached_property
+    def hash_key(self) -> bytes:
+        """Key for keyed hashes: the secret key, or one made once and kept under ``home``, readable by its owner only."""
+        if self.secret_key:
+            return hashlib.sha256(self.secret_key.get_secret_value().encode()).digest()
+        path = self.home / "secret.key"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            staged = path.with_suffix(f".{os.getpid()}")
+            staged.touch(mode=0o600)
+            staged.write_text(secrets.token_hex(32))
+            try:
+                os.link(staged, path)  # fails where another process was faster: its key is then the one
+            except FileExistsError:
+                pass
+            finally:
+                staged.unlink()
+        return bytes.fromhex(path.read_text())
+
+
+def load_settings() -> Settings:
+    """The settings of this process; raises :class:`SettingsError` with one line per wrong value."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        lines = []
+        for mistake in error.errors():
+            name = f"SHOPAUTO_{str(mistake['loc'][0]).upper()}" if mistake["loc"] else "settings"
+            lines.append(f"  {name}: {mistake['msg'].removeprefix('Value error, ')}")
+        raise SettingsError(
+            "Some settings are wrong (from the environment or .env; docs/settings.md explains each):\n"
+            + "\n".join(lines)
+        ) from None
+    return settings.model_copy(update={"home": settings.home.expanduser().resolve()})

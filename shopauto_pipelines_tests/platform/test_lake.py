@@ -1,0 +1,169 @@
+"""Partitions are whole or absent, the same rows give the same bytes, and as-of reads see nothing later."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from datetime import date, timedelta
+
+import ibis
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ibis import _
+
+from shopauto_pipelines.platform import lake as lake_module
+from shopauto_pipelines.platform.lake import Lake, LakeTable, MissingPartition, days_between
+from shopauto_pipelines.platform.lineage import column_lineage
+from shopauto_pipelines.platform.tables import Column, Table
+
+SALES = Table(
+    "test/sales",
+    "Sales.",
+    (
+        Column("sale_id", "string", "id", required=True),
+        Column("amount_cents", "int64", "minor units"),
+        Column("at", "timestamp(6)", "when, UTC"),
+    ),
+    ("sale_id",),
+    partition="day",
+)
+FIRST = date(2026, 1, 1)
+
+
+def _rows(days, per_day=3):
+    table = pa.table(
+        {
+            "sale_id": pa.array([f"{day}-{n}" for day in days for n in range(per_day)], pa.string()),
+            "amount_cents": pa.array([n * 100 for _day in days for n in range(per_day)], pa.int64()),
+            "day": pa.array([day for day in days for _n in range(per_day)], pa.date32()),
+        }
+    )
+    return table.append_column("at", pa.nulls(len(table), pa.timestamp("us")))
+
+
+def _bytes(lake, day):
+    return lake.path(SALES, day).read_bytes()
+
+
+def test_a_range_is_written_as_one_file_a_day_and_days_without_rows_get_an_empty_one(lake):
+    days = days_between(FIRST, FIRST + timedelta(days=3))
+    written = lake.write(SALES, days, _rows(days[:2]))
+    assert [written[day].rows for day in days] == [3, 3, 0, 0]
+    assert lake.days(SALES) == days
+    assert lake.on(SALES, days[3]).count().execute() == 0
+    known = lake.between(SALES, end=days[1]).agg(n=_.count(), last=_.day.max()).to_pyarrow().to_pylist()
+    assert known == [{"n": 6, "last": days[1]}]
+
+
+def test_a_range_and_single_days_give_the_same_bytes(tmp_path):
+    days = days_between(FIRST, FIRST + timedelta(days=4))
+    one, many = Lake(tmp_path / "one"), Lake(tmp_path / "many", threads=1)
+    one.write(SALES, days, _rows(days))
+    for day in days:
+        many.write(SALES, [day], _rows([day]).drop_columns(["day"]))
+    assert [_bytes(one, day) for day in days] == [_bytes(many, day) for day in days]
+
+
+def test_a_rewrite_with_the_same_rows_leaves_the_file_alone(lake):
+    lake.write(SALES, [FIRST], _rows([FIRST]))
+    before = lake.path(SALES, FIRST).stat().st_ino
+    assert not lake.write(SALES, [FIRST], _rows([FIRST]))[FIRST].changed
+    assert lake.path(SALES, FIRST).stat().st_ino == before
+    assert lake.write(SALES, [FIRST], _rows([FIRST], per_day=4))[FIRST].changed
+
+
+def test_rows_of_a_day_that_was_not_named_are_refused_and_nothing_else_is_lost(lake):
+    days = days_between(FIRST, FIRST + timedelta(days=2))
+    with pytest.raises(ValueError, match="2026-01-03"):
+        lake.write(SALES, days[:2], _rows(days))
+
+
+def test_a_missing_partition_says_what_to_run(lake):
+    with pytest.raises(
+        MissingPartition, match=r"test/sales has not been computed for 2026-01-01: run `shopauto refresh"
+    ):
+        lake.on(SALES, FIRST)
+
+
+def test_reading_a_table_nobody_wrote_gives_its_columns_and_no_rows(lake):
+    empty = lake.between(SALES)
+    assert empty.columns == ("sale_id", "amount_cents", "at", "day")
+    assert empty.count().execute() == 0
+
+
+def test_the_partition_before_a_day_skips_days_that_were_not_computed(lake):
+    table = LakeTable(lake, SALES)
+    assert table.before(FIRST) is None
+    lake.write(SALES, [FIRST], _rows([FIRST]))
+    day, rows = table.before(FIRST + timedelta(days=9))
+    assert day == FIRST
+    assert rows.count().execute() == 3
+
+
+@settings(max_examples=15, deadline=None)
+@given(sizes=st.lists(st.integers(0, 7), min_size=1, max_size=6), group=st.integers(1, 5), chunk=st.integers(1, 9))
+def test_bytes_do_not_depend_on_how_the_rows_arrive(tmp_path_factory, sizes, group, chunk):
+    days = [FIRST + timedelta(days=n) for n in range(len(sizes))]
+    table = pa.concat_tables([_rows([day], per_day=size) for day, size in zip(days, sizes, strict=True)])
+    batches = table.select(["sale_id", "amount_cents", "at", "day"]).to_batches(max_chunksize=chunk)
+    old, lake_module.ROW_GROUP = lake_module.ROW_GROUP, group
+    try:
+        a, b = (Lake(tmp_path_factory.mktemp("lake")) for _ in range(2))
+        a.write(SALES, days, table)
+        for day, part in Lake._by_day(SALES, days, iter(batches)) if len(days) > 1 else []:
+            b._write_partition(SALES, day, part)
+            assert _bytes(a, day) == _bytes(b, day)
+    finally:
+        lake_module.ROW_GROUP = old
+
+
+def test_a_process_killed_while_it_writes_leaves_the_old_partition_whole(tmp_path):
+    lake = Lake(tmp_path / "lake")
+    lake.write(SALES, [FIRST], _rows([FIRST]))
+    before = _bytes(lake, FIRST)
+    script = textwrap.dedent(
+        f"""
+        import os, signal
+        from datetime import date
+        from pathlib import Path
+        import pyarrow.parquet as pq
+        from shopauto_pipelines.platform.lake import Lake
+        from shopauto_pipelines_tests.platform.test_lake import SALES, _rows, FIRST
+        write = pq.ParquetWriter.write_table
+        def write_and_die(self, *args, **kwargs):
+            write(self, *args, **kwargs)
+            os.kill(os.getpid(), signal.SIGKILL)
+        pq.ParquetWriter.write_table = write_and_die
+        Lake(Path({str(tmp_path / "lake")!r})).write(SALES, [FIRST], _rows([FIRST], per_day=9))
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=os.getcwd(), capture_output=True, check=False)
+    assert done.returncode == -9, done.stderr
+    assert _bytes(lake, FIRST) == before
+    assert [p.name for p in lake.path(SALES, FIRST).parent.iterdir()] == ["data.parquet"]
+
+
+def test_column_lineage_is_read_off_the_expression(lake):
+    lake.write(SALES, [FIRST], _rows([FIRST]))
+    sales = lake.on(SALES, FIRST)
+    per_sale = sales.filter(_.amount_cents > 0).group_by("sale_id").agg(total=_.amount_cents.sum())
+    joined = per_sale.join(sales.select("sale_id", "at"), "sale_id").mutate(
+        label=_.sale_id.upper() + ":" + _.total.cast("string"), one=ibis.literal(1)
+    )
+    lineage = column_lineage(joined, lake)
+    assert lineage["total"] == {("test/sales", "amount_cents")}
+    assert lineage["label"] == {("test/sales", "sale_id"), ("test/sales", "amount_cents")}
+    assert lineage["at"] == {("test/sales", "at")}
+    assert lineage["one"] == frozenset()
+    both = column_lineage(ibis.union(per_sale, per_sale.mutate(total=_.total * 2)), lake)
+    assert both["total"] == {("test/sales", "amount_cents")}
+
+
+def test_the_first_day_is_the_earliest_ever_noted(lake):
+    assert Lake.first_day(lake.root) is None
+    lake.note_first_day(date(2026, 3, 1))
+    lake.note_first_day(date(2026, 5, 1))
+    lake.note_first_day(date(2025, 12, 1))
+    assert Lake.first_day(lake.root) == date(2025, 12, 1)

@@ -1,0 +1,61 @@
+"""Suites find bad rows, name them by key, and never show a value."""
+
+from datetime import date
+
+import ibis
+import pytest
+
+from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.quality import Expect, Suite, run_suite
+from shopauto_pipelines.platform.tables import Column, Table
+
+PEOPLE = Table(
+    "test/people",
+    "People.",
+    (
+        Column("person_id", "string", "id", required=True),
+        Column("email", "string", "address", private=True),
+        Column("age", "int64", "years"),
+    ),
+    ("person_id",),
+)
+DAY = date(2026, 1, 2)
+SUITE = Suite.of(
+    PEOPLE,
+    Expect("ExpectColumnValuesToBeBetween", "age", {"min_value": 0, "max_value": 120}),
+    Expect("ExpectColumnValuesToMatchRegex", "email", {"regex": "@"}),
+    Expect("ExpectColumnValuesToBeBetween", "adults", {"min_value": 1}, fact=True),
+    facts=lambda rows: {"adults": (rows.age >= 18).sum()},
+)
+
+
+@pytest.fixture
+def lake(tmp_path):
+    return Lake(tmp_path / "lake", threads=2)
+
+
+def _write(lake, ids, emails, ages):
+    rows = {"person_id": ids, "email": emails, "age": ages}
+    lake.write(PEOPLE, [DAY], ibis.memtable(rows, schema=PEOPLE.schema))
+
+
+def test_a_good_table_has_no_findings(lake):
+    _write(lake, ["a", "b"], ["a@example.com", None], [20, 70])
+    assert run_suite(lake, SUITE, [DAY]) == ([], 2)
+
+
+def test_bad_rows_are_counted_and_named_by_key_but_their_values_are_not_shown(lake):
+    _write(lake, ["a", "b", "c"], ["a@example.com", "secret-without-at", "c@example.com"], [20, -5, 400])
+    findings, rows = run_suite(lake, SUITE, [DAY])
+    by_column = {f.column: f for f in findings}
+    assert rows == 3
+    assert by_column["age"].unexpected == 2
+    assert by_column["age"].keys == ("2026-01-02 b", "2026-01-02 c")
+    assert by_column["email"].expectation == "expect_column_values_to_match_regex(email, regex=@)"
+    assert "secret" not in repr(findings)
+
+
+def test_duplicate_keys_and_broken_facts_are_found_by_the_engine(lake):
+    _write(lake, ["a", "a"], ["a@example.com", "a@example.com"], [3, 4])
+    findings, _ = run_suite(lake, SUITE, [DAY])
+    assert {f.column for f in findings} == {"duplicate_keys", "adults"}
