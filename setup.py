@@ -8,6 +8,7 @@ RUNTIME = [
     "dagster-postgres>=0.29,<0.30",
     "pandas>=3,<4",
     "scikit-learn>=1.9,<2",
+    "scipy>=1.17,<2",
     "sendgrid>=6.12,<7",
     "great-expectations>=1.24,<2",
     # ibis-framework 12 calls methods that DuckDB 2 removed (fetch_record_batch, fetch_arrow_table)

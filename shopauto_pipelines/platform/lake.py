@@ -3,13 +3,19 @@
 A partition is written whole to a staging name and swapped in by a rename, so a reader never sees half of one. Rows are
 sorted by the table's key and cut into row groups of a fixed size: the same rows give the same bytes. A rewrite that
 changes nothing leaves the file alone.
+
+Reading years of small files costs more than their rows, so a read over many days goes through months: copies of a closed
+month's partitions in one file, under ``_months``, made by the first read that needs them and named by what they were made of.
 """
 
 from __future__ import annotations
 
 import filecmp
+import hashlib
 import os
+import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -21,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.tables import Table
 
 #: Rows of a Parquet row group; also the most rows held in memory by a write.
@@ -28,8 +35,14 @@ ROW_GROUP = 131_072
 
 _FILE = "data.parquet"
 
+#: Up to so many partitions are read one by one.
+_FEW_FILES = 45
 
-class MissingPartition(Exception):
+#: A month's superseded file is kept so long for readers that may still use it.
+_KEPT_SECONDS = 3600
+
+
+class MissingPartition(ShopAutoError):
     """A partition that is needed has not been computed; the text names the table, the day and the command to run."""
 
 
@@ -149,15 +162,52 @@ class Lake:
         return path
 
     def _scan(self, table: Table, paths: list[Path]) -> ir.Table:
-        if tuple(paths) in self._scans:
-            return self._scans[tuple(paths)]
+        """The rows of the partitions ``paths``, which are in the order of their days."""
+        months, days = self._months(table, paths)
+        files = (*months, *days)
+        if files in self._scans:
+            return self._scans[files]
         view = f"{table.name.replace('/', '_')}_{uuid.uuid4().hex[:8]}"
         self._tables_by_view[view] = table
-        if not paths:
+        if not files:
             empty = self.con.create_table(view, schema=table.schema, temp=True)
             return empty.mutate(ibis.null("date").name(table.partition))
-        scan = self.con.read_parquet([str(path) for path in paths], table_name=view, hive_partitioning=True)
-        return self._scans.setdefault(tuple(paths), scan)
+        parts = [_read(months, hive=False)] if months else []
+        parts += [_read(days, hive=True)] if days else []
+        self.con.raw_sql(f'create temp view "{view}" as {" union all by name ".join(parts)}')
+        return self._scans.setdefault(files, self.con.table(view))
+
+    def _months(self, table: Table, paths: list[Path]) -> tuple[list[Path], list[Path]]:
+        """``paths`` split into files of whole months, made where they are missing, and the days that remain."""
+        if len(paths) <= _FEW_FILES:
+            return [], paths
+        by_month: dict[str, list[Path]] = {}
+        for path in paths:
+            by_month.setdefault(path.parent.name.partition("=")[2][:7], []).append(path)
+        newest = by_month.popitem()[1]
+        on_disk = Counter(day.isoformat()[:7] for day in self.days(table))
+        whole, days = [], []
+        for month, parts in by_month.items():
+            if len(parts) == on_disk[month]:
+                whole.append(self._month(table, month, parts))
+            else:
+                days += parts
+        return whole, [*days, *newest]
+
+    def _month(self, table: Table, month: str, parts: list[Path]) -> Path:
+        """One file with the rows of ``parts`` and their partition column; another one where any of them has changed."""
+        stamps = ((path.parent.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in parts)
+        mark = hashlib.sha256(repr(list(stamps)).encode()).hexdigest()[:16]
+        target = self.root / "_months" / table.name / f"{month}-{mark}.parquet"
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            staged = self.root / "_staging" / f"{os.getpid()}-{uuid.uuid4().hex}.parquet"
+            self.con.raw_sql(f"copy ({_read(parts, hive=True)}) to '{staged}' (format parquet, compression zstd)")
+            os.replace(staged, target)
+            for old in target.parent.glob(f"{month}-*"):
+                if old != target and time.time() - old.stat().st_mtime > _KEPT_SECONDS:
+                    old.unlink(missing_ok=True)
+        return target
 
     @staticmethod
     def _by_day(
@@ -203,6 +253,8 @@ class Lake:
             if changed:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(staged, target)
+            else:
+                os.utime(target.parent)  # the folder tells when a partition was computed, the file when it changed
             return Written(rows, target.stat().st_size, changed)
         finally:
             staged.unlink(missing_ok=True)
@@ -231,6 +283,12 @@ class LakeTable:
         """The latest partition before ``day`` with its date; ``None`` where there is none."""
         earlier = [d for d in self.lake.days(self.table) if d < day]
         return (earlier[-1], self.lake.on(self.table, earlier[-1])) if earlier else None
+
+
+def _read(paths: Sequence[Path], *, hive: bool) -> str:
+    """SQL that reads the files; ``hive`` takes the partition column from their folder's name."""
+    listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    return f"select * from read_parquet([{listed}], hive_partitioning = {str(hive).lower()})"
 
 
 def _regroup(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -12,13 +12,14 @@ from typing import Any
 
 import yaml
 
+from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.settings import PROJECT_ROOT
 
 #: The playbook that ships with the package.
 PLAYBOOK = PROJECT_ROOT / "shopauto_pipelines" / "defs"
 
 
-class PlaybookError(Exception):
+class PlaybookError(ShopAutoError):
     """A declaration is wrong; the text starts with ``file:line``."""
 
 

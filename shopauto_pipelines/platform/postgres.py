@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 import sqlalchemy as sa
 
+from shopauto_pipelines.platform.errors import ShopAutoError
+
 if TYPE_CHECKING:
     from shopauto_pipelines.platform.settings import Settings
 
@@ -22,7 +24,7 @@ SCHEMA = "shopauto"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-class PostgresError(Exception):
+class PostgresError(ShopAutoError):
     """The database cannot be used; the text says why and what to do, without the password."""
 
 

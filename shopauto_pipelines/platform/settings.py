@@ -16,11 +16,13 @@ from zoneinfo import ZoneInfo
 from pydantic import EmailStr, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shopauto_pipelines.platform.errors import ShopAutoError
+
 #: The folder that holds ``workspace.yaml`` and ``dagster.yaml``.
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
-class SettingsError(Exception):
+class SettingsError(ShopAutoError):
     """A setting is missing or wrong; the text says which, why, and where it is set."""
 
 
@@ -40,7 +42,11 @@ class Settings(BaseSettings):
         description="PostgreSQL to use, `postgresql://user:password@host:port/database`. Unset: an embedded server under `home`.",
     )
     shop_name: str = Field("Sample Shop", description="Name of the shop, as messages sign it.")
-    shop_url: str = Field("https://shop.example.com", pattern="^https?://", description="Address of the shop; buttons and products in messages link there.")
+    shop_url: str = Field(
+        "https://shop.example.com",
+        pattern="^https?://",
+        description="Address of the shop; buttons and products in messages link there.",
+    )
     timezone: str = Field("UTC", description="IANA time zone whose midnight ends the shop's day.")
     currency: str = Field("EUR", pattern="^[A-Z]{3}$", description="ISO 4217 currency of amounts that do not name one.")
     country: str = Field(

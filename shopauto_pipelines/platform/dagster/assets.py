@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from shopauto_pipelines.platform.dagster.io_manager import TABLE
+from shopauto_pipelines.platform.dagster.io_manager import SUMMARY, TABLE, Summary
 from shopauto_pipelines.platform.dagster.partitions import DAILY, ONE_RUN
 from shopauto_pipelines.platform.tables import Table
 
@@ -72,21 +72,25 @@ def lake_asset(
     ins: Mapping[str, Table] | None = None,
     group: str | None = None,
     kinds: set[str] | None = None,
+    summary: Summary | None = None,
     **more: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Decorator: the function becomes the asset of ``table``.
 
     ``ins`` names the tables the function takes, by parameter. What the function returns is described at
-    :class:`~shopauto_pipelines.platform.dagster.io_manager.LakeIOManager`.
+    :class:`~shopauto_pipelines.platform.dagster.io_manager.LakeIOManager`. ``summary`` says more of each partition once it
+    is written; ``more`` are arguments of ``dg.asset``, which win.
     """
+    common = spec_arguments(table, group or table.room, kinds)
+    if summary:
+        common["metadata"] = {**common["metadata"], SUMMARY: summary}
 
     def wrap(function: Callable[..., Any]) -> dg.AssetsDefinition:
         return dg.asset(
-            **spec_arguments(table, group or table.room, kinds),
             ins={name: dg.AssetIn(key=asset_key(upstream)) for name, upstream in (ins or {}).items()},
             io_manager_key="lake_io",
             backfill_policy=ONE_RUN,
-            **more,
+            **(common | more),
         )(function)
 
     return wrap

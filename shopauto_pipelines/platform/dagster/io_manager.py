@@ -1,12 +1,13 @@
 """The I/O manager: hands lake tables to assets, and writes what they return, one partition or a range of them in one run."""
 
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
 import dagster as dg
 
 from shopauto_pipelines.platform.dagster.resources import LakeResource
-from shopauto_pipelines.platform.lake import LakeTable, Written, days_between
+from shopauto_pipelines.platform.lake import Lake, LakeTable, Written, days_between
 from shopauto_pipelines.platform.lineage import column_lineage
 from shopauto_pipelines.platform.progress import report
 from shopauto_pipelines.platform.tables import Table
@@ -14,13 +15,19 @@ from shopauto_pipelines.platform.tables import Table
 #: Metadata key of an asset's definition that carries its :class:`Table`.
 TABLE = "shopauto/table"
 
+#: Metadata key of an asset's definition that carries its ``summary``.
+SUMMARY = "shopauto/summary"
+
+#: What to say in the UI of a partition that has been written: metadata by name, without private data.
+Summary = Callable[[Lake, date], Mapping[str, Any]]
+
 
 class LakeIOManager(dg.ConfigurableIOManager):
     """Inputs arrive as :class:`LakeTable`. Outputs are functions from days to Ibis tables.
 
     An asset of a ``day`` table returns ``f(start, end)``, called once for the whole range of the run; an asset of an
-    ``as_of`` table returns ``f(as_of)``, called for each day in order. Row count, size and column lineage are recorded on
-    each partition's materialisation.
+    ``as_of`` table returns ``f(as_of)``, called for each day in order. Row count, size and what the asset's ``summary`` says
+    are recorded on each partition's materialisation; the column lineage, the same for all, on the last one's.
     """
 
     lake: dg.ResourceDependency[LakeResource]
@@ -47,9 +54,10 @@ class LakeIOManager(dg.ConfigurableIOManager):
                 written |= lake.write(table, [day], expression)
                 report(table.name, count, len(days))
         lineage = _lineage_metadata(table, column_lineage(expression, lake))
+        summary: Summary = context.definition_metadata.get(SUMMARY, lambda *_: {})
         for day in days:
             context.step_context.add_asset_metadata(
-                metadata={**_facts(written[day]), **lineage},
+                metadata={**_facts(written[day]), **summary(lake, day), **(lineage if day == days[-1] else {})},
                 asset_key=context.asset_key,
                 partition_key=day.isoformat(),
             )

@@ -1,11 +1,17 @@
 """Resources every room's assets may ask for: the settings, the lake, the clock."""
 
+import threading
+from pathlib import Path
+
 import dagster as dg
 from pydantic import PrivateAttr
 
 from shopauto_pipelines.platform.clock import Clock, SystemClock
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.settings import Settings, load_settings
+
+
+_open = threading.local()
 
 
 class SettingsResource(dg.ConfigurableResource):
@@ -29,14 +35,19 @@ class SettingsResource(dg.ConfigurableResource):
 
 
 class LakeResource(dg.ConfigurableResource):
-    """The lake under the settings' home, opened once per run (or once per step where steps are processes)."""
+    """The lake under the settings' home, opened once per thread.
+
+    Dagster copies a resource that others depend on. All copies hand out the same lake, so that an expression an asset
+    builds runs on the connection the I/O manager writes with.
+    """
 
     settings: dg.ResourceDependency[SettingsResource]
-    _lake: Lake | None = PrivateAttr(default=None)
 
     def lake(self) -> Lake:
         """The open lake."""
-        if self._lake is None:
-            settings = self.settings.settings
-            self._lake = Lake(settings.lake_path, settings.engine_threads, settings.engine_memory)
-        return self._lake
+        settings = self.settings.settings
+        key = (settings.lake_path, settings.engine_threads, settings.engine_memory)
+        lakes: dict[tuple[Path, int | None, str | None], Lake] = _open.__dict__.setdefault("lakes", {})
+        if key not in lakes or not settings.lake_path.exists():
+            lakes[key] = Lake(*key)
+        return lakes[key]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 
 from shopauto_pipelines.platform.postgres import postgres_url
 from shopauto_pipelines.platform.settings import load_settings
+
+# A run over a year of days records thousands of materialisations: written in batches, not one by one.
+os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
 
 
 class ShopAutoStorage(DagsterPostgresStorage):
