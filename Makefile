@@ -24,7 +24,7 @@ $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
 	@$(UV) -r requirements-dev.lock
 	@touch $@
 
-demo: $(VENV)/runtime  ## load the sample shop, refresh its last days, deliver to the local inbox, say what was done
+demo: $(VENV)/runtime  ## load the sample shop, refresh its last week, deliver to the local inbox, say what was done
 	@$(BIN)/shopauto demo
 
 dev: $(VENV)/runtime  ## open the Dagster UI on http://localhost:3000

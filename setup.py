@@ -23,7 +23,8 @@ RUNTIME = [
     "pydantic[email]>=2.12,<3",
     "pydantic-settings>=2.14,<3",
     "pyyaml>=6",
-    "sqlglot>=30,<31",
+    # from 30.18 on, Ibis 12 drops its temporary tables with a nameless DROP TABLE
+    "sqlglot>=30,<30.18",
     "starlette>=1,<2",
     "uvicorn>=0.50,<1",
     "python-multipart>=0.0.20",
@@ -60,7 +61,9 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["shopauto_pipelines", "shopauto_pipelines.*"]),
     include_package_data=True,
-    package_data={"shopauto_pipelines": ["defs/**/*", "platform/migrations/*", "platform/migrations/versions/*"]},
+    package_data={
+        "shopauto_pipelines": ["defs/**/*", "outbox/pages/*", "platform/migrations/*", "platform/migrations/versions/*"]
+    },
     install_requires=RUNTIME,
     extras_require={"dev": DEV},
     entry_points={"console_scripts": ["shopauto = shopauto_pipelines.cli:main"]},

@@ -1,4 +1,4 @@
-"""Tables of the features room: daily rollups per shop customer, features as of a day, and the 360° view built on both."""
+"""Tables of the features room: daily rollups per shop customer, features as of a day, and the 360° view of both."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ CUSTOMER_FEATURES = Table(
         Column(
             "discount_seeker",
             "boolean",
-            "at least 2 abandoned carts were then bought with a coupon, and half or more of the orders of a year used one",
+            "at least 2 abandoned carts were then bought with a coupon, and half or more of a year's orders used one",
             required=True,
         ),
         Column("emails_sent_90d", "int64", "marketing e-mails sent in the last 90 days", required=True),

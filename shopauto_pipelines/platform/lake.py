@@ -170,8 +170,8 @@ class Lake:
         view = f"{table.name.replace('/', '_')}_{uuid.uuid4().hex[:8]}"
         self._tables_by_view[view] = table
         if not files:
-            empty = self.con.create_table(view, schema=table.schema, temp=True)
-            return empty.mutate(ibis.null("date").name(table.partition))
+            columns = {name: kind.copy(nullable=True) for name, kind in table.schema.items()}  # as Parquet has them
+            return self.con.create_table(view, schema=ibis.schema(columns | {table.partition: "date"}), temp=True)
         parts = [_read(months, hive=False)] if months else []
         parts += [_read(days, hive=True)] if days else []
         self.con.raw_sql(f'create temp view "{view}" as {" union all by name ".join(parts)}')

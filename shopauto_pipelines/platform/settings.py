@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     shop_url: str = Field(
         "https://shop.example.com",
         pattern="^https?://",
-        description="Address of the shop; buttons and products in messages link there.",
+        description="Address of the shop; messages link there. Must be set in live mode.",
     )
     timezone: str = Field("UTC", description="IANA time zone whose midnight ends the shop's day.")
     currency: str = Field("EUR", pattern="^[A-Z]{3}$", description="ISO 4217 currency of amounts that do not name one.")
@@ -79,7 +79,9 @@ class Settings(BaseSettings):
     )
     sendgrid_api_key: SecretStr | None = Field(None, description="SendGrid API key; needed in live mode.")
     sendgrid_url: str = Field("https://api.sendgrid.com", description="Base URL of the SendGrid API.")
-    sendgrid_sandbox: bool = Field(False, description="SendGrid checks every message and delivers none (its sandbox mode).")
+    sendgrid_sandbox: bool = Field(
+        False, description="SendGrid checks every message and delivers none (its sandbox mode)."
+    )
     from_email: EmailStr = Field("shop@example.com", description="Sender address; must be set in live mode.")
     from_name: str | None = Field(None, description="Sender name. Unset: `shop_name`.")
     postal_address: str | None = Field(
@@ -122,6 +124,7 @@ class Settings(BaseSettings):
                 "SHOPAUTO_SENDGRID_API_KEY": self.sendgrid_api_key,
                 "SHOPAUTO_FROM_EMAIL": None if self.from_email.endswith("@example.com") else self.from_email,
                 "SHOPAUTO_POSTAL_ADDRESS": self.postal_address,
+                "SHOPAUTO_SHOP_URL": None if "example.com" in self.shop_url else self.shop_url,
                 "SHOPAUTO_BASE_URL": None if "localhost" in self.base_url else self.base_url,
                 "SHOPAUTO_SECRET_KEY": self.secret_key,
             }

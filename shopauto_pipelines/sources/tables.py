@@ -237,3 +237,43 @@ QUARANTINE = Table(
     ("table", "source", "source_file", "source_row", "reason"),
     partition="day",
 )
+
+#: Columns that hold one of a few words; a row with another word is quarantined.
+ALLOWED_VALUES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("raw/consents", "channel"): ("email", "sms", "push"),
+    ("raw/consents", "state"): ("pending", "opted_in", "opted_out"),
+    ("raw/order_lines", "kind"): ("product", "shipping", "fee", "discount", "gift_card", "adjustment"),
+    ("raw/refunds", "kind"): ("product", "shipping", "fee", "discount", "gift_card", "adjustment"),
+    ("raw/events", "type"): (
+        "page_view",
+        "search",
+        "product_view",
+        "add_to_cart",
+        "remove_from_cart",
+        "checkout_started",
+    ),
+    ("raw/message_events", "type"): (
+        "sent",
+        "delivered",
+        "open",
+        "click",
+        "bounce",
+        "dropped",
+        "unsubscribe",
+        "spam_report",
+    ),
+    ("raw/message_events", "channel"): ("email", "sms", "push"),
+}
+
+#: Columns whose rows are quarantined where the number is below zero.
+NEVER_NEGATIVE: frozenset[tuple[str, str]] = frozenset(
+    {
+        ("raw/products", "price_cents"),
+        ("raw/products", "cost_cents"),
+        ("raw/orders", "total_cents"),
+        ("raw/orders", "discount_cents"),
+        ("raw/refunds", "amount_cents"),
+        ("raw/refunds", "quantity"),
+        ("raw/events", "quantity"),
+    }
+)

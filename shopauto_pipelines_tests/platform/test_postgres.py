@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster._core.instance import InstanceRef
 
 from shopauto_pipelines.platform import postgres
 from shopauto_pipelines.platform.settings import PROJECT_ROOT, Settings
@@ -36,7 +37,8 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_path):
 
 def test_dagster_keeps_its_runs_in_the_same_database(settings, monkeypatch):
     monkeypatch.setenv("SHOPAUTO_HOME", str(settings.home))
-    with dg.DagsterInstance.from_config(str(PROJECT_ROOT)) as instance:
+    ref = InstanceRef.from_dir(str(settings.home / "dagster"), config_dir=str(PROJECT_ROOT))
+    with dg.DagsterInstance.from_ref(ref) as instance:
         run = dg.materialize([dg.asset(lambda: 1, name="one")], instance=instance)
         assert instance.get_run_by_id(run.run_id).is_success
     with postgres.engine(settings).connect() as connection:

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from shopauto_pipelines.platform.dagster.io_manager import SUMMARY, TABLE, Summary
+from shopauto_pipelines.platform.dagster.io_manager import TABLES, Summary
 from shopauto_pipelines.platform.dagster.partitions import DAILY, ONE_RUN
 from shopauto_pipelines.platform.tables import Table
 
@@ -17,6 +17,9 @@ OWNERS = ["team:data"]
 
 #: A day's partition is expected on the following day; the daily refresh starts at 05:00.
 FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36), warn_window=timedelta(hours=30))
+
+#: Tag that tells what a partition holds: ``day``, what happened on it, or ``as_of``, the state at its end.
+PARTITION_TAG = "shopauto/partition"
 
 _COLUMN_TYPES = {"int64": "integer", "float64": "number", "timestamp(6)": "timestamp (UTC)"}
 
@@ -60,7 +63,8 @@ def spec_arguments(table: Table, group: str, kinds: set[str] | None = None) -> d
         "description": table.description,
         "owners": OWNERS,
         "kinds": kinds or {"duckdb", "parquet"},
-        "metadata": {TABLE: table, "dagster/column_schema": column_schema(table)},
+        "tags": {PARTITION_TAG: table.partition},
+        "metadata": {"dagster/column_schema": column_schema(table)},
         "partitions_def": DAILY,
         "freshness_policy": FRESHNESS,
     }
@@ -82,8 +86,7 @@ def lake_asset(
     is written; ``more`` are arguments of ``dg.asset``, which win.
     """
     common = spec_arguments(table, group or table.room, kinds)
-    if summary:
-        common["metadata"] = {**common["metadata"], SUMMARY: summary}
+    TABLES[common["key"]] = (table, summary or (lambda lake, day: {}))
 
     def wrap(function: Callable[..., Any]) -> dg.AssetsDefinition:
         return dg.asset(

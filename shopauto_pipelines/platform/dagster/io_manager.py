@@ -12,14 +12,12 @@ from shopauto_pipelines.platform.lineage import column_lineage
 from shopauto_pipelines.platform.progress import report
 from shopauto_pipelines.platform.tables import Table
 
-#: Metadata key of an asset's definition that carries its :class:`Table`.
-TABLE = "shopauto/table"
-
-#: Metadata key of an asset's definition that carries its ``summary``.
-SUMMARY = "shopauto/summary"
-
 #: What to say in the UI of a partition that has been written: metadata by name, without private data.
 Summary = Callable[[Lake, date], Mapping[str, Any]]
+
+
+#: The table behind each asset, and its summary: filled where assets are made (``assets.lake_asset``).
+TABLES: dict[dg.AssetKey, tuple[Table, Summary]] = {}
 
 
 class LakeIOManager(dg.ConfigurableIOManager):
@@ -34,12 +32,11 @@ class LakeIOManager(dg.ConfigurableIOManager):
 
     def load_input(self, context: dg.InputContext) -> LakeTable:
         """The upstream table, unread."""
-        assert context.upstream_output is not None
-        return LakeTable(self.lake.lake(), context.upstream_output.definition_metadata[TABLE])
+        return LakeTable(self.lake.lake(), TABLES[context.asset_key][0])
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Compute and write every partition of the run."""
-        table: Table = context.definition_metadata[TABLE]
+        table, summary = TABLES[context.asset_key]
         lake = self.lake.lake()
         window = context.asset_partition_key_range
         days = days_between(date.fromisoformat(window.start), date.fromisoformat(window.end))
@@ -54,10 +51,9 @@ class LakeIOManager(dg.ConfigurableIOManager):
                 written |= lake.write(table, [day], expression)
                 report(table.name, count, len(days))
         lineage = _lineage_metadata(table, column_lineage(expression, lake))
-        summary: Summary = context.definition_metadata.get(SUMMARY, lambda *_: {})
         for day in days:
             context.step_context.add_asset_metadata(
-                metadata={**_facts(written[day]), **summary(lake, day), **(lineage if day == days[-1] else {})},
+                metadata={**_facts(written[day]), **(lineage if day == days[-1] else {}), **summary(lake, day)},
                 asset_key=context.asset_key,
                 partition_key=day.isoformat(),
             )

@@ -10,7 +10,6 @@ from shopauto_pipelines.platform.clock import Clock, SystemClock
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.settings import Settings, load_settings
 
-
 _open = threading.local()
 
 

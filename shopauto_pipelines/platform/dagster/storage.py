@@ -1,16 +1,27 @@
-"""Dagster's storage: PostgreSQL by the same function as everything else, so ``dagster dev`` needs no configuration."""
+"""Dagster's storage: PostgreSQL by the same function as everything else, so ``dagster dev`` needs no configuration.
+
+A run over a year of days plans and records thousands of materialisations. Written one by one, each on two connections of
+its own, they took minutes (6.6 min for 18 months of the sample shop on a busy machine); here they go in batches over a kept
+connection.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from itertools import groupby
 
+import sqlalchemy as sa
+from dagster import DagsterEventType
+from dagster._core.events.log import EventLogEntry
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._serdes import ConfigurableClassData
-from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
 
 from shopauto_pipelines.platform.postgres import postgres_url
 from shopauto_pipelines.platform.settings import load_settings
 
-# A run over a year of days records thousands of materialisations: written in batches, not one by one.
+# Dagster batches events only where this is set.
 os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
 
 
@@ -18,7 +29,9 @@ class ShopAutoStorage(DagsterPostgresStorage):
     """``dagster-postgres`` on the project's database: the embedded server unless ``SHOPAUTO_POSTGRES_URL`` is set."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__(postgres_url(load_settings(), driver="psycopg2"), inst_data=inst_data)
+        url = postgres_url(load_settings(), driver="psycopg2")
+        super().__init__(url, inst_data=inst_data)
+        self._event_log_storage = BatchingEventLog(url)
 
     @classmethod
     def config_type(cls) -> dict[str, object]:
@@ -30,3 +43,31 @@ class ShopAutoStorage(DagsterPostgresStorage):
         cls, inst_data: ConfigurableClassData | None, config_value: object
     ) -> ShopAutoStorage:
         return cls(inst_data)
+
+
+class BatchingEventLog(PostgresEventLogStorage):
+    """The event log on a kept connection, with planned materialisations inserted many at a time."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", pool_size=1, pool_pre_ping=True)
+
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        """Store events of one batch; consecutive planned materialisations of an asset in one statement."""
+        for (kind, _asset), group in groupby(events, key=_kind_and_asset):
+            if kind == DagsterEventType.ASSET_MATERIALIZATION_PLANNED:
+                self._store_planned(list(group))
+            else:
+                super().store_event_batch(list(group))
+
+    def _store_planned(self, events: list[EventLogEntry]) -> None:
+        with self._connect() as connection:
+            statement = self.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id)
+            ids = [int(row[0]) for row in connection.execute(statement)]
+        with self.index_transaction() as connection:
+            self._store_asset_event(connection, events[-1], ids[-1])
+
+
+def _kind_and_asset(event: EventLogEntry) -> tuple[DagsterEventType | None, str]:
+    key = event.dagster_event.asset_key if event.dagster_event else None
+    return event.dagster_event_type, key.to_string() if key else ""

@@ -1,0 +1,21 @@
+"""Campaigns: who is to get which message on which day, and why everybody else is not. Deciding only; the outbox sends.
+
+A campaign is declared in the playbook, ``defs/campaigns/<name>/``:
+
+- ``defs.yaml``: trigger, audience, steps, exit rules, holdout, priority (:mod:`.declaration` reads and checks it);
+- ``<template>.mjml.j2`` and ``<template>.txt.j2``: each message's e-mail and its text part (:mod:`.content` renders them);
+- ``texts/<language>.yaml``: the words of each step, one file per language.
+
+Each becomes one table, ``campaigns/<name>/audience``, one row per step, person and occasion that is due as of the day:
+
+1. :mod:`.triggers` says who was triggered when, as of a day;
+2. :mod:`.audience` reads what the planner needs from the lake;
+3. :mod:`.planner` decides: one pure function, the same for the daily batch, for real time and for a replay (SPEC C3). The
+   first rule that refuses a row gives its reason. :mod:`.holdout` says who gets nothing so that the effect can be measured.
+
+A journey keeps no state: the step that is due follows from the day of the trigger and from what was sent before. So the
+audience of any past day can be computed again, and computing it never sends.
+
+Campaigns of one day share the frequency cap, so they are planned in the order of their priority: each reads the audiences
+of those before it.
+"""

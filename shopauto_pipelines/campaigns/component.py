@@ -1,0 +1,165 @@
+"""The ``Campaign`` component: one campaign of the playbook becomes the asset ``campaigns/<name>/audience`` and its check.
+
+What makes a declaration valid is the business of ``declaration``, who gets what the planner's.
+"""
+
+from collections.abc import Mapping
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+import dagster as dg
+from pydantic import BaseModel
+
+from shopauto_pipelines.campaigns import audience as logic
+from shopauto_pipelines.campaigns import content, tables
+from shopauto_pipelines.campaigns.declaration import Campaign as Declared
+from shopauto_pipelines.campaigns.declaration import load_campaigns, planned_before
+from shopauto_pipelines.features.tables import CUSTOMER_360
+from shopauto_pipelines.platform.dagster.assets import OWNERS, asset_key, lake_asset
+from shopauto_pipelines.platform.dagster.io_manager import Summary
+from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
+from shopauto_pipelines.platform.dagster.runs import run_days
+from shopauto_pipelines.platform.lake import Lake, LakeTable
+from shopauto_pipelines.platform.tables import Table
+from shopauto_pipelines.predictions.tables import SCORES
+from shopauto_pipelines.profiles.tables import CONSENT, IDENTITIES
+from shopauto_pipelines.segments.tables import CHANGES, MEMBERSHIP
+from shopauto_pipelines.sources.tables import MESSAGE_EVENTS
+
+_SOURCES = {
+    "customer_360": CUSTOMER_360,
+    "scores": SCORES,
+    "consent": CONSENT,
+    "identities": IDENTITIES,
+    "membership": MEMBERSHIP,
+    "changes": CHANGES,
+    "message_events": MESSAGE_EVENTS,
+}
+
+
+class Campaign(dg.Component):
+    """A campaign: a trigger, an audience, and the messages that follow the trigger by so many days."""
+
+    def __init__(self, campaign: Declared, before: tuple[str, ...]) -> None:
+        self.campaign, self.before = campaign, before
+
+    @classmethod
+    def get_spec(cls) -> dg.ComponentTypeSpec:
+        """How the component presents itself in the UI."""
+        return dg.ComponentTypeSpec(description=cls.__doc__, tags=["campaigns"], owners=OWNERS, produces=["asset"])
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """The attributes of the YAML file."""
+        return Declared
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
+        """The component of a YAML file; raises ``PlaybookError`` with file and line for a wrong declaration."""
+        assert isinstance(attributes, Declared)
+        campaigns = _campaigns(context.defs_module_path)
+        return cls(campaigns[attributes.name], tuple(planned_before(attributes.name, campaigns)))
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The campaign's audience and the check that nobody is reached who must not be."""
+        return dg.Definitions(
+            assets=[audience_asset(self.campaign, self.before)], asset_checks=[left_alone(self.campaign)]
+        )
+
+
+@cache
+def _campaigns(folder: Path) -> dict[str, Declared]:
+    """The playbook is read once per process, not once per campaign."""
+    return load_campaigns(folder)
+
+
+def audience_asset(campaign: Declared, before: tuple[str, ...]) -> dg.AssetsDefinition:
+    """The asset ``campaigns/<name>/audience``. ``before`` names the campaigns that are planned first on a day."""
+    table = tables.audience(campaign.name)
+    first = {f"before_{name}": tables.audience(name) for name in before}
+
+    @lake_asset(
+        table,
+        ins=_SOURCES | first,
+        description=_description(campaign),
+        owners=[campaign.owner],
+        summary=_decisions(table),
+    )
+    def audience(context: dg.AssetExecutionContext, settings: SettingsResource, **upstream: LakeTable) -> Any:
+        """The planner's decisions, and a preview of every message: a message that cannot be rendered stops here."""
+        shown = _previews(content.previews(campaign, settings.settings))
+        context.add_asset_metadata({"preview": dg.MetadataValue.md(shown)}, partition_key=context.partition_keys[-1])
+        sources = logic.Sources(
+            **{name: upstream[name] for name in _SOURCES}, before=tuple(upstream[name] for name in first)
+        )
+        return lambda as_of: logic.audience(campaign, sources, settings.settings, as_of)
+
+    return audience
+
+
+def left_alone(campaign: Declared) -> dg.AssetChecksDefinition:
+    """Blocking check: nobody is planned who is held out or has not agreed. Reads what was written, not how it came about."""
+    table = tables.audience(campaign.name)
+
+    @dg.asset_check(
+        asset=asset_key(table),
+        name="left_alone",
+        blocking=True,
+        description="Nobody is planned who is in a holdout or has not opted in. A single one stops the day's messages.",
+    )
+    def check(
+        context: dg.AssetCheckExecutionContext, lake: LakeResource, settings: SettingsResource
+    ) -> dg.AssetCheckResult:
+        wrong: dict[str, int] = {}
+        for day in run_days(context.run.tags):
+            for kind, count in logic.leaks(campaign, lake.lake(), settings.settings, day).items():
+                wrong[kind] = wrong.get(kind, 0) + count
+        passed = not any(wrong.values())
+        found = ", ".join(f"{count:,} {kind}" for kind, count in wrong.items() if count)
+        return dg.AssetCheckResult(
+            passed=passed,
+            metadata=wrong,
+            description=None if passed else f"{table.name} plans messages to people to be left alone: {found}",
+        )
+
+    return check
+
+
+def _decisions(table: Table) -> Summary:
+    """Metadata of a written partition: how many are planned and refused, and why."""
+
+    def summary(lake: Lake, day: date) -> dict[str, Any]:
+        counted = logic.counts(lake, table, day)
+        lines = ["| step | decision | reason | people |", "|---|---|---|---:|"]
+        lines += [f"| {c.step} | {c.decision} | {c.reason} | {c.people:,} |" for c in counted]
+        return {
+            "planned": sum(c.people for c in counted if c.decision == "planned"),
+            "refused": sum(c.people for c in counted if c.decision == "refused"),
+            "decisions": dg.MetadataValue.md("\n".join(lines) if counted else "Nobody was due a step."),
+        }
+
+    return summary
+
+
+def _description(campaign: Declared) -> str:
+    steps = "\n".join(
+        f"{n}. `{step.name}`: {step.wait_days} days after the trigger, subject `{next(iter(step.subject.values()))}`"
+        for n, step in enumerate(campaign.steps, start=1)
+    )
+    audience = ", ".join(f"`{name}`" for name in campaign.included or ()) or "everyone who is triggered"
+    without = f", without {', '.join(f'`{name}`' for name in campaign.excluded)}" if campaign.excluded else ""
+    return (
+        f"{campaign.description}\n\n**Goal:** {campaign.goal}\n\n**Trigger:** `{campaign.trigger}`. "
+        f"**Audience:** {audience}{without}.\n\n{steps}\n\nOne row per step, person and occasion that is due as of the day: "
+        "planned or refused, each with its reason. Computing it never sends."
+    )
+
+
+def _previews(rendered: Mapping[tuple[str, str], content.Rendered]) -> str:
+    """The messages as Markdown, each language of a step below the other."""
+    return "\n\n".join(
+        f"**{step}** ({language}): {message.subject}\n\n```\n{message.text}```"
+        for (step, language), message in rendered.items()
+    )

@@ -1,0 +1,267 @@
+"""What a campaign declares, and the loader that refuses a wrong one with file and line (SPEC C1).
+
+A campaign that does not say which message, to whom and when does not load. Deciding who gets it is the planner's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from shopauto_pipelines.campaigns.content import FALLBACK_LANGUAGE, ContentError, check_step, match_language
+from shopauto_pipelines.platform.playbook import PLAYBOOK, Declaration, PlaybookError, declarations
+from shopauto_pipelines.segments.declaration import SegmentDeclaration, check_name, load_segments
+
+#: In ``audience: {include: [everyone]}``: every person the shop knows.
+EVERYONE = "everyone"
+
+_Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+_Segment = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}(:.+)?$")]
+_Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Z][a-z]{3})?(-[A-Z]{2})?$")]
+_Text = Annotated[str, Field(min_length=1)]
+
+_MISSING = {
+    "steps": "does not say which message: declare `steps`",
+    "trigger": "does not say when: declare a `trigger` (signed_up, segment_entered or broadcast)",
+    "template": "does not say which message: name the `template`",
+    "subject": "does not say which message: give it a `subject`",
+    "wait_days": "does not say when: give `wait_days`, the days after the trigger (0 is the same day)",
+}
+
+
+class _Declared(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SignedUp(_Declared):
+    """Triggered by the first account, or by the first order where the shop knows no account."""
+
+
+class Broadcast(_Declared):
+    """Sent to the whole audience: once, ``on`` a day, or ``monthly`` on a day of the month or on the ``last`` one."""
+
+    on: date | None = Field(None, description="The day, e.g. 2026-06-30.")
+    monthly: Annotated[int, Field(ge=1, le=28)] | Literal["last"] | None = Field(
+        None, description="Day of every month, 1 to 28, or `last`."
+    )
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> Broadcast:
+        if (self.on is None) == (self.monthly is None):
+            raise ValueError("a broadcast says when by exactly one of `on` and `monthly`")
+        return self
+
+    def days(self, start: date, end: date) -> list[date]:
+        """The days of the broadcast from ``start`` to ``end``, both included."""
+        every = (start + timedelta(days=n) for n in range((end - start).days + 1))
+        if self.on is not None:
+            return [day for day in every if day == self.on]
+        if self.monthly == "last":
+            return [day for day in every if (day + timedelta(days=1)).day == 1]
+        return [day for day in every if day.day == self.monthly]
+
+
+class Trigger(_Declared):
+    """What starts the campaign for a person: exactly one of the three."""
+
+    signed_up: SignedUp | None = Field(None, description="The person became known to the shop.")
+    segment_entered: _Segment | None = Field(None, description="The person entered this segment.")
+    broadcast: Broadcast | None = Field(None, description="A day for the whole audience.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_mapping(cls, value: Any) -> Any:
+        return {**value, "signed_up": {}} if isinstance(value, dict) and value.get("signed_up", 0) is None else value
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Trigger:
+        if sum(kind is not None for kind in (self.signed_up, self.segment_entered, self.broadcast)) != 1:
+            raise ValueError("declare exactly one of signed_up, segment_entered and broadcast")
+        return self
+
+    def __str__(self) -> str:
+        """The trigger in a word, e.g. ``segment_entered:lapsed``."""
+        if self.segment_entered:
+            return f"segment_entered:{self.segment_entered}"
+        return "signed_up" if self.signed_up else "broadcast"
+
+
+class Audience(_Declared):
+    """To whom, beyond the trigger: members of any included segment and of no excluded one."""
+
+    include: tuple[_Segment, ...] = Field(
+        (EVERYONE,), description="Segments; a person in any of them belongs. `everyone`: all."
+    )
+    exclude: tuple[_Segment, ...] = Field((), description="Segments; a person in any of them does not belong.")
+
+    @property
+    def included(self) -> tuple[str, ...] | None:
+        """Segments to be in; ``None`` where everyone belongs."""
+        return None if EVERYONE in self.include else self.include
+
+
+class Step(_Declared):
+    """One message of the campaign: which, and how long after the trigger."""
+
+    name: _Name = Field(description="Name of the step, unique in the campaign.")
+    wait_days: int = Field(ge=0, le=365, description="Days after the trigger that the step is due; 0 is the same day.")
+    subject: dict[_Language, _Text] = Field(min_length=1, description="Subject: a text, or one per language.")
+    template: str = Field(
+        pattern=r"^[\w-]+$", description="Name of the template: `<template>.mjml.j2` and `<template>.txt.j2`."
+    )
+    channel: Literal["email"] = Field("email", description="Channel the message takes.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_text(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("subject"), str):
+            return {**value, "subject": {FALLBACK_LANGUAGE: value["subject"]}}
+        return value
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Languages the step is written in, as declared."""
+        return tuple(self.subject)
+
+
+class Campaign(_Declared):
+    """One campaign of the playbook."""
+
+    name: _Name = Field(description="Name of the campaign; its table is `campaigns/<name>/audience`.")
+    description: str = Field(min_length=1, description="What the campaign is, in a sentence.")
+    goal: str = Field(min_length=1, description="What it is for, in a sentence that can turn out wrong.")
+    owner: str = Field(
+        pattern=r"^(team:[\w-]+|[^@\s]+@[^@\s]+)$",
+        description="Who answers for it: `team:<name>` or an e-mail address.",
+    )
+    priority: int = Field(0, ge=0, le=1000, description="Under the frequency cap the higher one is sent first.")
+    trigger: Trigger = Field(description="When, and for whom.")
+    audience: Audience | None = Field(None, description="To whom, beyond the trigger; a broadcast must say it.")
+    steps: tuple[Step, ...] = Field(min_length=1, description="The messages, in order.")
+    exit_on: tuple[Literal["ordered", "left_segment", "unsubscribed"], ...] = Field(
+        (), description="What ends the journey after its trigger."
+    )
+    holdout_percent: float = Field(
+        0.0, ge=0, le=90, description="Share of people who do not get this campaign, percent."
+    )
+    valid_days: int = Field(
+        3, ge=1, le=30, description="Days, from the day a step is due, that it may still be planned."
+    )
+
+    _folder: Path = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Campaign:
+        if self.trigger.broadcast and not self.audience:
+            raise ValueError("does not say to whom: a broadcast declares its `audience`, e.g. {include: [everyone]}")
+        if "left_segment" in self.exit_on and not self.trigger.segment_entered:
+            raise ValueError("`exit_on: left_segment` needs the trigger `segment_entered`")
+        names = [step.name for step in self.steps]
+        if len(set(names)) < len(names):
+            raise ValueError("two steps have the same name")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the declaration: its templates and texts stand there."""
+        return self._folder
+
+    @property
+    def included(self) -> tuple[str, ...] | None:
+        """Segments of which a person must be in one; ``None``: everyone belongs."""
+        return self.audience.included if self.audience else None
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """Segments that a person must not be in."""
+        return self.audience.exclude if self.audience else ()
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """Every segment the campaign rests on, in alphabetical order."""
+        trigger = (self.trigger.segment_entered,) if self.trigger.segment_entered else ()
+        return tuple(sorted({*trigger, *(self.included or ()), *self.excluded}))
+
+    @property
+    def lookback_days(self) -> int:
+        """How many days after its trigger a person may still be due a step."""
+        return max(step.wait_days for step in self.steps) + self.valid_days
+
+    def step(self, name: str) -> Step:
+        """The step ``name``; raises ``KeyError``."""
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise KeyError(f"campaign {self.name} has no step {name!r}")
+
+    def language(self, step: str, wanted: str | None, default: str = FALLBACK_LANGUAGE) -> str:
+        """The language to write ``step`` in to a person who reads ``wanted``."""
+        return match_language(wanted, self.step(step).languages, default)
+
+
+def load_campaigns(folder: Path = PLAYBOOK) -> dict[str, Campaign]:
+    """Every campaign under ``folder`` by name, those that are planned first in front.
+
+    Raises :class:`~shopauto_pipelines.platform.playbook.PlaybookError`, ``file:line: what is wrong``, for a declaration that
+    is not valid, names a segment that does not exist, or has a template that cannot be sent.
+    """
+    segments = load_segments(folder)
+    loaded: dict[str, Campaign] = {}
+    for declaration in declarations("Campaign", folder):
+        campaign = _load(declaration, segments)
+        if campaign.name in loaded:
+            raise declaration.error(f"there is another campaign {campaign.name!r}", "name")
+        loaded[campaign.name] = campaign
+    return dict(sorted(loaded.items(), key=lambda item: (-item[1].priority, item[0])))
+
+
+def planned_before(campaign: str, campaigns: Mapping[str, Campaign]) -> list[str]:
+    """Names of the campaigns that are planned before ``campaign`` on the same day."""
+    names = list(campaigns)
+    return names[: names.index(campaign)]
+
+
+def _load(declaration: Declaration, segments: Sequence[SegmentDeclaration]) -> Campaign:
+    try:
+        campaign = Campaign.model_validate(declaration.attributes)
+    except ValidationError as error:
+        raise _worded(declaration, error) from None
+    campaign._folder = declaration.folder
+    for segment, path in _segments_with_lines(campaign):
+        try:
+            check_name(segment, segments)
+        except ValueError as error:
+            raise declaration.error(str(error), *path) from None
+    for index, step in enumerate(campaign.steps):
+        try:
+            check_step(campaign.folder, step.name, step.template, step.subject)
+        except ContentError as error:
+            raise declaration.error(str(error), "steps", index, "template") from None
+    return campaign
+
+
+def _segments_with_lines(campaign: Campaign) -> Iterator[tuple[str, tuple[str | int, ...]]]:
+    if campaign.trigger.segment_entered:
+        yield campaign.trigger.segment_entered, ("trigger", "segment_entered")
+    if campaign.audience:
+        for side in ("include", "exclude"):
+            for index, segment in enumerate(getattr(campaign.audience, side)):
+                if (side, segment) != ("include", EVERYONE):
+                    yield segment, ("audience", side, index)
+
+
+def _worded(declaration: Declaration, error: ValidationError) -> PlaybookError:
+    """The first mistake in words, with its line."""
+    mistake = error.errors()[0]
+    path = mistake["loc"]
+    where = ".".join(str(part) for part in path)
+    if mistake["type"] == "missing":
+        message = _MISSING.get(str(path[-1]), f"`{where}` is missing")
+        return declaration.error(f"campaign {declaration.attributes.get('name', '')!r} {message}", *path)
+    if mistake["type"] == "extra_forbidden":
+        return declaration.error(f"`{where}` is not known here", *path)
+    return declaration.error(": ".join(filter(None, (where, mistake["msg"].removeprefix("Value error, ")))), *path)

@@ -1,0 +1,229 @@
+"""The commands of ``shopauto``. Modules that take long to import are imported where they are used: ``--help`` is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from shopauto_pipelines.platform.errors import ShopAutoError
+from shopauto_pipelines.platform.settings import PROJECT_ROOT, Settings, load_settings
+
+if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
+    from shopauto_pipelines.platform.lake import Lake
+
+console = Console(highlight=False)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help=(
+        "Marketing automation for online shops: raw shop data → customers → features → predictions → segments → "
+        "campaigns → messages, as Dagster assets.\n\n"
+        "First steps: `shopauto demo` shows everything on the sample shop; `shopauto load NAME PATH` and "
+        "`shopauto refresh` do the same with your own files. Nothing leaves this machine until SHOPAUTO_LIVE=true."
+    ),
+)
+
+_DAY_FORMATS = ["%Y-%m-%d"]
+
+
+@app.command()
+def demo() -> None:
+    """Load the sample shop, refresh its last week, deliver to the local inbox, and say what was done.
+
+    Running it again changes nothing and sends nothing twice.
+    """
+    from shopauto_pipelines.cli import refreshing, summary
+
+    settings = load_settings()
+    lake = _lake(settings)
+    console.rule("[bold]1/3  Load the sample shop")
+    refreshing.load(lake, settings, "sample", PROJECT_ROOT / "data", console)
+    last = refreshing.landed(lake)[1]
+    console.rule("[bold]2/3  Refresh its last week")
+    refreshing.refresh(lake, settings, last - timedelta(days=6), last, console)
+    console.rule("[bold]3/3  What was done")
+    summary.show(lake, settings, last, console)
+
+
+@app.command()
+def sample(
+    folder: Annotated[Path, typer.Argument(help="Folder to write the CSV files to; made where it is missing.")],
+    customers: Annotated[int, typer.Option(min=1, help="How many customers.")] = 3000,
+    months: Annotated[int, typer.Option(min=2, help="How many months of history.")] = 18,
+    end: Annotated[datetime, typer.Option(formats=_DAY_FORMATS, help="Last day.")] = datetime(2026, 6, 30),
+    seed: Annotated[int, typer.Option(help="The same seed gives the same shop.")] = 7,
+) -> None:
+    """Write a made-up shop as CSV files: customers with real habits, orders, visits, carts, refunds, past messages.
+
+    What is true of each customer (rhythm, drop-out, orders to come) goes to `truth/`, apart from what a shop would know.
+    """
+    from shopauto_pipelines.cli.progress import step_bar
+    from shopauto_pipelines.platform.progress import report
+    from shopauto_pipelines.sources.sample import generate
+
+    with step_bar(console, f"sample shop of {customers:,} customers"):
+        made = generate(folder, customers=customers, months=months, end=end.date(), seed=seed, progress=report)
+    table = RichTable("file", "rows", title=f"Written to {folder}", title_justify="left")
+    for name, rows in made.rows.items():
+        table.add_row(name, f"{rows:,}")
+    console.print(table)
+    console.print(f"Next: [bold]shopauto load sample {folder}[/bold]")
+
+
+@app.command()
+def load(
+    source: Annotated[str, typer.Argument(help="Name of a source of the playbook (`defs/sources`), e.g. `sample`.")],
+    path: Annotated[Path, typer.Argument(help="The file, or the folder of the source's files.")],
+    add: Annotated[bool, typer.Option("--add", help="Add to a shop that already has another source.")] = False,
+) -> None:
+    """Take a source's files into the lake. Rows that cannot be read are set aside with their reason, never lost.
+
+    `shopauto load online-retail PATH` reads Online Retail II; a source of your own is a YAML file that says which column
+    means what (docs/sources.md).
+    """
+    from shopauto_pipelines.cli import refreshing
+
+    settings = load_settings()
+    lake = _lake(settings)
+    refreshing.load(lake, settings, source, path, console, add=add)
+    console.print("Next: [bold]shopauto refresh[/bold]")
+
+
+@app.command()
+def refresh(
+    day: Annotated[datetime | None, typer.Option(formats=_DAY_FORMATS, help="The day to refresh.")] = None,
+    start: Annotated[
+        datetime | None, typer.Option("--from", formats=_DAY_FORMATS, help="First day of a range.")
+    ] = None,
+    end: Annotated[datetime | None, typer.Option("--to", formats=_DAY_FORMATS, help="Last day of a range.")] = None,
+    stale: Annotated[bool, typer.Option("--stale", help="Refresh every day that late rows have changed.")] = False,
+) -> None:
+    """Compute a day, or a range of days in one run: profiles, features, predictions, segments, audiences, messages.
+
+    Without a day: what is missing since the last refresh, up to the newest day with data. Messages are sent for the newest
+    day only; older days are computed and never sent. Running it again changes nothing and sends nothing twice.
+    """
+    from shopauto_pipelines.cli import refreshing, summary
+
+    if day and (start or end or stale):
+        raise typer.BadParameter("give --day, or --from and --to, or --stale, or nothing")
+    if bool(start) != bool(end):
+        raise typer.BadParameter("a range needs both --from and --to")
+    settings = load_settings()
+    lake = _lake(settings)
+    first, last = refreshing.wanted_days(
+        lake, _as_date(day or start), _as_date(day or end), stale=stale, console=console
+    )
+    refreshing.refresh(lake, settings, first, last, console)
+    summary.show(lake, settings, last, console)
+
+
+@app.command()
+def inbox(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 8025,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+) -> None:
+    """Serve the local inbox: every message, and why each person was chosen. Stop with Ctrl+C."""
+    import uvicorn
+
+    from shopauto_pipelines.outbox.inbox_page import app as inbox_app
+
+    settings = load_settings()
+    console.print(f"Local inbox: [bold]http://{host}:{port}[/bold]  (Ctrl+C stops)")
+    uvicorn.run(inbox_app(settings), host=host, port=port, log_level="warning")
+
+
+@app.command()
+def doctor() -> None:
+    """Look the installation over: settings, playbook, database, lake, stale days, messages. Exit code 1 on a problem."""
+    from shopauto_pipelines.cli.doctor import examine
+
+    problems = 0
+    for finding in examine():
+        mark = {"ok": "[green]✓[/green]", "note": "[yellow]•[/yellow]", "problem": "[red]✗[/red]"}[finding.level]
+        console.print(f"{mark} [bold]{finding.subject}[/bold]  {finding.text}", soft_wrap=True)
+        if finding.remedy:
+            console.print(f"    → {finding.remedy}", soft_wrap=True)
+        problems += finding.level == "problem"
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the tables in the shop's own PostgreSQL to this version. The embedded database does this by itself."""
+    import sqlalchemy as sa
+
+    from shopauto_pipelines.platform import postgres
+
+    postgres.migrate(sa.create_engine(postgres.postgres_url(load_settings())))
+    console.print("The database is up to date.")
+
+
+@app.command()
+def settings(
+    markdown: Annotated[bool, typer.Option("--markdown", help="The reference page, docs/settings.md.")] = False,
+) -> None:
+    """Show every setting with its value in force. Secrets are masked."""
+    if markdown:
+        print(settings_page(), end="")
+        return
+    values = load_settings()
+    table = RichTable("setting", "value", "what it does")
+    for name, field in Settings.model_fields.items():
+        value = getattr(values, name)
+        changed = value != field.get_default()
+        table.add_row(f"SHOPAUTO_{name.upper()}", f"[bold]{value}[/bold]" if changed else f"{value}", field.description)
+    console.print(table)
+
+
+def settings_page() -> str:
+    """The reference of all settings in Markdown."""
+    lines = [
+        "# Settings",
+        "",
+        "Read from the environment and from `.env` beside `workspace.yaml`; the environment wins. `shopauto settings` shows",
+        "the values in force. This page is written by `shopauto settings --markdown`.",
+        "",
+        "| variable | default | what it does |",
+        "|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default()
+        shown = "" if default is None else f"`{str(default).replace(str(PROJECT_ROOT) + os.sep, '')}`"
+        lines.append(f"| `SHOPAUTO_{name.upper()}` | {shown} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def run() -> None:
+    """Run the command line; expected errors become one message and exit code 1, wrong arguments exit code 2."""
+    warnings.filterwarnings("ignore", module=r"(ibis|dagster|pandas|skops)")
+    try:
+        app()
+    except ShopAutoError as error:
+        Console(stderr=True, highlight=False).print(f"[red]Error:[/red] {error}", soft_wrap=True, markup=True)
+        sys.exit(1)
+
+
+def _lake(settings: Settings) -> Lake:
+    from shopauto_pipelines.platform.lake import Lake
+
+    return Lake(settings.lake_path, settings.engine_threads, settings.engine_memory)
+
+
+def _as_date(value: datetime | None) -> date | None:
+    return value.date() if value else None

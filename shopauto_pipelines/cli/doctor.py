@@ -1,0 +1,110 @@
+"""Looks an installation over and says what is wrong and how to mend it. Changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import sqlalchemy as sa
+
+from shopauto_pipelines.platform.errors import ShopAutoError
+from shopauto_pipelines.platform.settings import Settings, load_settings
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination; ``remedy`` is a command or a sentence."""
+
+    level: Literal["ok", "note", "problem"]
+    subject: str
+    text: str
+    remedy: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """Every finding, in the order a person would look."""
+    try:
+        settings = load_settings()
+    except ShopAutoError as error:
+        yield Finding("problem", "settings", str(error), "correct the value, or remove it to take the default")
+        return
+    mode = "live: messages leave through SendGrid" if settings.live else "local: every message goes to the inbox"
+    yield Finding("ok", "settings", f"home {settings.home}, {mode}")
+    parts: list[tuple[str, Callable[[Settings], Iterator[Finding]]]] = [
+        ("playbook", _playbook),
+        ("database", _database),
+        ("lake", _lake),
+        ("disk", _disk),
+    ]
+    for subject, part in parts:
+        try:
+            yield from part(settings)
+        except ShopAutoError as error:
+            yield Finding("problem", subject, str(error))
+
+
+def _playbook(settings: Settings) -> Iterator[Finding]:
+    from shopauto_pipelines.campaigns.declaration import load_campaigns
+    from shopauto_pipelines.segments.declaration import load_segments
+    from shopauto_pipelines.sources.mapping import mappings
+
+    counts = (len(list(mappings())), len(load_segments()), len(load_campaigns()))
+    yield Finding("ok", "playbook", "{} sources, {} segments, {} campaigns, all valid".format(*counts))
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    from shopauto_pipelines.platform.postgres import engine
+
+    with engine(settings).connect() as connection:
+        version = connection.scalar(sa.text("show server_version"))
+        unclear = connection.scalar(sa.text("select count(*) from messages where state = 'unknown'")) or 0
+        sent = connection.scalar(sa.text("select count(*) from messages where state = 'sent'")) or 0
+    kind = "embedded" if settings.postgres_url is None else "your own"
+    yield Finding("ok", "database", f"PostgreSQL {version} ({kind}), tables up to date")
+    yield Finding("ok", "outbox", f"{sent:,} messages sent")
+    if unclear:
+        yield Finding(
+            "note", "outbox", f"{unclear:,} messages have an unclear outcome; they are never sent again by themselves"
+        )
+
+
+def _lake(settings: Settings) -> Iterator[Finding]:
+    from shopauto_pipelines.features.tables import CUSTOMER_360
+    from shopauto_pipelines.platform.lake import Lake
+    from shopauto_pipelines.sources import landing, staleness
+    from shopauto_pipelines.sources.tables import QUARANTINE
+
+    lake = Lake(settings.lake_path, settings.engine_threads, settings.engine_memory)
+    span = landing.landed_days(lake)
+    if span is None:
+        yield Finding("note", "lake", "empty", "shopauto demo, or shopauto load SOURCE PATH")
+        return
+    yield Finding("ok", "lake", f"data from {span[0]} to {span[1]}")
+    refused = sum(lake.rows(QUARANTINE, day) for day in lake.days(QUARANTINE))
+    if refused:
+        yield Finding(
+            "note",
+            "quarantine",
+            f"{refused:,} rows were set aside",
+            "read raw/quarantine, mend the file, load it again",
+        )
+    computed = lake.days(CUSTOMER_360)
+    if not computed:
+        yield Finding("note", "refresh", "no day has been refreshed", "shopauto refresh")
+    elif computed[-1] < span[1]:
+        yield Finding("note", "refresh", f"last refreshed {computed[-1]}, data reaches {span[1]}", "shopauto refresh")
+    else:
+        yield Finding("ok", "refresh", f"{len(computed):,} days, the last {computed[-1]}")
+    stale = staleness.stale_days(lake, CUSTOMER_360)
+    if stale:
+        yield Finding(
+            "note", "stale", f"late rows changed {len(stale):,} days from {stale[0]} on", "shopauto refresh --stale"
+        )
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    free = shutil.disk_usage(settings.home if settings.home.exists() else settings.home.parent).free / 1024**3
+    level: Literal["ok", "problem"] = "ok" if free >= 1 else "problem"
+    yield Finding(level, "disk", f"{free:.0f} GiB free", "" if free >= 1 else "free some room")

@@ -1,0 +1,117 @@
+"""Runs Dagster jobs from the command line: real runs in the real instance, seen in the UI, with a progress bar."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+
+import dagster as dg
+import psutil
+from dagster._core.instance import InstanceRef
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
+from rich.console import Console
+
+from shopauto_pipelines.cli.progress import bars
+from shopauto_pipelines.platform.dagster.runs import range_tags
+from shopauto_pipelines.platform.errors import ShopAutoError
+from shopauto_pipelines.platform.progress import listening
+from shopauto_pipelines.platform.settings import PROJECT_ROOT, load_settings
+
+_PROCESS_TAG = "shopauto/process"
+
+
+class RunFailed(ShopAutoError):
+    """A run did not succeed; the text says which steps and checks failed and why, without a traceback."""
+
+
+@contextmanager
+def instance() -> Iterator[dg.DagsterInstance]:
+    """The project's Dagster instance, as ``dagster.yaml`` describes it."""
+    ref = InstanceRef.from_dir(
+        str(load_settings().home / "dagster"),
+        config_dir=str(PROJECT_ROOT),
+        # the output of this process is the person's at the terminal
+        overrides={
+            "compute_logs": {"module": NoOpComputeLogManager.__module__, "class": NoOpComputeLogManager.__name__}
+        },
+    )
+    with dg.DagsterInstance.from_ref(ref) as made:
+        _close_abandoned(made)
+        yield made
+
+
+def run_job(instance: dg.DagsterInstance, job: str, start: date, end: date, console: Console) -> str:
+    """Run ``job`` over the days ``start`` … ``end`` as one run; returns the run's id, raises :class:`RunFailed`."""
+    from shopauto_pipelines.definitions import defs
+
+    definition = defs().resolve_job_def(job)
+    run_id = str(uuid.uuid4())
+    span = f"{start}" if start == end else f"{start} … {end}"
+    with bars(console) as progress:
+        bar = progress.add_task(f"{job} {span}", total=len(definition.graph.node_dict), detail="")
+
+        def on_event(entry: dg.EventLogEntry) -> None:
+            event = entry.dagster_event
+            if event is None:
+                return
+            if event.is_step_start:
+                progress.update(bar, detail=_step_name(event.step_key))
+            elif event.is_step_success or event.is_step_failure or event.is_step_skipped:
+                progress.advance(bar)
+
+        def on_report(what: str, done: int, total: int) -> None:
+            if total > 1:
+                progress.update(bar, detail=f"{what} {done}/{total}")
+
+        instance.add_event_listener(run_id, on_event)
+        with listening(on_report):
+            result = definition.execute_in_process(
+                instance=instance,
+                run_id=run_id,
+                tags={**range_tags(start, end), _PROCESS_TAG: _this_process(), "shopauto/launched_by": "command line"},
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                raise_on_error=False,
+            )
+        progress.update(bar, detail="done" if result.success else "failed")
+    if not result.success:
+        raise RunFailed(_reasons(result, job, span))
+    return run_id
+
+
+def _reasons(result: dg.ExecuteInProcessResult, job: str, span: str) -> str:
+    lines = [f"{job} {span} did not finish (run {result.run_id}; open it in the Dagster UI for the full log):"]
+    for check in result.get_asset_check_evaluations():
+        if not check.passed:
+            severity = "warning" if check.severity == dg.AssetCheckSeverity.WARN else "stopped the run"
+            lines.append(
+                f"  check {check.asset_key.to_user_string()}:{check.check_name} {severity}: {check.description}"
+            )
+    for event in result.filter_events(lambda event: event.is_step_failure):
+        error = event.step_failure_data.error
+        if error is not None and "AssetCheck" not in (error.cls_name or ""):
+            while error.cause is not None:
+                error = error.cause
+            lines.append(f"  {_step_name(event.step_key)}: {error.message.strip()}")
+    return "\n".join(lines)
+
+
+def _step_name(key: str | None) -> str:
+    return (key or "").replace("__", "/")
+
+
+def _this_process() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _close_abandoned(instance: dg.DagsterInstance) -> None:
+    """Mark runs of command lines that were killed as failed, so the UI does not show them as running for ever."""
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])):
+        host, _, pid = run.tags.get(_PROCESS_TAG, "").partition(":")
+        if host == socket.gethostname() and pid.isdigit() and not psutil.pid_exists(int(pid)):
+            instance.report_run_failed(
+                run, "The process that ran it was killed; run it again: nothing is half written."
+            )

@@ -1,0 +1,18 @@
+"""The outbox: everything that leaves, leaves once (SPEC O1, O3, O6).
+
+``campaigns/<name>/audience`` says who is to get what; this room sends it. The two are apart on purpose: an audience can
+be computed again for any day, a message cannot be taken back.
+
+- ``ledger``      one row per message in PostgreSQL, unique on campaign, step, customer and occasion:
+  ``planned → reserved → sent | failed | unknown``, or ``planned → suppressed``. Every change is kept.
+- ``windows``     which day may still be sent for. A backfill never sends.
+- ``dispatch``    audience → ledger → rendered message → channel → ledger, in bounded batches; several at once are safe,
+  and so is killing one at any point.
+- ``links``       addresses as keyed hashes, signed unsubscribe links.
+- ``channels``    the far side, behind one small interface: the local inbox (default) and SendGrid (live mode).
+- ``inbox_page``  the page that shows the local inbox and answers unsubscribe links (``shopauto inbox``).
+- ``assets``      the Dagster face: ``outbox/<campaign>``, never automated.
+
+What the states promise: ``failed`` was surely not accepted and may be planned again by an operator; ``unknown`` may or
+may not have left and is never sent again by itself. No address is stored in the ledger.
+"""

@@ -1,0 +1,120 @@
+"""The room's assets: the models in force and the scores they give. The logic is in ``serving``."""
+
+from collections.abc import Callable, Mapping
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from shopauto_pipelines.features import customer_features as behaviour
+from shopauto_pipelines.features import tables as features
+from shopauto_pipelines.platform.dagster.assets import asset_key, lake_asset
+from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
+from shopauto_pipelines.platform.lake import Lake, LakeTable
+from shopauto_pipelines.predictions import plots, serving, tables
+from shopauto_pipelines.predictions.dataset import Shop
+from shopauto_pipelines.predictions.lineage import SCORES_LINEAGE
+from shopauto_pipelines.predictions.store import ModelStore
+from shopauto_pipelines.profiles import identity
+from shopauto_pipelines.profiles import tables as profiles
+from shopauto_pipelines.sources import tables as raw
+
+_KINDS = {"python", "scikitlearn", "parquet"}
+
+
+def models_summary(lake: Lake, day: date) -> Mapping[str, Any]:
+    """Verdicts, and each challenger's back-test beside the rules, as table and picture."""
+    said: dict[str, Any] = {}
+    for row in lake.on(tables.MODELS, day).to_pyarrow().to_pylist():
+        said |= model_metadata(row)
+    return said
+
+
+def model_metadata(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the UI shows of one row of ``predictions/models``."""
+    return {f"{row['target']}_{name}": dg.MetadataValue.md(text) for name, text in plots.described(row).items()}
+
+
+def scores_lineage(_lake: Lake, _day: date) -> Mapping[str, Any]:
+    """The columns each score is computed from: the models are no Ibis expression it could be read off."""
+    dependencies = {
+        column: [dg.TableColumnDep(asset_key(table), name) for table, name in origins]
+        for column, origins in SCORES_LINEAGE.items()
+    }
+    return {"dagster/column_lineage": dg.TableColumnLineage(dependencies)}
+
+
+@lake_asset(
+    tables.MODELS,
+    ins={
+        "customers": raw.CUSTOMERS,
+        "orders": raw.ORDERS,
+        "claims": profiles.CLAIMS,
+        "activity": features.DAILY_ACTIVITY,
+        "products": features.DAILY_PRODUCTS,
+        "carts": features.DAILY_CARTS,
+    },
+    kinds=_KINDS,
+    summary=models_summary,
+)
+def models(
+    customers: LakeTable,
+    orders: LakeTable,
+    claims: LakeTable,
+    activity: LakeTable,
+    products: LakeTable,
+    carts: LakeTable,
+    settings: SettingsResource,
+) -> Callable:
+    """Trains and back-tests a challenger where one is due, and tells which model is in force."""
+    chosen, lake = settings.settings, activity.lake
+    first_day = min(lake.days(features.DAILY_ACTIVITY), default=None)
+
+    def shop(day: date) -> Shop:
+        known = identity.identities(customers.until(day), orders.until(day), claims.until(day))
+        who = lake.con.create_table("people_of_training_day", known, temp=True, overwrite=True)
+        return Shop(
+            features=lambda cut_off: behaviour.customer_features(
+                activity.until(cut_off),
+                products.until(cut_off),
+                carts.until(cut_off),
+                who,
+                cut_off,
+                behaviour.end_of_day(cut_off, chosen.zone),
+                chosen.cart_abandoned_minutes,
+            ),
+            activity=activity.until(day),
+            identities=who,
+            first_day=first_day or day,
+        )
+
+    def of_day(as_of: date) -> Any:
+        return trainer.models(as_of)
+
+    trainer = serving.Trainer(
+        store=ModelStore(chosen.models_path),
+        shop=shop,
+        fingerprint=lambda day: serving.fingerprint(activity.until(day), claims.until(day)),
+        first_day=first_day or date.max,
+        horizon=chosen.horizon_days,
+        retrain_days=chosen.retrain_days,
+    )
+    return of_day
+
+
+@lake_asset(
+    tables.SCORES,
+    ins={"models": tables.MODELS, "customer_features": features.CUSTOMER_FEATURES},
+    kinds=_KINDS,
+    summary=scores_lineage,
+)
+def scores(models: LakeTable, customer_features: LakeTable, settings: SettingsResource, lake: LakeResource) -> Callable:
+    """Scores everybody who has ordered with the models in force."""
+    store = ModelStore(settings.settings.models_path)
+    return lambda as_of: serving.scores(
+        customer_features.on(as_of), models.on(as_of).to_pyarrow().to_pylist(), store, as_of, lake.lake()
+    )
+
+
+#: In flow order.
+ASSETS = [models, scores]

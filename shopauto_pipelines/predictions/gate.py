@@ -1,0 +1,33 @@
+"""The promotion gate (SPEC M5): what the models of a day mean for what follows in the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+#: From good to bad.
+STATES = ("passed", "warn", "stop")
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """``passed``: nothing to say against. ``warn``: the last good model stays. ``stop``: nothing good is in force."""
+
+    state: Literal["passed", "warn", "stop"]
+    text: str
+
+
+def rule(models: Sequence[Mapping[str, Any]]) -> Ruling:
+    """The ruling on the rows of ``predictions/models`` of one day; the worst of the targets counts."""
+    found: list[Ruling] = []
+    for row in models:
+        target, verdict = row["target"], row["verdict"]
+        if row["challenger_passed"] or row["challenger_passed"] is None:
+            found.append(Ruling("passed", f"{target}: {verdict}"))
+        elif row["model_id"]:
+            found.append(Ruling("warn", f"{target}: {verdict}. {row['model_id']} stays in force"))
+        else:
+            found.append(Ruling("stop", f"{target}: {verdict}. No earlier model is good enough to stay in force"))
+    worst = max((ruling.state for ruling in found), key=STATES.index, default="stop")
+    return Ruling(worst, "; ".join(ruling.text for ruling in found) or "predictions/models has no rows for the day")

@@ -1,0 +1,101 @@
+"""Back-tests as people read them: a small picture and a table. Made from a model's metrics alone, never from people."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+_SHOWN = {
+    "churn": ("auc", "log_loss", "brier", "calibration_error", "lift_10"),
+    "orders": ("mae", "rmse", "bias", "spearman", "lift_10"),
+}
+_TITLES = {
+    "auc": "AUC",
+    "log_loss": "log loss",
+    "brier": "Brier score",
+    "calibration_error": "calibration error",
+    "lift_10": "lift at 10 %",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "bias": "bias",
+    "spearman": "rank correlation",
+}
+_BLUE, _GREY = "#2563eb", "#9ca3af"
+
+
+def described(row: Mapping[str, Any]) -> dict[str, str]:
+    """Markdown of one row of ``predictions/models``: what is in force, the verdict, and the back-test where there is one."""
+    target = row["target"]
+    live = f"In force: `{row['model_id']}`" if row["model_id"] else "No model is in force"
+    text = f"{live}.\n\n**Challenger of {row['challenger_as_of']}:** {row['verdict']}."
+    if not row["metrics"]:
+        return {"verdict": text}
+    metrics = json.loads(row["metrics"])
+    return {
+        "verdict": text,
+        "backtest": metrics_table(target, metrics),
+        "plot": as_markdown_image(backtest_plot(target, metrics), f"back-test of {target}"),
+    }
+
+
+def backtest_plot(target: str, metrics: Mapping[str, Any]) -> bytes:
+    """A PNG: predicted against actual, the main metric and the lift at 10 % beside those of the rules."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 2.8), dpi=80, layout="constrained")
+    FigureCanvasAgg(figure)
+    calibration, ranking, lift = figure.subplots(1, 3)
+    bins = metrics["bins"]
+    top = max(max(b["predicted"], b["actual"]) for b in bins) or 1
+    calibration.plot([0, top], [0, top], color=_GREY, linewidth=1)
+    calibration.plot([b["predicted"] for b in bins], [b["actual"] for b in bins], "o-", color=_BLUE, markersize=3)
+    calibration.set(
+        title="calibration",
+        xlabel="predicted " + ("churn probability" if target == "churn" else "orders"),
+        ylabel="actual",
+    )
+    main = "auc" if target == "churn" else "rmse"
+    _bars(ranking, metrics, main)
+    ranking.set_title(_TITLES[main] + (" (higher is better)" if main == "auc" else " (lower is better)"))
+    _bars(lift, metrics, "lift_10")
+    lift.set_title(_TITLES["lift_10"] + " (higher is better)")
+    for axes in (calibration, ranking, lift):
+        axes.tick_params(labelsize=7)
+        axes.title.set_fontsize(9)
+        axes.spines[["top", "right"]].set_visible(False)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", metadata={"Software": None})
+    return image.getvalue()
+
+
+def metrics_table(target: str, metrics: Mapping[str, Any]) -> str:
+    """The back-test as a Markdown table: the model, then each rule."""
+    names = _SHOWN[target]
+    lines = ["| | " + " | ".join(_TITLES[name] for name in names) + " |", "|---|" + "---:|" * len(names)]
+    for who, values in (("**model**", metrics["model"]), *metrics["rules"].items()):
+        lines.append(f"| {who.replace('_', ' ')} | " + " | ".join(f"{values[name]:.3f}" for name in names) + " |")
+    facts = (
+        f"Tested on {metrics['people']:,} people as of {metrics['test_cut_off']}, over the {metrics['horizon_days']} days "
+        f"after; learned from {len(metrics['cut_offs'])} earlier cut-offs."
+    )
+    return "\n".join([*lines, "", facts])
+
+
+def as_markdown_image(png: bytes, title: str) -> str:
+    """The picture as a Markdown image that carries its own data."""
+    return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def _bars(axes: Any, metrics: Mapping[str, Any], name: str) -> None:
+    rows = [("model", metrics["model"][name]), *((rule, values[name]) for rule, values in metrics["rules"].items())][
+        ::-1
+    ]
+    labels, values = [label.replace("_", " ") for label, _ in rows], [value for _, value in rows]
+    bars = axes.barh(labels, values, color=[_BLUE if label == "model" else _GREY for label in labels])
+    axes.bar_label(bars, fmt="%.3f", fontsize=7, padding=2)
+    low, high = min(values), max(values)
+    axes.set_xlim(max(0, low - (high - low) * 2) if name == "auc" else 0, high + (high - low or high) * 0.4)

@@ -1,0 +1,187 @@
+"""Which model is in force on a day, and the scores it gives.
+
+A model is trained on fixed days (:func:`~shopauto_pipelines.predictions.dataset.training_day`). In force is the latest that
+passed the gate, up to :data:`LOOK_BACK` training days before the current one; whatever of that is missing from the store is
+trained now, also by a backfill. So the model in force is a function of the raw days up to the day and of the code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ibis import _
+
+from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.predictions import backtest, tables
+from shopauto_pipelines.predictions.dataset import COLUMNS, Shop, buyers, numeric, to_numpy, training_day
+from shopauto_pipelines.predictions.models import ChurnModel, OrdersModel, one_thread
+from shopauto_pipelines.predictions.store import Card, ModelStore, model_id
+
+#: Training days before the current one that may have left the model in force: older than that, none is.
+LOOK_BACK = 3
+#: People scored at once.
+BATCH = 100_000
+#: Quantiles of the next order's date: the 80 % interval and its middle.
+QUANTILES = (0.1, 0.5, 0.9)
+_LONGEST = 365
+
+
+@dataclass
+class Trainer:
+    """Finds or trains the challengers of a shop.
+
+    ``shop(day)`` is the shop's past as known at the end of a day; ``fingerprint(day)`` a short text that differs when the
+    raw days up to it do, e.g. because a late row came in.
+    """
+
+    store: ModelStore
+    shop: Callable[[date], Shop]
+    fingerprint: Callable[[date], str]
+    first_day: date
+    horizon: int
+    retrain_days: int
+    _seen: dict[date, dict[str, Card]] = field(default_factory=dict)
+
+    def challengers(self, trained_as_of: date) -> dict[str, Card]:
+        """The card of each target's challenger trained as of a day, trained now where the store does not have it."""
+        if trained_as_of not in self._seen:
+            data = self.fingerprint(trained_as_of)
+            ids = {target: model_id(target, trained_as_of, self.horizon, data) for target in backtest.TARGETS}
+            cards = {target: self.store.card(name) for target, name in ids.items()}
+            if not all(cards.values()):
+                trained = backtest.train(self.shop(trained_as_of), trained_as_of, self.horizon)
+                cards = {target: self.store.save(ids[target], trained[target]) for target in backtest.TARGETS}
+            self._seen[trained_as_of] = {target: card for target, card in cards.items() if card}
+        return self._seen[trained_as_of]
+
+    def models(self, as_of: date) -> ir.Table:
+        """The rows of ``predictions/models`` for a day."""
+        rows = []
+        for target in backtest.TARGETS:
+            day = training_day(as_of, self.first_day, self.retrain_days)
+            challenger = self.challengers(day)[target]
+            in_force = challenger
+            for _earlier in range(LOOK_BACK):
+                if in_force.passed is not False or day <= self.first_day:
+                    break
+                day = training_day(day - timedelta(days=1), self.first_day, self.retrain_days)
+                in_force = self.challengers(day)[target]
+            live = in_force if in_force.passed else None
+            rows.append(
+                {
+                    "target": target,
+                    "model_id": live and live.model_id,
+                    "trained_as_of": live and live.trained_as_of,
+                    "challenger_id": None if challenger.passed is None else challenger.model_id,
+                    "challenger_as_of": challenger.trained_as_of,
+                    "challenger_passed": challenger.passed,
+                    "verdict": challenger.verdict,
+                    "metrics": json.dumps(challenger.metrics, sort_keys=True) if challenger.metrics else None,
+                }
+            )
+        return ibis.memtable(pa.Table.from_pylist(rows, schema=tables.MODELS.arrow_schema))
+
+
+def fingerprint(activity: ir.Table, claims: ir.Table) -> str:
+    """Sums over the raw days a model is made from: a late or mended row changes them, and a new model is trained."""
+    facts = activity.agg(
+        rows=_.count(),
+        orders=_.orders.sum(),
+        revenue=_.revenue_cents.sum(),
+        visits=_.visits.sum(),
+        opens=_.opens.sum(),
+        first=_.day.min().cast("string"),
+        last=_.day.max().cast("string"),
+    )
+    return json.dumps([facts.to_pyarrow().to_pylist(), int(claims.count().execute())])
+
+
+def scores(features: ir.Table, models: list[Mapping[str, Any]], store: ModelStore, as_of: date, lake: Lake) -> ir.Table:
+    """The rows of ``predictions/scores``: everybody with an order in ``features`` (of the day), scored in batches.
+
+    ``models`` are the day's rows of ``predictions/models``. Never more than :data:`BATCH` people are held in memory.
+    """
+    by_target = {row["target"]: row for row in models}
+    loaded = {target: _loaded(store, row["model_id"]) if row["model_id"] else None for target, row in by_target.items()}
+    note = _note(by_target, store)
+    ids = ", ".join(row["model_id"] for row in by_target.values() if row["model_id"]) or None
+    people = numeric(buyers(features, as_of)).order_by("customer_id")
+    with TemporaryDirectory(dir=lake.root / "_staging") as folder:
+        file = Path(folder) / "scores.parquet"
+        with pq.ParquetWriter(file, tables.SCORES.arrow_schema) as writer, one_thread():
+            for batch in _batches(lake.con.to_pyarrow_batches(people, chunk_size=BATCH)):
+                writer.write_table(score(batch, loaded["churn"], loaded["orders"], as_of, ids, note))
+        return lake.con.create_table("scores_of_day", lake.con.read_parquet(file), temp=True, overwrite=True)
+
+
+def score(
+    people: pa.Table,
+    churn: ChurnModel | None,
+    orders: OrdersModel | None,
+    as_of: date,
+    ids: str | None,
+    note: str | None,
+) -> pa.Table:
+    """Scores of one batch of people (``customer_id`` and the model's columns); null where there is no model."""
+    features = {name: to_numpy(people[name]) for name in COLUMNS}
+    columns: dict[str, Any] = {}
+    probability = churn(features) if churn else None
+    if probability is not None:
+        columns["churn_probability"] = pa.array(np.round(probability, 6))
+    if orders:
+        columns["expected_orders_90d"] = pa.array(np.round(orders(features) * orders.per_90_days(features), 6))
+        days = np.ceil(np.round(orders.next_order(features, QUANTILES, probability), 6))
+        for n, name in enumerate(("next_order_from", "next_order_on", "next_order_to")):
+            columns[name] = _dates(as_of, days[:, n])
+    columns |= {name: pa.array([text] * len(people), pa.string()) for name, text in (("model_id", ids), ("note", note))}
+    schema = tables.SCORES.arrow_schema
+    rest = [columns.get(name, pa.nulls(len(people), schema.field(name).type)) for name in schema.names[1:]]
+    return pa.table([people["customer_id"].cast(pa.string()), *rest], schema=schema)
+
+
+def _dates(as_of: date, days: np.ndarray) -> pa.Array:
+    start = (as_of - date(1970, 1, 1)).days
+    late = ~(days <= _LONGEST)
+    return pa.array(start + np.where(late, 0, np.maximum(days, 1)).astype("int32"), mask=late).cast(pa.date32())
+
+
+def _note(models: Mapping[str, Mapping[str, Any]], store: ModelStore) -> str | None:
+    notes = []
+    for target, row in models.items():
+        if row["model_id"] is None:
+            notes.append(
+                row["verdict"] if row["challenger_passed"] is None else f"no {target} model has passed the gate"
+            )
+        elif (card := store.card(row["model_id"])) and not card.metrics.get("season_known", True):
+            notes.append(backtest.SEASON_UNKNOWN)
+    return "; ".join(dict.fromkeys(notes)) or None
+
+
+def _batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Tables of exactly :data:`BATCH` people, the last one fewer, whatever the engine's batches are."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        while sum(b.num_rows for b in held) >= BATCH:
+            whole = pa.Table.from_batches(held)
+            yield whole.slice(0, BATCH)
+            held = whole.slice(BATCH).to_batches()
+    if sum(b.num_rows for b in held):
+        yield pa.Table.from_batches(held)
+
+
+@lru_cache(maxsize=4)
+def _loaded(store: ModelStore, name: str) -> Any:
+    return store.load(name)

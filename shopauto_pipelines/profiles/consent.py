@@ -1,0 +1,61 @@
+"""Consent in force per person and channel (SPEC P3): the table ``profiles/consent``.
+
+A change comes from the shop (``raw/consents``) or from a message (an unsubscribe or a spam report). The latest change of
+any of the person's shop ids wins; of changes at one instant the one that allows least. ``pending`` is a double opt-in that
+was never confirmed: no permission. No row at all means the person was never asked: no permission either.
+"""
+
+from __future__ import annotations
+
+import ibis
+import ibis.expr.types as ir
+from ibis import _
+
+#: States from the most to the least that they allow.
+STATES = ("opted_in", "pending", "opted_out")
+
+#: Message events that withdraw consent for their channel.
+WITHDRAWALS = ("unsubscribe", "spam_report")
+
+
+def consent(consents: ir.Table, message_events: ir.Table, identities: ir.Table) -> ir.Table:
+    """The consent of every person with a change in ``consents`` or ``message_events`` (raw tables up to the day).
+
+    Columns of ``profiles/consent``. Shop ids are joined as ``identities`` says; one that is not in it is a person of its own.
+    A state that is none of ``STATES`` never reads as permission: it counts as ``opted_out``. An unsubscribe that names no
+    channel is one from e-mail.
+    """
+    asked = consents.select(
+        "shop_customer_id",
+        "channel",
+        at="changed_at",
+        rank=ibis.cases(*((_.state == state, rank) for rank, state in enumerate(STATES)), else_=len(STATES) - 1),
+        source="source",
+        wording="wording",
+    )
+    withdrawn = message_events.filter(_.type.isin(WITHDRAWALS), _.shop_customer_id.notnull()).select(
+        "shop_customer_id",
+        channel=_.channel.fill_null("email"),
+        at="happened_at",
+        rank=ibis.literal(len(STATES) - 1, "int8"),
+        source="type",
+        wording=ibis.null("string"),
+    )
+    changes = ibis.union(asked, withdrawn).left_join(identities, "shop_customer_id")
+    latest = (
+        changes.select(
+            "channel",
+            customer_id=_.customer_id.fill_null(_.shop_customer_id),
+            change=ibis.struct({"at": _.at, "rank": _["rank"], "source": _.source, "wording": _.wording.fill_null("")}),
+        )
+        .group_by("customer_id", "channel")
+        .agg(change=_.change.max())
+    )
+    return latest.select(
+        "customer_id",
+        "channel",
+        state=ibis.cases(*((_.change["rank"] == rank, state) for rank, state in enumerate(STATES))),
+        source=_.change["source"],
+        wording=_.change["wording"].nullif(""),
+        at=_.change["at"],
+    )

@@ -1,0 +1,123 @@
+"""Which shop ids are one person (SPEC P1): the merge rules, and how two states of them are compared.
+
+The rules (version ``RULES_VERSION``; raise it with every change that can give other results):
+
+- Shop ids that ever claimed the same valid e-mail address or the same valid phone number are one person. *Ever*, because
+  an address that someone gave up still tells whose older orders those are; what is sent where is decided by the latest claim.
+- It is transitive: A and B share an address, B and C a phone, so all three are one.
+- An e-mail or phone that more than ``MOST_SHARING`` shop ids claim joins nobody: it is a switchboard, a reseller, a made-up
+  address. Hence the one way a person splits again: an identifier becomes that common.
+- A person carries the shop id that was seen first (by first record or order, then by id), so that joining a new account
+  never renames a person.
+"""
+
+from __future__ import annotations
+
+import ibis
+import ibis.expr.types as ir
+from ibis import _
+
+#: Version of the rules above, stored with each row.
+RULES_VERSION = 1
+
+#: Most shop ids that one e-mail or phone may join.
+MOST_SHARING = 5
+
+_IDENTIFIERS = ("email", "phone")
+
+
+def identities(customers: ir.Table, orders: ir.Table, claims: ir.Table) -> ir.Table:
+    """The person of every shop id in ``customers`` or ``orders`` (raw tables up to the day), joined by ``claims`` up to it.
+
+    Columns of ``profiles/identities``. One expression; how many rounds of joining it needs is asked of the engine.
+    """
+    seen = (
+        ibis.union(
+            customers.select("shop_customer_id", at=_.changed_at),
+            orders.filter(_.shop_customer_id.notnull()).select("shop_customer_id", at=_.ordered_at),
+        )
+        .group_by("shop_customer_id")
+        .agg(first_at=_.at.min())
+    )
+    links = (
+        _shared_identifiers(claims)
+        .join(seen, "shop_customer_id")
+        .mutate(node=ibis.dense_rank().over(order_by=[_.first_at, _.shop_customer_id]))
+        .mutate(hub=_.node.min().over(group_by=["field", "value"]))
+    )
+    roots = components(links.filter(_.node > _.hub).select(high="node", low="hub"))
+    names = links.group_by("node", "shop_customer_id").agg(rule=_.field.min())
+    joined = roots.join(names, roots.high == names.node).select("shop_customer_id", "rule", "low")
+    first = names.select(low="node", customer_id="shop_customer_id")
+    joined = joined.join(first, "low").select("shop_customer_id", "customer_id", "rule")
+    return seen.left_join(joined, "shop_customer_id").select(
+        "shop_customer_id",
+        customer_id=_.customer_id.fill_null(_.shop_customer_id),
+        rule=_.rule.fill_null("shop_id"),
+        rules_version=ibis.literal(RULES_VERSION, "int64"),
+    )
+
+
+def components(edges: ir.Table) -> ir.Table:
+    """Connected components of a graph: for each node that is not the least of its component ``high`` → that least, ``low``.
+
+    ``edges`` has int64 columns ``high`` > ``low``, duplicates allowed. Alternates *large-star* and *small-star* until only
+    stars are left: O(log² n) rounds, one for persons as they come (Kiveris et al. 2014, "Connected Components in MapReduce
+    and Beyond").
+    """
+    while True:
+        edges = _small_star(_large_star(edges))
+        if _all_stars(edges):
+            return edges
+
+
+def identity_changes(before: ir.Table, after: ir.Table) -> ir.Table:
+    """How two states of ``profiles/identities`` differ: of two days, of two rule versions, or of a run and its re-run.
+
+    Columns: ``shop_customer_id``, ``customer_id_before`` and ``customer_id_after`` (null where the shop id is not in that
+    state), ``change`` (``new``, ``gone``, or ``moved``: to another person). No row: no difference.
+    """
+    old = before.select("shop_customer_id", customer_id_before="customer_id")
+    new = after.select("shop_customer_id", customer_id_after="customer_id")
+    both = old.outer_join(new, "shop_customer_id")
+    return (
+        both.mutate(
+            shop_customer_id=_.shop_customer_id.fill_null(_.shop_customer_id_right),
+            change=ibis.cases(
+                (_.customer_id_before.isnull(), "new"),
+                (_.customer_id_after.isnull(), "gone"),
+                (_.customer_id_before != _.customer_id_after, "moved"),
+            ),
+        )
+        .filter(_.change.notnull())
+        .select("shop_customer_id", "customer_id_before", "customer_id_after", "change")
+    )
+
+
+def _shared_identifiers(claims: ir.Table) -> ir.Table:
+    """``field``, ``value``, ``shop_customer_id`` of the e-mails and phones that join 2 to ``MOST_SHARING`` shop ids."""
+    claimed = claims.filter(_.field.isin(_IDENTIFIERS), _.value.notnull()).select("field", "value", "shop_customer_id")
+    several = claimed.group_by("field", "value").agg(first=_.shop_customer_id.min(), last=_.shop_customer_id.max())
+    shared = claimed.semi_join(several.filter(_.first < _.last), ["field", "value"]).distinct()
+    common = shared.group_by("field", "value").agg(ids=_.count()).filter(_.ids > MOST_SHARING)
+    return shared.anti_join(common, ["field", "value"])
+
+
+def _all_stars(edges: ir.Table) -> bool:
+    """Whether each node has one lesser neighbour, and that one none."""
+    facts = edges.agg(twice=_.count() - _.high.nunique(), chained=_.low.isin(edges.high).sum().fill_null(0))
+    return facts.to_pyarrow().to_pylist() == [{"twice": 0, "chained": 0}]
+
+
+def _large_star(edges: ir.Table) -> ir.Table:
+    """Ties every greater neighbour of a node to the least of the node and its neighbours."""
+    both = edges.select(node="high", other="low").union(edges.select(node="low", other="high"))
+    least = both.mutate(least=ibis.least(_.node, _.other.min().over(group_by="node")))
+    return least.filter(_.other > _.node).select(high="other", low="least").distinct()
+
+
+def _small_star(edges: ir.Table) -> ir.Table:
+    """Ties a node and its lesser neighbours to the least of them."""
+    least = edges.mutate(least=_.low.min().over(group_by="high"))
+    tied = least.select("high", low="least").union(least.filter(_.low > _.least).select(high="low", low="least"))
+    return tied.distinct()

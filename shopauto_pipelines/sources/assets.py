@@ -1,0 +1,69 @@
+"""The raw tables as assets, and the files they come from.
+
+Every raw asset first lands what changed on disk since it was loaded (:func:`landing.refresh_landing`): a few ``stat`` calls
+where nothing did, and under a lock, so that raw assets that start together land a file once. A daily refresh thus picks up
+new and grown files by itself.
+"""
+
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from shopauto_pipelines.platform.dagster.assets import asset_key, lake_asset
+from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
+from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.tables import Table
+from shopauto_pipelines.sources import raw
+from shopauto_pipelines.sources.component import files_key
+from shopauto_pipelines.sources.landing import refresh_landing
+from shopauto_pipelines.sources.mapping import mappings
+from shopauto_pipelines.sources.reading import LandingError
+from shopauto_pipelines.sources.tables import CORE_TABLES, QUARANTINE, RAW_TABLES
+
+_SOURCES = list(mappings())
+
+
+def _feeding(table: Table) -> list[dg.AssetKey]:
+    short = table.name.removeprefix("raw/")
+    return [files_key(source.name) for source in _SOURCES if short in source.tables]
+
+
+def _landed(settings: SettingsResource, lake: LakeResource) -> Lake:
+    """The lake, with what changed on disk landed."""
+    now = settings.clock.now().astimezone(settings.settings.zone)
+    try:
+        refresh_landing(lake.lake(), _SOURCES, settings.settings, now.date())
+    except LandingError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    return lake.lake()
+
+
+def _raw_asset(table: Table) -> dg.AssetsDefinition:
+    @lake_asset(table, group="sources", deps=_feeding(table))
+    def rows(settings: SettingsResource, lake: LakeResource) -> Any:
+        opened = _landed(settings, lake)
+        return lambda start, end: raw.accepted(opened, table, start, end)
+
+    return rows
+
+
+_TABLES = [table for table in RAW_TABLES if table in CORE_TABLES or _feeding(table)]
+
+
+def _refusals(lake: Lake, day: date) -> dict[str, Any]:
+    """Metadata of a day of the quarantine: what was refused, and why."""
+    counted = raw.refusals(lake, day)
+    lines = ["| table | reason | rows |", "|---|---|---:|"]
+    lines += [f"| {table} | {reason} | {rows:,} |" for (table, reason), rows in counted.items()]
+    return {"refused": dg.MetadataValue.md("\n".join(lines) if counted else "Nothing was refused.")}
+
+
+@lake_asset(QUARANTINE, group="sources", deps=[asset_key(table) for table in _TABLES], summary=_refusals)
+def quarantine(settings: SettingsResource, lake: LakeResource) -> Any:
+    """Everything that was refused, with its reason."""
+    opened = _landed(settings, lake)
+    return lambda start, end: raw.rejected(opened, start, end)
+
+
+ASSETS = [*(_raw_asset(table) for table in _TABLES), quarantine]

@@ -1,0 +1,166 @@
+"""Landed files → the rows of the raw tables: one row per key, orders only of known customers, lines only of known orders.
+
+Pure functions of the landed files. A row of a day is judged by rows of that day and earlier ones alone, so a day's partition
+never depends on what came after it. What is refused here goes to ``raw/quarantine``, next to what the landing refused.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import ibis
+import ibis.expr.types as ir
+from ibis import _
+
+from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.tables import Table
+from shopauto_pipelines.sources.landing import landing_root, manifests
+from shopauto_pipelines.sources.tables import CUSTOMERS, ORDER_LINES, ORDERS, QUARANTINE, RAW_TABLES
+
+#: Names a row: together unique within a table.
+_ROW = ("source", "source_file", "source_row")
+
+UNKNOWN_CUSTOMER = "unknown customer"
+UNKNOWN_ORDER = "unknown order"
+DUPLICATE = "duplicate key"
+
+
+def accepted(lake: Lake, table: Table, start: date, end: date) -> ir.Table:
+    """Rows of the raw ``table`` for the days ``start`` to ``end``, with ``day``."""
+    judged = _judged(lake, table, start, end)
+    return judged.filter(_.reason.isnull()).select("day", *table.schema)
+
+
+def rejected(lake: Lake, start: date, end: date) -> ir.Table:
+    """Rows of ``raw/quarantine`` for the days ``start`` to ``end``, with ``day``."""
+    parts = []
+    for table in RAW_TABLES:
+        files = [path.with_suffix(".quarantine.parquet") for path in _landings(lake, table)]
+        if files:
+            parts.append(_read(lake, files).filter(_.day.between(start, end)).select("day", *QUARANTINE.schema))
+            bad = _judged(lake, table, start, end).filter(_.reason.notnull())
+            parts.append(
+                bad.select(
+                    "day",
+                    *_ROW,
+                    "column",
+                    "reason",
+                    "raw_value",
+                    table=ibis.literal(table.name),
+                ).select("day", *QUARANTINE.schema)
+            )
+    return ibis.union(*parts) if len(parts) > 1 else _nothing(QUARANTINE)
+
+
+def refusals(lake: Lake, day: date) -> dict[tuple[str, str], int]:
+    """Rows of a written partition of ``raw/quarantine``, by table and reason."""
+    if not lake.rows(QUARANTINE, day):
+        return {}
+    counted = lake.on(QUARANTINE, day).group_by("table", "reason").agg(rows=_.count()).order_by("table", "reason")
+    return {(row["table"], row["reason"]): row["rows"] for row in lake.con.to_pyarrow(counted).to_pylist()}
+
+
+def _landings(lake: Lake, table: Table) -> list[Path]:
+    short = table.name.removeprefix("raw/")
+    return [
+        landing_root(lake) / manifest.source / landed.landing
+        for manifest in manifests(lake)
+        for _, landed in sorted(manifest.files.items())
+        if landed.table == short
+    ]
+
+
+def _sources_of(lake: Lake, table: Table) -> list[str]:
+    """Sources that deliver ``table``."""
+    return sorted({path.parent.parent.name for path in _landings(lake, table)})
+
+
+def _read(lake: Lake, files: list[Path]) -> ir.Table:
+    return lake.con.read_parquet([str(file) for file in files])
+
+
+def _nothing(table: Table) -> ir.Table:
+    schema = {"day": "date", **table.schema}
+    return ibis.memtable(ibis.schema(schema).to_pyarrow().empty_table(), schema=schema)
+
+
+def _judged(lake: Lake, table: Table, start: date | None, end: date) -> ir.Table:
+    """Landed rows of the days with ``column``, ``reason`` and ``raw_value`` of what is wrong, null where nothing is."""
+    files = _landings(lake, table)
+    if not files:
+        rows = _nothing(table)
+        return rows.mutate(**{n: ibis.null("string") for n in ("column", "reason", "raw_value")})
+    until = _referred(lake, table, _read(lake, files).filter(_.day <= end), end)
+    rows = until if start is None else until.filter(_.day >= start)
+    return rows if len(files) == 1 else _once(table, rows, until)
+
+
+def _once(table: Table, rows: ir.Table, until: ir.Table) -> ir.Table:
+    """Of the sound rows with one key the earliest stays: by day, then source, file and row."""
+    key = list(table.key)
+    sound = until.filter(_.reason.isnull()).select(*dict.fromkeys([*key, "day", *_ROW]))
+    place = ibis.row_number().over(group_by=key, order_by=["day", *_ROW])
+    repeated = (
+        sound.semi_join(rows.select(*key).distinct(), key)
+        .mutate(place=place)
+        .filter(_.place > 0)
+        .select(*_ROW, "place")
+    )
+    joined = rows.left_join(repeated, list(_ROW), rname="again_{name}")
+    again = joined.reason.isnull() & joined.place.notnull()
+    names = [joined[name].cast("string") for name in key]
+    return joined.mutate(
+        column=ibis.ifelse(again, ", ".join(key), joined["column"]),
+        reason=ibis.ifelse(again, DUPLICATE, joined.reason),
+        raw_value=ibis.ifelse(again, ibis.literal(", ").join(names).left(200), joined.raw_value),
+    ).select(*rows.columns)
+
+
+def _referred(lake: Lake, table: Table, rows: ir.Table, end: date) -> ir.Table:
+    """Add ``column``, ``reason``, ``raw_value``: who or what a row refers to has to be known on its day."""
+    if table == ORDERS and _sources_of(lake, CUSTOMERS):
+        return _orders_of_known_customers(lake, rows)
+    if table == ORDER_LINES and _sources_of(lake, ORDERS):
+        return _lines_of_known_orders(lake, rows, end)
+    return rows.mutate(**{name: ibis.null("string") for name in ("column", "reason", "raw_value")})
+
+
+def _orders_of_known_customers(lake: Lake, rows: ir.Table) -> ir.Table:
+    """A customer is known from the day of the first record, or from ``created_at`` where that is earlier.
+
+    Anonymous sales, guests, and sources that deliver no customers are not judged.
+    """
+    customers = _read(lake, _landings(lake, CUSTOMERS))
+    known = customers.group_by(known_id=_.shop_customer_id).agg(known_day=_.day.min(), known_since=_.created_at.min())
+    joined = rows.left_join(known, rows.shop_customer_id == known.known_id)
+    is_known = (joined.known_day <= joined.day) | (joined.known_since <= joined.ordered_at)
+    unknown = (
+        joined.shop_customer_id.notnull()
+        & ~joined.shop_customer_id.startswith("guest:")
+        & joined.source.isin(_sources_of(lake, CUSTOMERS))
+        & ~is_known.fill_null(False)
+    )
+    return _marked(joined, unknown, "shop_customer_id", UNKNOWN_CUSTOMER, rows.columns)
+
+
+def _lines_of_known_orders(lake: Lake, rows: ir.Table, end: date) -> ir.Table:
+    orders = _judged_orders(lake, end)
+    known = orders.filter(_.reason.isnull()).group_by(known_id=_.order_id).agg(known_day=_.day.min())
+    joined = rows.left_join(known, rows.order_id == known.known_id)
+    unknown = joined.source.isin(_sources_of(lake, ORDERS)) & ~(joined.known_day <= joined.day).fill_null(False)
+    return _marked(joined, unknown, "order_id", UNKNOWN_ORDER, rows.columns)
+
+
+def _judged_orders(lake: Lake, end: date) -> ir.Table:
+    return _referred(lake, ORDERS, _read(lake, _landings(lake, ORDERS)).filter(_.day <= end), end)
+
+
+def _marked(joined: ir.Table, wrong: ir.BooleanValue, column: str, reason: str, columns: tuple[str, ...]) -> ir.Table:
+    none = ibis.null("string")
+    return joined.select(
+        *columns,
+        column=ibis.ifelse(wrong, ibis.literal(column), none),
+        reason=ibis.ifelse(wrong, ibis.literal(reason), none),
+        raw_value=ibis.ifelse(wrong, joined[column].left(200), none),
+    )

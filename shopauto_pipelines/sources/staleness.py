@@ -1,0 +1,84 @@
+"""Which days have to be computed again because rows arrived late: derived from what is on disk, nothing is stored.
+
+Three times tell it: when a landed day's rows last changed (the manifests), when a partition's bytes last changed (its file),
+and when it was last computed (its folder, which :class:`~shopauto_pipelines.platform.lake.Lake` touches on every write).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import date
+from itertools import accumulate
+
+from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.tables import Table
+from shopauto_pipelines.sources.landing import manifests
+from shopauto_pipelines.sources.tables import CUSTOMERS, ORDER_LINES, ORDERS, QUARANTINE, RAW_TABLES
+
+#: Tables whose landed rows decide which rows of another one are accepted.
+_REFERRED = {ORDERS.name: (CUSTOMERS,), ORDER_LINES.name: (ORDERS, CUSTOMERS), QUARANTINE.name: RAW_TABLES}
+
+
+def days_behind(lake: Lake, table: Table) -> list[date]:
+    """Days of a raw table to make again: rows were landed, on that day or before it, since the partition was computed.
+
+    Earlier days count because a row may repeat, or be referred to by, rows of later days.
+    """
+    return _behind(lake, table, _landed_changes(lake))
+
+
+def raw_behind(lake: Lake) -> list[date]:
+    """Days on which any raw table has to be made again, in order; from the first of them on, every landed day is one."""
+    changes = _landed_changes(lake)
+    return sorted({day for table in (*RAW_TABLES, QUARANTINE) for day in _behind(lake, table, changes)})
+
+
+def stale_days(lake: Lake, as_of_table: Table) -> list[date]:
+    """As-of days of ``as_of_table`` whose raw rows changed, or are about to, after the day was computed."""
+    behind = next(iter(raw_behind(lake)), None)
+    changed: dict[date, int] = defaultdict(int)
+    for table in RAW_TABLES:
+        for day in lake.days(table):
+            changed[day] = max(changed[day], lake.path(table, day).stat().st_mtime_ns)
+    days = lake.days(as_of_table)
+    latest = _latest_until(changed, days)
+    return [
+        day for day in days if (behind is not None and behind <= day) or latest[day] > _computed(lake, as_of_table, day)
+    ]
+
+
+def _behind(lake: Lake, table: Table, changes: dict[str, dict[date, int]]) -> list[date]:
+    landed: dict[date, int] = defaultdict(int)
+    own = changes.get(table.name, {})
+    if not own and table != QUARANTINE:
+        return []
+    for name in (table.name, *(t.name for t in _REFERRED.get(table.name, ()))):
+        for day, stamp in changes.get(name, {}).items():
+            landed[day] = max(landed[day], stamp)
+    existing = set(lake.days(table))
+    days = sorted(existing | (landed.keys() if table == QUARANTINE else own.keys()))
+    latest = _latest_until(landed, days)
+    return [day for day in days if day not in existing or _computed(lake, table, day) < latest[day]]
+
+
+def _computed(lake: Lake, table: Table, day: date) -> int:
+    return lake.path(table, day).parent.stat().st_mtime_ns
+
+
+def _landed_changes(lake: Lake) -> dict[str, dict[date, int]]:
+    """Table name → day → when its landed rows last changed, ns."""
+    changes: dict[str, dict[date, int]] = defaultdict(lambda: defaultdict(int))
+    for manifest in manifests(lake):
+        for landed in manifest.files.values():
+            table = changes[f"raw/{landed.table}"]
+            for text, (_, stamp) in landed.days.items():
+                day = date.fromisoformat(text)
+                table[day] = max(table[day], stamp)
+    return changes
+
+
+def _latest_until(stamps: dict[date, int], days: list[date]) -> dict[date, int]:
+    """For each of the ``days`` the latest stamp on or before it; 0 where there is none."""
+    all_days = sorted({*stamps, *days})
+    running = accumulate((stamps.get(day, 0) for day in all_days), max)
+    return dict(zip(all_days, running, strict=True))

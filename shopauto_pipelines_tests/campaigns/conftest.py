@@ -1,0 +1,122 @@
+"""What the campaigns' tests share: small tables, and a playbook in a temporary folder that a test may spoil."""
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import ibis
+import pyarrow as pa
+import pytest
+import yaml
+
+from shopauto_pipelines.campaigns.declaration import Campaign, Step, load_campaigns
+from shopauto_pipelines.campaigns.planner import Inputs, Rules, plan
+from shopauto_pipelines.platform.playbook import PLAYBOOK
+
+#: The day most tests plan for.
+TODAY = date(2026, 6, 30)
+
+SCHEMAS = {
+    "triggers": {"customer_id": "string", "occasion": "string", "triggered_on": "date"},
+    "people": {
+        "customer_id": "string",
+        "email_known": "boolean",
+        "language": "string",
+        "last_order_on": "date",
+        "churn_probability": "float64",
+    },
+    "consent": {"customer_id": "string", "channel": "string", "state": "string"},
+    "membership": {"segment": "string", "customer_id": "string", "entered_on": "date"},
+    "history": {
+        "customer_id": "string",
+        "type": "string",
+        "campaign": "string",
+        "step": "string",
+        "occasion": "string",
+        "on": "date",
+    },
+    "planned": {"customer_id": "string"},
+}
+
+RULES = Rules(cap_messages=3, cap_days=7, holdout_percent=0.0, language="en", hash_key=b"k" * 32)
+
+
+def table(name: str, rows: Iterable[Sequence[Any]]) -> pa.Table:
+    """A planner input out of tuples."""
+    schema = SCHEMAS[name]
+    arrow = ibis.schema(schema).to_pyarrow()
+    return pa.Table.from_pylist([dict(zip(schema, row, strict=True)) for row in rows], schema=arrow)
+
+
+def inputs(**rows: Iterable[Sequence[Any]]) -> dict[str, pa.Table]:
+    """Planner inputs; what is not given is empty."""
+    return {name: table(name, rows.get(name, ())) for name in SCHEMAS}
+
+
+def declared(**changes: Any) -> Campaign:
+    """A campaign of two steps, on the day of sign-up and three days later."""
+    attributes = {
+        "name": "hello",
+        "description": "A campaign.",
+        "goal": "A goal.",
+        "owner": "team:data",
+        "trigger": {"signed_up": {}},
+        "steps": [
+            Step(name="first", wait_days=0, subject={"en": "Hi", "pt-BR": "Oi"}, template="first"),
+            Step(name="second", wait_days=3, subject={"en": "Hi again"}, template="second"),
+        ],
+    }
+    return Campaign.model_validate({**attributes, **changes})
+
+
+@pytest.fixture(scope="module")
+def decide() -> Callable[..., list[dict[str, Any]]]:
+    """``decide(campaign, inputs, rules, as_of)``: the planner's rows, in order of their key.
+
+    Each plan is compiled once and run on many inputs: the planner is an expression over tables it has not seen.
+    """
+    con = ibis.duckdb.connect(threads=1)
+    unseen = Inputs(**{name: ibis.table(schema, name=name) for name, schema in SCHEMAS.items()})
+    compiled: dict[tuple[str, Rules, date], str] = {}
+
+    def run(
+        campaign: Campaign, given: Mapping[str, pa.Table], rules: Rules = RULES, as_of: date = TODAY
+    ) -> list[dict[str, Any]]:
+        key = (campaign.model_dump_json(), rules, as_of)
+        if key not in compiled:
+            compiled[key] = con.compile(
+                plan(campaign, unseen, rules, as_of).order_by("step", "customer_id", "occasion")
+            )
+        for name, rows in given.items():
+            con.con.register(name, rows)
+        return con.con.sql(compiled[key]).to_arrow_table().to_pylist()
+
+    return run
+
+
+@pytest.fixture
+def playbook(tmp_path) -> Path:
+    """A copy of the shipped playbook."""
+    return Path(shutil.copytree(PLAYBOOK, tmp_path / "defs"))
+
+
+@pytest.fixture
+def change(playbook) -> Callable[[str, Mapping[str, Any]], Path]:
+    """``change("welcome", {"priority": 3})``: set (or, by ``None``, remove) attributes of a shipped campaign."""
+
+    def apply(campaign: str, changes: Mapping[str, Any]) -> Path:
+        file = playbook / "campaigns" / campaign / "defs.yaml"
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        document["attributes"].update(changes)
+        document["attributes"] = {name: value for name, value in document["attributes"].items() if value is not None}
+        file.write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False), encoding="utf-8")
+        return file
+
+    return apply
+
+
+@pytest.fixture(scope="session")
+def shipped() -> dict[str, Campaign]:
+    return load_campaigns()

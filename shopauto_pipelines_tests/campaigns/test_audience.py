@@ -1,0 +1,292 @@
+"""Audiences on a real lake: what the planner is given, what is written, and what the UI says of it."""
+
+from datetime import date, datetime, timedelta
+
+import dagster as dg
+import ibis
+import pyarrow as pa
+import pytest
+
+from shopauto_pipelines.campaigns import audience as logic
+from shopauto_pipelines.campaigns import tables
+from shopauto_pipelines.campaigns.component import audience_asset, left_alone
+from shopauto_pipelines.campaigns.declaration import load_campaigns, planned_before
+from shopauto_pipelines.campaigns.products import Showcase
+from shopauto_pipelines.campaigns.triggers import triggered
+from shopauto_pipelines.features.tables import CUSTOMER_360, DAILY_PRODUCTS
+from shopauto_pipelines.platform.dagster.assets import asset_key, spec_arguments
+from shopauto_pipelines.platform.dagster.io_manager import LakeIOManager
+from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
+from shopauto_pipelines.platform.dagster.runs import range_tags
+from shopauto_pipelines.platform.lake import Lake, MissingPartition, days_between
+from shopauto_pipelines.platform.settings import load_settings
+from shopauto_pipelines.platform.tables import Table
+from shopauto_pipelines.predictions.tables import SCORES
+from shopauto_pipelines.profiles.tables import CONSENT, IDENTITIES
+from shopauto_pipelines.segments.tables import CHANGES, MEMBERSHIP
+from shopauto_pipelines.sources.tables import MESSAGE_EVENTS, PRODUCTS
+
+LAST = date(2026, 6, 30)
+FIRST = date(2026, 6, 29)
+DAYS = days_between(FIRST, LAST)
+UPSTREAM = (CUSTOMER_360, SCORES, CONSENT, IDENTITIES, MEMBERSHIP, CHANGES, MESSAGE_EVENTS)
+
+
+def _rows(table: Table, *rows: dict) -> pa.Table:
+    """Rows of a lake table; required columns that are not given are empty, 0 or false."""
+    blank = {"string": "", "int64": 0, "boolean": False, "float64": 0.0}
+    default = {c.name: blank.get(c.type) if c.required else None for c in table.columns}
+    return pa.Table.from_pylist([default | row for row in rows], schema=table.arrow_schema)
+
+
+def _event(customer: str, message_id: str | None, *, campaign: str = "newsletter", kind: str = "sent") -> dict:
+    return {
+        "event_id": f"{customer}{message_id}{kind}",
+        "happened_at": datetime(2026, 6, 29),
+        "type": kind,
+        "message_id": message_id,
+        "shop_customer_id": customer,
+        "channel": "email",
+        "campaign": campaign,
+    }
+
+
+@pytest.fixture
+def lake(tmp_path, monkeypatch) -> Lake:
+    """Two days of a small shop: ``new`` signs up on the last day, ``old`` lapses then, ``shy`` was never asked."""
+    monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path))
+    monkeypatch.setenv("SHOPAUTO_HOLDOUT_PERCENT", "0")
+    lake = Lake(load_settings().lake_path, threads=2)
+    people = [
+        {
+            "customer_id": "new",
+            "email": "new@example.com",
+            "language": "pt-BR",
+            "created_on": LAST,
+            "first_name": "Nia",
+        },
+        {"customer_id": "old", "email": "old@example.com", "created_on": date(2025, 1, 1)},
+        {"customer_id": "shy", "email": "shy@example.com", "created_on": LAST - timedelta(days=1)},
+        {"customer_id": "guest:1", "first_order_on": LAST - timedelta(days=3), "email": "guest@example.com"},
+    ]
+    agreed = [
+        {"customer_id": who, "channel": "email", "state": "opted_in", "at": datetime(2025, 1, 1)}
+        for who in ("new", "old", "guest:1")
+    ]
+    for day in DAYS:
+        known = [p for p in people if p.get("created_on", day) <= day]
+        lake.write(CUSTOMER_360, [day], _rows(CUSTOMER_360, *known))
+        lake.write(CONSENT, [day], _rows(CONSENT, *agreed))
+        lake.write(SCORES, [day], _rows(SCORES, {"customer_id": "old", "churn_probability": 0.75}))
+        ids = [{"shop_customer_id": p["customer_id"], "customer_id": p["customer_id"]} for p in people]
+        lake.write(IDENTITIES, [day], _rows(IDENTITIES, *ids, {"shop_customer_id": "g2", "customer_id": "guest:1"}))
+        lapsed = [{"segment": "lapsed", "customer_id": "old", "entered_on": LAST}] if day == LAST else []
+        lake.write(MEMBERSHIP, [day], _rows(MEMBERSHIP, *lapsed))
+        lake.write(CHANGES, [day], _rows(CHANGES, *({**row, "change": "entered"} for row in lapsed)))
+        lake.write(MESSAGE_EVENTS, [day], _rows(MESSAGE_EVENTS))
+    return lake
+
+
+@pytest.fixture
+def refresh(lake, tmp_path):
+    """``refresh(first, last)``: the shipped campaigns' audiences, and their checks, for a range of days in one run."""
+    campaigns = {name: c.model_copy(update={"holdout_percent": 0.0}) for name, c in load_campaigns().items()}
+    for copy, original in zip(campaigns.values(), load_campaigns().values(), strict=True):
+        copy._folder = original.folder
+    upstream = []
+    for table in UPSTREAM:
+        arguments = spec_arguments(table, table.room)
+        upstream.append(dg.AssetSpec(**arguments).with_io_manager_key("lake_io"))
+    assets = [audience_asset(c, tuple(planned_before(name, campaigns))) for name, c in campaigns.items()]
+    checks = [left_alone(c) for c in campaigns.values()]
+    settings = SettingsResource()
+    lake_resource = LakeResource(settings=settings)
+    resources = {"settings": settings, "lake": lake_resource, "lake_io": LakeIOManager(lake=lake_resource)}
+
+    def run(first: date, last: date, **options) -> dg.ExecuteInProcessResult:
+        return dg.materialize(
+            [*upstream, *assets, *checks], selection=dg.AssetSelection.assets(*assets), resources=resources,
+            tags=range_tags(first, last), **options,
+        )  # fmt: skip
+
+    return run
+
+
+def _decisions(lake: Lake, campaign: str, day: date) -> dict[tuple[str, str], str]:
+    fresh = lake.session()
+    rows = fresh.con.to_pyarrow(fresh.on(tables.audience(campaign), day)).to_pylist()
+    return {(row["step"], row["customer_id"]): row["reason"] for row in rows}
+
+
+@pytest.mark.slow
+def test_the_shipped_campaigns_reach_whom_they_should_on_the_day_they_should(lake, refresh):
+    assert refresh(FIRST, LAST).success
+    assert _decisions(lake, "welcome", LAST) == {
+        ("hello", "new"): "due",
+        ("hello", "shy"): "no_consent",
+        ("favourites", "guest:1"): "due",
+    }
+    assert _decisions(lake, "win_back", LAST) == {("we_miss_you", "old"): "due"}
+    assert _decisions(lake, "newsletter", LAST) == {
+        ("issue", "new"): "due",
+        ("issue", "old"): "excluded",
+        ("issue", "shy"): "no_consent",
+        ("issue", "guest:1"): "due",
+    }
+    assert _decisions(lake, "newsletter", FIRST) == {}
+    assert _decisions(lake, "win_back", FIRST) == {}
+
+
+@pytest.mark.slow
+def test_a_range_in_one_run_gives_the_bytes_of_daily_runs_and_a_second_run_changes_none(lake, refresh):
+    def files() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in sorted((lake.root / "campaigns").rglob("*.parquet"))}
+
+    refresh(FIRST, LAST)
+    at_once = files()
+    assert len(at_once) == 6
+    for day in reversed(DAYS):
+        refresh(day, day)
+    assert files() == at_once
+
+
+def test_campaigns_of_higher_priority_use_up_the_cap_first(lake, refresh, monkeypatch):
+    monkeypatch.setenv("SHOPAUTO_CAP_MESSAGES", "1")
+    refresh(LAST, LAST)
+    assert _decisions(lake, "welcome", LAST)["hello", "new"] == "due"
+    assert _decisions(lake, "newsletter", LAST)["issue", "new"] == "cap"
+
+
+def test_what_was_sent_to_any_id_of_a_person_is_not_sent_again(lake, refresh):
+    day = date(2026, 6, 29)
+    occasion = (LAST - timedelta(days=3)).isoformat()
+    sent = [
+        _event("g2", f"welcome:hello:g2:{occasion}", campaign="welcome"),
+        _event("guest:1", f"welcome:favourites:guest:1:{occasion}", campaign="welcome"),
+        _event("new", "welcome:hello:new:2026-06-30", campaign="other"),
+        _event("new", "123", campaign="welcome"),
+        _event("new", None, campaign="welcome"),
+    ]
+    lake.write(MESSAGE_EVENTS, [day], _rows(MESSAGE_EVENTS, *sent))
+    refresh(LAST, LAST)
+    assert _decisions(lake, "welcome", LAST) == {("hello", "new"): "cap", ("hello", "shy"): "no_consent"}
+
+
+@pytest.mark.slow
+def test_the_ui_shows_counts_reasons_and_a_preview_but_no_private_data(lake, refresh):
+    result = refresh(FIRST, LAST)
+    key = asset_key(tables.audience("newsletter"))
+    events = {}
+    for event in result.get_asset_materialization_events():
+        materialization = event.step_materialization_data.materialization
+        if materialization.asset_key == key:
+            events[materialization.partition] = materialization.metadata
+    last, first = events[LAST.isoformat()], events[FIRST.isoformat()]
+    assert (last["planned"].value, last["refused"].value) == (2, 2)
+    assert "| issue | refused | excluded | 1 |" in last["decisions"].value
+    assert (first["planned"].value, first["refused"].value) == (0, 0)
+    assert "This month at Sample Shop" in last["preview"].value
+    assert "Este mês na Sample Shop" in last["preview"].value
+    shown = " ".join(str(value) for metadata in events.values() for value in metadata.values())
+    for private in ("@example.com", "Nia"):
+        assert private not in shown
+    lineage = last["dagster/column_lineage"].value.deps_by_column
+    assert {dep.asset_key.to_user_string() for dep in lineage["reason"]} >= {
+        "features/customer_360",
+        "profiles/consent",
+    }
+
+
+def test_a_planned_person_who_must_be_left_alone_fails_the_check_and_is_counted(lake, refresh):
+    refresh(LAST, LAST)
+    campaign = load_campaigns()["welcome"]
+    settings = load_settings()
+    fresh = lake.session()
+    assert not any(logic.leaks(campaign.model_copy(update={"holdout_percent": 0}), fresh, settings, LAST).values())
+    fresh.write(CONSENT, [LAST], _rows(CONSENT))
+    everyone_out = settings.model_copy(update={"holdout_percent": 100.0})
+    assert logic.leaks(campaign.model_copy(update={"holdout_percent": 100}), fresh.session(), everyone_out, LAST) == {
+        "without consent": 2,
+        "holdout": 2,
+        "campaign_holdout": 2,
+    }
+
+
+def test_a_message_that_cannot_be_rendered_stops_the_audience(lake, refresh, monkeypatch):
+    monkeypatch.setattr("shopauto_pipelines.campaigns.content._SOMEBODY", {"last_name": "Nobody"})
+    result = refresh(LAST, LAST, raise_on_error=False)
+    assert not result.success
+    assert not lake.path(tables.audience("newsletter"), LAST).exists()
+
+
+def test_a_day_whose_inputs_are_missing_says_which_and_what_to_run(lake, refresh):
+    lake.delete(MEMBERSHIP, LAST)
+    with pytest.raises(
+        MissingPartition, match=r"segments/membership has not been computed for 2026-06-30: run `shopauto"
+    ):
+        refresh(LAST, LAST)
+
+
+def test_a_shop_without_accounts_welcomes_by_the_first_order():
+    people = ibis.memtable(
+        pa.table(
+            {
+                "customer_id": ["account", "guest", "neither"],
+                "created_on": pa.array([LAST, None, None], pa.date32()),
+                "first_order_on": pa.array([FIRST, FIRST, None], pa.date32()),
+            }
+        )
+    )
+    changes = ibis.memtable(
+        pa.table({c.name: pa.array([], CHANGES.arrow_schema.field(c.name).type) for c in CHANGES.columns})
+    )
+    rows = triggered(load_campaigns()["welcome"], people, changes, LAST).order_by("customer_id")
+    assert ibis.duckdb.connect().to_pyarrow(rows).to_pydict() == {
+        "customer_id": ["account", "guest"],
+        "triggered_on": [LAST, FIRST],
+        "occasion": [LAST.isoformat(), FIRST.isoformat()],
+    }
+
+
+def test_entering_several_values_of_a_segment_on_a_day_is_one_occasion(shipped):
+    campaign = shipped["win_back"].model_copy(
+        update={"trigger": shipped["win_back"].trigger.model_copy(update={"segment_entered": "fans_of"})}
+    )
+    rows = [
+        {"segment": f"fans_of:{value}", "customer_id": "a", "change": change, "entered_on": LAST}
+        for value, change in (("x", "entered"), ("y", "entered"), ("z", "left"))
+    ]
+    changes = ibis.memtable(_rows(CHANGES, *rows))
+    people = ibis.memtable(_rows(CUSTOMER_360))
+    found = ibis.duckdb.connect().to_pyarrow(triggered(campaign, people, changes, LAST))
+    assert found.num_rows == 1
+
+
+def test_products_are_the_best_sellers_of_the_favourite_category_else_of_the_shop(lake):
+    names = {
+        "tent": "camping",
+        "pole": "camping",
+        "mug": "kitchen",
+        "lost": None,
+        "unsold": "camping",
+        "nameless": "camping",
+    }
+    for day, price in ((FIRST, 100), (LAST, 200)):
+        products = [
+            {"product_id": p, "changed_at": datetime(day.year, day.month, day.day), "name": p.title(), "category": c,
+             "price_cents": price}
+            for p, c in names.items() if p != "nameless"
+        ]  # fmt: skip
+        lake.write(PRODUCTS, [day], _rows(PRODUCTS, *products))
+    sales = {"tent": 2, "pole": 2, "mug": 5, "lost": 1, "nameless": 9, "unsold": 0}
+    sold = [
+        {"shop_customer_id": "a", "product_id": p, "orders": n, "quantity": 3 if p == "pole" else 2}
+        for p, n in sales.items()
+    ]
+    lake.write(DAILY_PRODUCTS, [LAST], _rows(DAILY_PRODUCTS, *sold))
+    showcase = Showcase.read(lake, LAST)
+    assert [p["product_id"] for p in showcase.of("camping")] == ["pole", "tent"]
+    assert [p["product_id"] for p in showcase.of(None)] == ["mug", "pole", "tent"]
+    assert showcase.of("no such category") == showcase.of(None)
+    assert showcase.of("kitchen") == [{"product_id": "mug", "name": "Mug", "category": "kitchen", "price_cents": 200}]
+    assert Showcase({}).of("camping") == ()

@@ -1,0 +1,173 @@
+"""Whole shops, driven through the command line as a user would: a home of their own, real runs, real PostgreSQL.
+
+Loading a shop and writing its history takes longer than what most tests look at. So two homes are made once, whichever of
+the workers comes first, and the tests work on copies of them.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from shopauto_pipelines.platform.settings import PROJECT_ROOT
+
+_SHOPAUTO = [sys.executable, "-W", "ignore", "-c", "from shopauto_pipelines.cli import main; main()"]
+
+
+class Shop:
+    """A home folder and the commands run on it."""
+
+    def __init__(self, home: Path, **environment: str) -> None:
+        self.home = home
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("SHOPAUTO_")},
+            "SHOPAUTO_HOME": str(home),
+            "PYTHONPATH": str(PROJECT_ROOT),
+            "COLUMNS": "160",
+            **environment,
+        }
+
+    def run(self, *arguments: object, code: int = 0, timeout: float = 600) -> str:
+        """Run ``shopauto`` with the arguments; returns what it printed. It must end with ``code``, and no traceback."""
+        done = self._subprocess([*_SHOPAUTO, *map(str, arguments)], timeout)
+        output = done.stdout + done.stderr
+        assert done.returncode == code, output
+        assert "Traceback" not in output, output
+        return output
+
+    def start(self, *arguments: object) -> subprocess.Popen:
+        """Start ``shopauto`` and return at once."""
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(
+            [*_SHOPAUTO, *map(str, arguments)], env=self.environment, cwd=PROJECT_ROOT, stdout=quiet, stderr=quiet
+        )
+
+    def python(self, script: str, timeout: float = 600) -> str:
+        """Run a script in the shop's environment; returns what it printed."""
+        done = self._subprocess([sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)], timeout)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def tables(self, *rooms: str) -> dict[str, str]:
+        """Digest of every partition of the lake by its path, of all rooms or of those named."""
+        lake = self.home / "lake"
+        files = (f for f in lake.rglob("data.parquet") if not rooms or f.relative_to(lake).parts[0] in rooms)
+        return {str(f.relative_to(lake)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+    def inbox(self) -> list[Path]:
+        """The messages in the local inbox."""
+        return sorted(self.home.glob("inbox/**/*.eml"))
+
+    def messages(self) -> list[str]:
+        """What makes a message one of its kind, for each message in the local inbox: campaign, day, person."""
+        return sorted(path.name for path in self.inbox())
+
+    def ledger(self) -> list[tuple[str, str, str, int]]:
+        """Campaign, as-of day, state and number of the messages that PostgreSQL knows."""
+        rows = self.python(
+            """
+            import json
+            import sqlalchemy as sa
+            from shopauto_pipelines.platform.postgres import engine
+            from shopauto_pipelines.platform.settings import load_settings
+            query = "select campaign, as_of::text, state, count(*) from messages group by 1, 2, 3 order by 1, 2, 3"
+            with engine(load_settings()).connect() as connection:
+                print(json.dumps([list(row) for row in connection.execute(sa.text(query))]))
+            """
+        )
+        return [tuple(row) for row in json.loads(rows)]
+
+    def copy(self, home: Path) -> "Shop":
+        """The same shop in another home. No process may be using this one."""
+        home.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cp", "-a", self.home, home], check=True)  # keeps the times, and who owns the database's files
+        return Shop(home)
+
+    def remove(self) -> None:
+        """Stop the embedded database where a killed process left it running, and delete the home."""
+        with suppress(FileNotFoundError, psutil.NoSuchProcess, psutil.TimeoutExpired):
+            server = psutil.Process(int((self.home / "postgres" / "postmaster.pid").read_text().split("\n")[0]))
+            if str(self.home) in " ".join(server.cmdline()):
+                server.terminate()
+                server.wait(10)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _subprocess(self, command: list[str], timeout: float) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            env=self.environment,
+            cwd=PROJECT_ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """``once(name, make)``: the folder that ``make(folder)`` filled, made by one of the workers and used by all."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        made, done = root / name, root / f"{name}.done"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(made, ignore_errors=True)
+                make(made)
+                done.touch()
+        return made
+
+    return folder
+
+
+@pytest.fixture
+def new_shop(tmp_path) -> Iterator[Callable[..., Shop]]:
+    """Makes shops with homes of their own: ``new_shop("a")``, or a copy of another: ``new_shop("a", like=loaded)``."""
+    shops = []
+
+    def make(name: str = "shop", like: Shop | None = None) -> Shop:
+        home = tmp_path / name
+        shops.append(like.copy(home) if like else Shop(home))
+        return shops[-1]
+
+    yield make
+    for shop in shops:
+        shop.remove()
+
+
+@pytest.fixture(scope="session")
+def small_files(once) -> Path:
+    """Files of a sample shop of 300 customers and 8 months, ending 2026-06-30."""
+    from shopauto_pipelines.sources.sample import generate
+
+    return once("files", lambda folder: generate(folder, customers=300, months=8))
+
+
+@pytest.fixture(scope="session")
+def loaded(once, small_files) -> Shop:
+    """The small shop a month before its end: loaded, and 2026-05-31 refreshed by hand. To be copied, not changed."""
+
+    def make(home: Path) -> None:
+        Shop(home).run("load", "sample", small_files)
+        Shop(home).run("refresh", "--day", "2026-05-31")
+
+    return Shop(once("loaded", make))
+
+
+@pytest.fixture(scope="session")
+def refreshed(once, loaded) -> Shop:
+    """The small shop with its newest day refreshed too, and the day's messages sent. To be copied, not changed."""
+    return Shop(once("refreshed", lambda home: loaded.copy(home).run("refresh", "--day", "2026-06-30")))

@@ -1,0 +1,107 @@
+"""The room's assets, materialised for real: a range in one run, and a day again."""
+
+from datetime import date, datetime
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+
+from shopauto_pipelines.features import tables
+from shopauto_pipelines.features.assets import ASSETS
+from shopauto_pipelines.platform.dagster.assets import spec_arguments
+from shopauto_pipelines.platform.dagster.io_manager import LakeIOManager
+from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
+from shopauto_pipelines.platform.lake import Lake, days_between
+from shopauto_pipelines.profiles import tables as profiles
+from shopauto_pipelines.sources import tables as raw
+
+UPSTREAM = [
+    dg.AssetSpec(**spec_arguments(table, table.room)).with_io_manager_key("lake_io")
+    for table in (*raw.CORE_TABLES, profiles.IDENTITIES, profiles.CUSTOMERS)
+]
+FIRST, LAST = date(2025, 1, 1), date(2025, 1, 10)
+
+
+@pytest.fixture
+def filled(make_shop, tmp_path, monkeypatch) -> Lake:
+    """A lake with ten days of raw rows and profiles, where the settings' home is."""
+    monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path))
+    shop, days = make_shop(5, people=20, days=10), days_between(FIRST, LAST)
+    lake = Lake(tmp_path / "lake", threads=2)
+    for table in raw.CORE_TABLES:
+        lake.write(table, days, shop.table(table, FIRST, LAST))
+    people = [{"customer_id": f"s{n}", "email": f"s{n}@example.com", "shop_ids": 1} for n in range(20)]
+    for day in days:
+        lake.write(profiles.IDENTITIES, [day], shop.table(profiles.IDENTITIES))
+        lake.write(profiles.CUSTOMERS, [day], pa.Table.from_pylist(people, profiles.CUSTOMERS.arrow_schema))
+    return lake
+
+
+def _materialise(**chosen) -> dg.ExecuteInProcessResult:
+    settings = SettingsResource()
+    lake = LakeResource(settings=settings)
+    with dg.DagsterInstance.ephemeral() as instance:
+        return dg.materialize(
+            [*UPSTREAM, *ASSETS],
+            selection=ASSETS,
+            resources={"settings": settings, "lake": lake, "lake_io": LakeIOManager(lake=lake)},
+            instance=instance,
+            **chosen,
+        )
+
+
+def _range(start: date, end: date) -> dict:
+    return {"tags": {"dagster/asset_partition_range_start": str(start), "dagster/asset_partition_range_end": str(end)}}
+
+
+@pytest.mark.slow
+def test_a_range_and_its_days_one_by_one_give_the_same_files(filled):
+    days = days_between(FIRST, date(2025, 1, 3))
+    assert _materialise(**_range(days[0], days[-1])).success
+    files = {path: path.read_bytes() for path in filled.root.glob("features/**/*.parquet")}
+    assert len(files) == len(tables.TABLES) * len(days)
+    for path in files:
+        path.unlink()
+    for day in days:
+        result = _materialise(partition_key=str(day))
+    assert {path: path.read_bytes() for path in files if path.exists()} == files
+    facts = result.asset_materializations_for_node("features__customer_360")[0].metadata
+    assert facts["dagster/row_count"].value == 20
+
+
+def test_every_feature_names_the_columns_it_comes_from(filled):
+    result = _materialise(partition_key=str(FIRST))
+    for table in (tables.CUSTOMER_FEATURES, tables.CUSTOMER_360):
+        node = table.name.replace("/", "__")
+        lineage = result.asset_materializations_for_node(node)[0].metadata["dagster/column_lineage"].value
+        assert set(lineage.deps_by_column) == set(table.schema.names)
+    columns = {(d.asset_key.to_user_string(), d.column_name) for d in lineage.deps_by_column["churn_factor"]}
+    assert columns == {("features/customer_features", "churn_factor")}
+
+
+def test_the_360_view_has_everybody_of_the_profiles_with_behaviour(filled):
+    _materialise(**_range(date(2025, 1, 8), LAST))
+    rows = filled.con.to_pyarrow(filled.on(tables.CUSTOMER_360, LAST)).to_pylist()
+    assert [row["customer_id"] for row in rows] == sorted(f"s{n}" for n in range(20))
+    assert sum(row["orders"] or 0 for row in rows) > 0
+    assert {row["email"] for row in rows} == {f"s{n}@example.com" for n in range(20)}
+
+
+@pytest.mark.slow
+def test_the_abandonment_threshold_and_the_shop_s_midnight_come_from_the_settings(filled, monkeypatch):
+    day = date(2025, 1, 9)
+    cart = {"event_id": "late", "happened_at": datetime(2025, 1, 9, 23, 30), "type": "add_to_cart",
+            "shop_customer_id": "s1", "cart_id": "late", "source": "t", "source_file": "t", "source_row": 1}  # fmt: skip
+    filled.write(raw.EVENTS, [day], pa.Table.from_pylist([cart], raw.EVENTS.arrow_schema))
+
+    def abandoned() -> int:
+        _materialise(**_range(date(2025, 1, 8), day))
+        rows = filled.con.to_pyarrow(filled.on(tables.CUSTOMER_FEATURES, day)).to_pylist()
+        return next(row["carts_abandoned_365d"] for row in rows if row["customer_id"] == "s1")
+
+    before = abandoned()
+    monkeypatch.setenv("SHOPAUTO_CART_ABANDONED_MINUTES", "30")
+    assert abandoned() > before
+    monkeypatch.delenv("SHOPAUTO_CART_ABANDONED_MINUTES")
+    monkeypatch.setenv("SHOPAUTO_TIMEZONE", "America/Sao_Paulo")  # its day ends three hours later
+    assert abandoned() > before

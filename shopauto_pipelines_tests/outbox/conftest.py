@@ -1,0 +1,99 @@
+"""One embedded PostgreSQL for the room's tests, and messages to fill its ledger with."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from shopauto_pipelines.outbox import ledger, links
+from shopauto_pipelines.outbox.channels import Envelope
+from shopauto_pipelines.platform.clock import FixedClock
+from shopauto_pipelines.platform.postgres import engine as open_engine
+from shopauto_pipelines.platform.settings import Settings
+
+DAY = date(2026, 1, 3)
+AT = datetime(2026, 1, 4, 5, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+def database_home() -> Iterator[Path]:
+    """Home whose embedded PostgreSQL the whole session shares.
+
+    Not below pytest's own folder: as root the server runs as another user, and every start of pytest shuts that folder.
+    """
+    with tempfile.TemporaryDirectory(prefix="shopauto-tests-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def shared_engine(database_home) -> sa.Engine:
+    """The migrated database."""
+    return open_engine(Settings(home=database_home, _env_file=None))
+
+
+@pytest.fixture
+def engine(shared_engine) -> sa.Engine:
+    """The database with empty tables."""
+    with shared_engine.begin() as connection:
+        connection.execute(
+            sa.text("truncate shopauto.messages, shopauto.message_history, shopauto.suppressions restart identity")
+        )
+    return shared_engine
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    """The morning after the day."""
+    return FixedClock(AT)
+
+
+def rows(count: int, *, campaign: str = "welcome", key: bytes = b"key", start: int = 0, **more) -> list[dict]:
+    """Messages to plan, one per customer."""
+    return [
+        {
+            "campaign": campaign,
+            "step": "hello",
+            "customer_id": f"c{n:06}",
+            "occasion": "2026-01-03",
+            "channel": "email",
+            "as_of": DAY,
+            "language": "en",
+            "template": "hello",
+            "explanation": {"trigger": "signed_up"},
+            "address_hash": links.address_hash(key, "email", f"c{n:06}@example.com"),
+            **more,
+        }
+        for n in range(start, start + count)
+    ]
+
+
+def reserve(connection: sa.Connection, *, by: str = "me", limit: int = 1000, **more):
+    """``ledger.reserve`` with the test's usual values."""
+    usual = {"campaign": "welcome", "as_of": DAY, "via": "inbox", "cap": ledger.Cap(3, 7), "at": AT}
+    return ledger.reserve(connection, by=by, limit=limit, **(usual | more))
+
+
+def envelope(n: int = 1, **more) -> Envelope:
+    """A rendered message to one person."""
+    key = ledger.MessageKey("welcome", "hello", f"c{n:06}", "2026-01-03")
+    usual = {
+        "message_id": n,
+        "reference": links.reference(key),
+        "key": key,
+        "channel": "email",
+        "to": f"c{n:06}@example.com",
+        "to_name": f"Ana {n}",
+        "subject": f"Welcome, Ana {n}",
+        "html": f'<html><body><h1>Hello Ana {n}</h1><p>Good to see you</p><a href="https://x.test/u/{n}">bye</a></body></html>',
+        "text": f"Hello Ana {n}\n\nGood to see you\nhttps://x.test/u/{n}\n",
+        "language": "en",
+        "unsubscribe_url": f"http://localhost:8025/u/{n}",
+        "explanation": {"trigger": "signed_up", "scores": {"churn_factor": 1.25}, "segments": ["new"], "consent": True},
+        "date": AT,
+    }
+    return Envelope(**(usual | more))

@@ -1,0 +1,93 @@
+"""The Dagster face, by real runs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import dagster as dg
+import pytest
+
+from shopauto_pipelines.outbox import ledger
+from shopauto_pipelines.outbox.assets import outbox_assets
+from shopauto_pipelines.platform import postgres
+from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
+from shopauto_pipelines.platform.dagster.runs import range_tags
+from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.settings import Settings
+from shopauto_pipelines_tests.outbox.conftest import DAY
+from shopauto_pipelines_tests.outbox.shop import campaign, fill, write_shop
+
+EARLIER = DAY - timedelta(days=1)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, engine):
+    """A home of its own, with the session's database."""
+    monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path))
+    monkeypatch.setattr("shopauto_pipelines.outbox.assets.engine", lambda _: engine)
+    assert postgres.SCHEMA == "shopauto"
+    return tmp_path
+
+
+def _materialise(instance: dg.DagsterInstance, **how) -> dict[str, dict]:
+    """Run the asset; the metadata of each partition."""
+    settings = SettingsResource()
+    result = dg.materialize(
+        outbox_assets([campaign()]),
+        instance=instance,
+        resources={"settings": settings, "lake": LakeResource(settings=settings)},
+        **how,
+    )
+    assert result.success
+    found = result.asset_materializations_for_node("outbox__welcome")
+    return {event.partition: {name: value.value for name, value in event.metadata.items()} for event in found}
+
+
+def test_the_newest_day_is_sent_and_the_metadata_says_what_happened(home):
+    write_shop(Lake(home / "lake", 1), people=4, refused=2)
+    with dg.DagsterInstance.ephemeral() as instance:
+        metadata = _materialise(instance, partition_key=str(DAY))[str(DAY)]
+    assert (metadata["sent"], metadata["sent_by_this_run"], metadata["dagster/row_count"]) == (4, 4, 4)
+    assert metadata["window"].startswith("open")
+    assert "| no_consent | 2 |" in metadata["refused_by_reason"]
+    assert len(list((home / "inbox" / "messages").iterdir())) == 4
+
+
+def test_a_range_in_one_run_sends_only_the_newest_day(home, engine):
+    lake = Lake(home / "lake", 1)
+    write_shop(lake, people=2, day=EARLIER)
+    write_shop(lake, people=2)
+    with dg.DagsterInstance.ephemeral() as instance:
+        metadata = _materialise(instance, tags=range_tags(EARLIER, DAY))
+    assert metadata[str(EARLIER)]["window"].startswith("closed")
+    assert [metadata[str(day)]["sent"] for day in (EARLIER, DAY)] == [0, 2]
+    with engine.connect() as connection:
+        assert ledger.counts(connection, "welcome", EARLIER) == {}
+
+
+def test_a_backfill_sends_nothing_even_for_the_newest_day(home):
+    write_shop(Lake(home / "lake", 1), people=2)
+    with dg.DagsterInstance.ephemeral() as instance:
+        metadata = _materialise(instance, partition_key=str(DAY), tags={"dagster/backfill": "b1"})[str(DAY)]
+    assert metadata["window"] == "closed: a backfill never sends"
+    assert metadata["sent"] == 0
+
+
+def test_a_day_that_has_passed_sends_nothing_when_it_is_run_again(home):
+    lake = Lake(home / "lake", 1)
+    write_shop(lake, people=2)
+    from shopauto_pipelines.sources import tables as raw
+
+    fill(lake, raw.ORDERS, DAY + timedelta(days=1), [])
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert _materialise(instance, partition_key=str(DAY))[str(DAY)]["sent"] == 0
+
+
+def test_the_asset_says_that_it_sends_and_nothing_starts_it_by_itself():
+    (asset,) = outbox_assets([campaign()])
+    (spec,) = asset.specs
+    assert spec.automation_condition is None
+    assert spec.tags["shopauto/side_effect"] == "sends_messages"
+    assert spec.description.startswith("**Sends messages.**")
+    assert {dep.asset_key.to_user_string() for dep in spec.deps} >= {"campaigns/welcome/audience", "profiles/customers"}
+    assert Settings(_env_file=None).live is False

@@ -1,0 +1,213 @@
+"""The dispatcher, on a real lake, a real PostgreSQL and the real local inbox."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from email.policy import default
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from shopauto_pipelines.outbox import ledger, links
+from shopauto_pipelines.outbox.channels import Outcome
+from shopauto_pipelines.outbox.channels.inbox import LocalInbox
+from shopauto_pipelines.outbox.dispatch import dispatch
+from shopauto_pipelines.outbox.windows import window
+from shopauto_pipelines.platform.clock import FixedClock
+from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.settings import PROJECT_ROOT, Settings
+from shopauto_pipelines.sources import tables as raw
+from shopauto_pipelines.sources.landing import landing_root
+from shopauto_pipelines_tests.outbox.conftest import AT, DAY
+from shopauto_pipelines_tests.outbox.shop import campaign, fill, write_shop
+
+
+def _delivered(settings: Settings) -> list[Path]:
+    return sorted((settings.inbox_path / "messages").glob("*.eml"))
+
+
+def _run(engine, lake, settings, **more):
+    return dispatch(engine, lake, settings, campaign(), DAY, clock=FixedClock(AT), run_id="run", **more)
+
+
+def test_the_planned_are_sent_once_and_the_refused_are_counted_by_reason(engine, lake, settings):
+    write_shop(lake, people=7, refused=3)
+    first = _run(engine, lake, settings)
+    assert (first.sent, first.newly_planned, first.refused) == (7, 7, {"no_consent": 3})
+    assert first.states == {("sent", ""): 7}
+    bytes_of = {path: path.read_bytes() for path in _delivered(settings)}
+    again = _run(engine, lake, settings)
+    assert (again.sent, again.newly_planned, again.states) == (0, 0, first.states)
+    assert {path: path.read_bytes() for path in _delivered(settings)} == bytes_of
+    assert len(bytes_of) == 7
+
+
+def test_a_message_says_who_it_is_for_and_carries_a_link_that_unsubscribes_this_person(engine, lake, settings):
+    write_shop(lake, people=1)
+    _run(engine, lake, settings)
+    email = message_from_bytes(_delivered(settings)[0].read_bytes(), policy=default)
+    assert email["To"].addresses[0].addr_spec == "c000000@example.com"
+    link = email["List-Unsubscribe"].strip("<>")
+    assert link in email.get_body(("html",)).get_content()
+    assert link in email.get_body(("plain",)).get_content()
+    with engine.connect() as connection:
+        message = ledger.find(connection, links.token_message_id(link.rpartition("/")[2]))
+    assert message.key.customer_id == "c000000"
+    assert message.address_hash == links.address_hash(settings.hash_key, "email", "c000000@example.com")
+
+
+def test_no_address_or_name_is_in_the_ledger(engine, lake, settings):
+    write_shop(lake, people=2)
+    _run(engine, lake, settings)
+    with engine.connect() as connection:
+        for table in ledger.metadata.sorted_tables:
+            text = str(connection.execute(sa.select(table)).all())
+            assert "example.com" not in text
+            assert "Ana" not in text
+
+
+def test_what_was_sent_becomes_message_events_of_the_next_morning(engine, lake, settings):
+    write_shop(lake, people=3)
+    _run(engine, lake, settings)
+    files = sorted((landing_root(lake) / "outbox").rglob("*.parquet"))
+    landed = [
+        row
+        for file in files
+        if "quarantine" not in file.name
+        for row in lake.con.read_parquet(file).to_pyarrow().to_pylist()
+    ]
+    assert len(landed) == 3
+    assert {row["type"] for row in landed} == {"sent"}
+    assert {row["happened_at"] for row in landed} == {datetime(2026, 1, 4)}
+    assert sorted(row["message_id"] for row in landed)[0] == "welcome:hello:c000000:2026-01-03"
+
+
+def test_a_day_run_again_after_it_closed_lands_what_a_crash_kept_from_landing(engine, lake, settings):
+    write_shop(lake, people=3)
+    _run(engine, lake, settings)
+    shutil.rmtree(landing_root(lake) / "outbox")
+    fill(lake, raw.EVENTS, DAY + timedelta(days=1), [])
+    assert not _run(engine, lake, settings).window.open
+    assert (landing_root(lake) / "outbox" / "manifest.json").exists()
+    assert len(_delivered(settings)) == 3
+
+
+def test_people_suppressed_after_the_audience_was_planned_get_nothing(engine, lake, settings):
+    write_shop(lake, people=2)
+    with engine.begin() as connection:
+        hashed = links.address_hash(settings.hash_key, "email", "c000001@example.com")
+        ledger.suppress(connection, hashed, "email", "unsubscribe", at=AT)
+    assert _run(engine, lake, settings).states == {("sent", ""): 1, ("suppressed", "suppressed_unsubscribe"): 1}
+    assert len(_delivered(settings)) == 1
+
+
+def test_a_backfill_and_a_closed_day_send_nothing_and_say_why(engine, lake, settings):
+    write_shop(lake, people=2)
+    assert _run(engine, lake, settings, backfill=True).window.why == "a backfill never sends"
+    fill(lake, raw.EVENTS, DAY + timedelta(days=1), [])
+    closed = _run(engine, lake, settings)
+    assert not closed.window.open
+    assert "2026-01-04" in closed.window.why
+    assert _delivered(settings) == []
+    assert closed.states == {}
+
+
+def test_our_own_events_of_the_next_morning_do_not_close_the_day(engine, lake, settings):
+    write_shop(lake, people=1)
+    fill(lake, raw.MESSAGE_EVENTS, DAY + timedelta(days=1), [])
+    assert _run(engine, lake, settings).sent == 1
+
+
+@pytest.mark.parametrize(("hours", "is_open"), [(-25, False), (1, True), (35, True), (36, False), (1000, False)])
+def test_live_sends_are_open_from_the_days_end_in_the_shops_time_zone_for_the_grace_hours(hours, is_open):
+    settings = Settings(
+        _env_file=None,
+        live=True,
+        timezone="America/Sao_Paulo",
+        sendgrid_api_key="k",
+        from_email="a@shop.test.example.org",
+        postal_address="1 Road",
+        base_url="https://shop.example.org",
+        secret_key="s",
+    )
+    end = datetime(2026, 1, 4, 3, tzinfo=UTC)
+    assert window(DAY, DAY, settings, FixedClock(end + timedelta(hours=hours))).open is is_open
+
+
+def test_what_a_channel_puts_off_stays_planned_and_is_sent_by_the_next_run(engine, lake, settings):
+    class Busy(LocalInbox):
+        batch_size = 2
+
+        def send(self, batch):
+            return [Outcome("deferred", "rate limit") for _ in batch]
+
+    write_shop(lake, people=5)
+    stopped = _run(engine, lake, settings, channel=Busy(settings))
+    assert (stopped.deferred, stopped.sent, stopped.count("planned")) == ("rate limit", 0, 5)
+    assert _run(engine, lake, settings).sent == 5
+
+
+@pytest.mark.slow
+def test_four_dispatchers_at_once_deliver_each_of_2000_messages_once(engine, lake, settings):
+    write_shop(lake, people=2000)
+    delivered: list[int] = []
+
+    class Counting(LocalInbox):
+        batch_size = 100
+
+        def send(self, batch):
+            delivered.extend(envelope.message_id for envelope in batch)
+            return super().send(batch)
+
+    def work(_: int) -> int:
+        return _run(engine, Lake(lake.root, threads=1), settings, channel=Counting(settings)).sent
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(work, range(4))) == 2000
+    assert len(delivered) == len(set(delivered)) == 2000
+    assert len(_delivered(settings)) == 2000
+
+
+def _spawn(database: Path, **values) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "shopauto_pipelines_tests.outbox.shop", json.dumps(values), str(database)],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT)},
+    )
+
+
+def _wait_until(condition, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, "the dispatcher ended before it could be killed"
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_dispatcher_killed_in_the_middle_loses_nothing_and_sends_nothing_twice(engine, database_home, lake, settings):
+    write_shop(lake, people=2000)
+    process = _spawn(database_home, home=str(settings.home))
+    folder = settings.inbox_path / "messages"
+    _wait_until(lambda: folder.is_dir() and len(os.listdir(folder)) > 1050, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {path: path.read_bytes() for path in _delivered(settings)}
+    assert 1050 < len(before) < 2000
+    with engine.connect() as connection:
+        assert ledger.counts(connection, "welcome", DAY)["reserved", ""] > 0
+    after = _run(engine, lake, settings)
+    assert after.recovered > 0
+    assert after.states == {("sent", ""): 2000}
+    assert len(_delivered(settings)) == 2000
+    assert {path: path.read_bytes() for path in before} == before

@@ -1,0 +1,90 @@
+"""Simulated shops whose truth is known: people with a rhythm of their own who drop out after some order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, timedelta
+
+import ibis
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from shopauto_pipelines.features import tables as features
+from shopauto_pipelines.features.customer_features import customer_features, end_of_day
+from shopauto_pipelines.platform.settings import Settings
+from shopauto_pipelines.predictions.dataset import Shop
+
+FIRST = date(2025, 1, 1)
+DAYS = 548
+LAST = FIRST + timedelta(days=DAYS - 1)
+
+
+def order_log(people: int, days: int = DAYS, seed: int = 0, stays: float = 3.0) -> list[tuple[str, date]]:
+    """(customer, order day): gamma intervals around a mean of one's own, a chance of one's own to be gone after each."""
+    rng = np.random.default_rng(seed)
+    log = set()
+    for person in range(people):
+        at, interval, gone = float(rng.integers(0, days)), np.exp(rng.normal(3.7, 0.6)), rng.beta(1.2, stays)
+        shape = 3.0 if rng.random() < 0.5 else 1.0
+        while at < days:
+            log.add((f"c{person:05}", FIRST + timedelta(days=int(at))))
+            if rng.random() < gone:
+                break
+            at += max(1.0, rng.gamma(shape, interval / shape))
+    return sorted(log)
+
+
+def activity_of(log: list[tuple[str, date]]) -> ibis.Table:
+    """The rollup ``features/daily_activity`` of orders alone: a shop without web events or messages."""
+    rows = {"shop_customer_id": [who for who, _ in log], "day": [day for _, day in log]}
+    zero = {c.name: 0 for c in features.DAILY_ACTIVITY.columns if c.type == "int64"}
+    table = ibis.memtable(rows, schema={"shop_customer_id": "string", "day": "date"})
+    return table.mutate(**{name: ibis.literal(value, "int64") for name, value in zero.items()}).mutate(
+        orders=ibis.literal(1, "int64"), items=ibis.literal(2, "int64"), revenue_cents=ibis.literal(4_000, "int64")
+    )
+
+
+def shop_of(log: list[tuple[str, date]], **more: int) -> Shop:
+    """The shop behind an order log, through the real features."""
+    activity = activity_of(log)
+    products, carts = (
+        ibis.memtable(table.arrow_schema.append(pa.field("day", pa.date32())).empty_table())
+        for table in (features.DAILY_PRODUCTS, features.DAILY_CARTS)
+    )
+    ids = sorted({who for who, _ in log})
+    identities = ibis.memtable({"shop_customer_id": ids, "customer_id": ids})
+    zone = Settings(_env_file=None).zone
+    return Shop(
+        features=lambda day: customer_features(activity, products, carts, identities, day, end_of_day(day, zone), 60),
+        activity=activity,
+        identities=identities,
+        first_day=min(day for _, day in log),
+        **more,
+    )
+
+
+@pytest.fixture(scope="session")
+def log() -> list[tuple[str, date]]:
+    """Orders of 1,200 people over 18 months."""
+    return order_log(1_200)
+
+
+@pytest.fixture(scope="session")
+def shop(log: list[tuple[str, date]]) -> Shop:
+    """Their shop."""
+    return shop_of(log)
+
+
+@pytest.fixture(scope="session")
+def make_shop() -> Callable[..., Shop]:
+    """Makes a shop of an order log."""
+    return shop_of
+
+
+@pytest.fixture(scope="session")
+def challengers(shop: Shop) -> dict:
+    """Models trained as of the last day."""
+    from shopauto_pipelines.predictions.backtest import train
+
+    return train(shop, LAST, 90)

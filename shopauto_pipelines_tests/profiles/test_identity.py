@@ -1,0 +1,170 @@
+from datetime import date, datetime, timedelta
+from itertools import pairwise
+
+import ibis
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from shopauto_pipelines.profiles import identity, tables
+from shopauto_pipelines.sources import tables as raw
+
+DAY = date(2025, 3, 1)
+START = datetime(2025, 3, 1)
+
+#: Who claims which identifier when: small pools, so that they often meet.
+CLAIMED = st.lists(
+    st.tuples(st.integers(0, 11), st.sampled_from(["email", "phone"]), st.integers(0, 8), st.integers(0, 5)),
+    min_size=1,
+    max_size=25,
+)
+
+
+def _tables(claimed):
+    """The raw customers and the claims of ``(shop id, field, value, minute)``."""
+    moments = {"shop_customer_id": pa.string(), "changed_at": pa.timestamp("us")}
+    customers = [
+        {"shop_customer_id": f"c{who}", "changed_at": START + timedelta(minutes=m)} for who, _, _, m in claimed
+    ]
+    claims = [{"shop_customer_id": f"c{who}", "field": field, "value": str(value)} for who, field, value, _ in claimed]
+    columns = {"shop_customer_id": pa.string(), "field": pa.string(), "value": pa.string()}
+    orders = pa.table({"shop_customer_id": pa.array([], pa.string()), "ordered_at": pa.array([], pa.timestamp("us"))})
+    return (
+        ibis.memtable(pa.Table.from_pylist(customers, schema=pa.schema(moments))),
+        ibis.memtable(orders),
+        ibis.memtable(pa.Table.from_pylist(claims, schema=pa.schema(columns))),
+    )
+
+
+def _computed(claimed):
+    found = identity.identities(*_tables(claimed)).to_pyarrow().to_pylist()
+    assert len({row["shop_customer_id"] for row in found}) == len(found)
+    return {row["shop_customer_id"]: row["customer_id"] for row in found}
+
+
+def _expected(claimed):
+    """The same by brute force: join whatever two members of an identifier have, until nothing changes."""
+    seen = {}
+    for who, _, _, minute in claimed:
+        seen[f"c{who}"] = min(minute, seen.get(f"c{who}", minute))
+    members = {}
+    for who, field, value, _ in claimed:
+        members.setdefault((field, value), set()).add(f"c{who}")
+    person = {who: {who} for who in seen}
+    for group in members.values():
+        if 2 <= len(group) <= identity.MOST_SHARING:
+            merged = set().union(*(person[who] for who in group))
+            person |= dict.fromkeys(merged, merged)
+    return {who: min(group, key=lambda other: (seen[other], other)) for who, group in person.items()}
+
+
+@pytest.mark.slow
+@settings(max_examples=8, deadline=None)
+@given(CLAIMED, st.randoms(use_true_random=False))
+def test_persons_are_the_connected_shop_ids_in_whatever_order_the_rows_come(claimed, random):
+    persons = _computed(claimed)
+    assert persons == _expected(claimed)
+    assert all(persons[person] == person for person in persons.values())
+    shuffled = [*claimed, *claimed[:3]]
+    random.shuffle(shuffled)
+    assert _computed(shuffled) == persons
+
+
+@settings(max_examples=4, deadline=None)
+@given(st.permutations(range(40)), st.integers(2, 40))
+def test_components_are_found_along_chains_of_any_length(order, length):
+    pairs = [sorted(pair) for pair in pairwise(order[:length])]
+    edges = ibis.memtable({"high": [pair[1] for pair in pairs], "low": [pair[0] for pair in pairs]})
+    found = {(row["high"], row["low"]) for row in identity.components(edges).to_pyarrow().to_pylist()}
+    least = min(order[:length])
+    assert found == {(node, least) for node in order[:length] if node != least}
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(CLAIMED, CLAIMED)
+def test_new_accounts_that_join_nobody_known_leave_persons_as_they_are(claimed, later):
+    strangers = [(who + 100, field, value + 100, minute + 10) for who, field, value, minute in later]
+    before, after = _computed(claimed), _computed([*claimed, *strangers])
+    assert {who: after[who] for who in before} == before
+
+
+def test_the_rule_says_what_joined_a_shop_id(shop):
+    anna, phone = {"email": "anna@example.com"}, {"phone": "+4930901820"}
+    rows = [
+        {"shop_customer_id": "c1"} | anna,
+        {"shop_customer_id": "c2"} | anna | phone,
+        {"shop_customer_id": "c3"} | phone,
+    ]
+    shop.put(raw.CUSTOMERS, [*rows, {"shop_customer_id": "c4"}])
+    shop.compute()
+    found = [(row["shop_customer_id"], row["customer_id"], row["rule"]) for row in shop.rows(tables.IDENTITIES)]
+    assert found == [("c1", "c1", "shop_id"), ("c2", "c1", "email"), ("c3", "c1", "phone"), ("c4", "c4", "shop_id")]
+    assert {row["rules_version"] for row in shop.rows(tables.IDENTITIES)} == {identity.RULES_VERSION}
+
+
+def test_a_guest_who_orders_with_a_customers_email_is_that_customer(shop):
+    shop.put(raw.CUSTOMERS, [{"shop_customer_id": "c1", "email": "Anna@example.com"}])
+    shop.put(
+        raw.ORDERS,
+        [{"shop_customer_id": "guest:7", "email": " anna@EXAMPLE.com", "ordered_at": datetime(2025, 3, 1, 13)}],
+    )
+    shop.compute()
+    assert shop.persons() == {"c1": "c1", "guest:7": "c1"}
+
+
+def test_who_only_ordered_is_a_person_too(shop):
+    shop.put(raw.ORDERS, [{"shop_customer_id": "c9"}, {"shop_customer_id": None}])
+    shop.compute()
+    assert shop.persons() == {"c9": "c9"}
+
+
+def test_a_person_carries_the_shop_id_that_was_seen_first(shop):
+    rows = [{"shop_customer_id": who, "email": "anna@example.com"} for who in ("c1", "c2")]
+    rows[0]["changed_at"] = datetime(2025, 3, 1, 18)
+    shop.put(raw.CUSTOMERS, rows)
+    shop.compute()
+    assert shop.persons() == {"c1": "c2", "c2": "c2"}
+
+
+def test_an_identifier_that_too_many_share_joins_nobody(shop):
+    def sharing(count):
+        shop.put(raw.CUSTOMERS, [{"shop_customer_id": f"c{n}", "phone": "+4930901820"} for n in range(count)])
+        shop.compute()
+        return set(shop.persons().values())
+
+    assert sharing(identity.MOST_SHARING) == {"c0"}
+    assert len(sharing(identity.MOST_SHARING + 1)) == identity.MOST_SHARING + 1
+
+
+def test_values_that_are_not_usable_join_nobody(shop):
+    shop.put(raw.CUSTOMERS, [{"shop_customer_id": who, "email": "n/a", "phone": "none"} for who in ("c1", "c2")])
+    shop.compute()
+    assert shop.persons() == {"c1": "c1", "c2": "c2"}
+
+
+def test_an_email_given_up_still_joins(shop):
+    shop.put(raw.CUSTOMERS, [{"shop_customer_id": "c1", "email": "old@example.com"}], DAY)
+    next_day = date(2025, 3, 2)
+    rows = [
+        {"shop_customer_id": "c1", "email": "new@example.com"},
+        {"shop_customer_id": "c2", "email": "old@example.com"},
+    ]
+    shop.put(raw.CUSTOMERS, rows, next_day)
+    shop.compute(next_day)
+    assert shop.persons(next_day) == {"c1": "c1", "c2": "c1"}
+    assert [row["email"] for row in shop.rows(tables.CUSTOMERS, next_day)] == ["old@example.com"]
+
+
+def test_two_states_are_compared_shop_id_by_shop_id():
+    def state(**persons):
+        return ibis.memtable({"shop_customer_id": list(persons), "customer_id": list(persons.values())})
+
+    before, after = state(a="a", b="b", c="c"), state(a="a", b="a", d="d")
+    changes = identity.identity_changes(before, after).order_by("shop_customer_id").to_pyarrow().to_pylist()
+    assert [tuple(row.values()) for row in changes] == [
+        ("b", "b", "a", "moved"),
+        ("c", "c", None, "gone"),
+        ("d", None, "d", "new"),
+    ]
+    assert identity.identity_changes(after, after).count().to_pyarrow().as_py() == 0
