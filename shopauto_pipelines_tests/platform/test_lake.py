@@ -167,3 +167,25 @@ def test_the_first_day_is_the_earliest_ever_noted(lake):
     lake.note_first_day(date(2026, 5, 1))
     lake.note_first_day(date(2025, 12, 1))
     assert Lake.first_day(lake.root) == date(2025, 12, 1)
+
+
+def test_a_long_read_goes_through_months_and_follows_every_change(lake, monkeypatch):
+    monkeypatch.setattr(lake_module, "_FEW_FILES", 10)
+    days = days_between(date(2026, 1, 20), date(2026, 3, 10))
+    lake.write(SALES, days, _rows(days))
+
+    def known(end):
+        rows = lake.between(SALES, end=end).agg(n=_.count(), cents=_.amount_cents.sum(), last=_.day.max())
+        return rows.to_pyarrow().to_pylist()[0]
+
+    per_day = {"n": 3, "cents": 300}
+    for end in (days[-1], date(2026, 2, 28), date(2026, 2, 14)):
+        count = (end - days[0]).days + 1
+        assert known(end) == {"n": count * per_day["n"], "cents": count * per_day["cents"], "last": end}
+    months = lake.root / "_months" / SALES.name
+    assert {path.name[:7] for path in months.iterdir()} == {"2026-01", "2026-02"}
+
+    lake.write(SALES, [date(2026, 1, 25)], _rows([date(2026, 1, 25)], per_day=5).drop_columns(["day"]))
+    lake.delete(SALES, date(2026, 2, 3))
+    assert known(days[-1])["n"] == len(days) * 3 + 2 - 3
+    assert column_lineage(lake.between(SALES), lake)["sale_id"] == {("test/sales", "sale_id")}

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from shopauto_pipelines.platform.dagster.io_manager import TABLES, Summary
+from shopauto_pipelines.platform.dagster.io_manager import LAKE_ASSETS, LakeAsset, Origins, Summary
 from shopauto_pipelines.platform.dagster.partitions import DAILY, ONE_RUN
 from shopauto_pipelines.platform.tables import Table
 
@@ -57,8 +57,10 @@ def column_schema(table: Table) -> dg.TableSchema:
 
 def spec_arguments(table: Table, group: str, kinds: set[str] | None = None) -> dict[str, Any]:
     """What every asset of the house has in common, for ``@dg.asset`` and ``dg.AssetSpec`` alike."""
+    key = asset_key(table)
+    LAKE_ASSETS[key] = LakeAsset(table)
     return {
-        "key": asset_key(table),
+        "key": key,
         "group_name": group,
         "description": table.description,
         "owners": OWNERS,
@@ -77,16 +79,17 @@ def lake_asset(
     group: str | None = None,
     kinds: set[str] | None = None,
     summary: Summary | None = None,
+    origins: Origins | None = None,
     **more: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Decorator: the function becomes the asset of ``table``.
 
     ``ins`` names the tables the function takes, by parameter. What the function returns is described at
     :class:`~shopauto_pipelines.platform.dagster.io_manager.LakeIOManager`. ``summary`` says more of each partition once it
-    is written; ``more`` are arguments of ``dg.asset``, which win.
+    is written; ``origins`` is the column lineage of a table that is not made of lake tables alone; ``more`` are arguments of ``dg.asset``, which win.
     """
     common = spec_arguments(table, group or table.room, kinds)
-    TABLES[common["key"]] = (table, summary or (lambda lake, day: {}))
+    LAKE_ASSETS[common["key"]] = LakeAsset(table, summary or LakeAsset.summary, origins)
 
     def wrap(function: Callable[..., Any]) -> dg.AssetsDefinition:
         return dg.asset(

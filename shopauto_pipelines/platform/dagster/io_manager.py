@@ -1,6 +1,7 @@
 """The I/O manager: hands lake tables to assets, and writes what they return, one partition or a range of them in one run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -15,9 +16,21 @@ from shopauto_pipelines.platform.tables import Table
 #: What to say in the UI of a partition that has been written: metadata by name, without private data.
 Summary = Callable[[Lake, date], Mapping[str, Any]]
 
+#: For a column the ``(table, column)`` pairs it is computed from.
+Origins = Mapping[str, Collection[tuple[str, str]]]
 
-#: The table behind each asset, and its summary: filled where assets are made (``assets.lake_asset``).
-TABLES: dict[dg.AssetKey, tuple[Table, Summary]] = {}
+
+@dataclass(frozen=True)
+class LakeAsset:
+    """The table behind an asset, its summary, and its lineage where no expression tells it."""
+
+    table: Table
+    summary: Summary = lambda lake, day: {}
+    origins: Origins | None = None
+
+
+#: The table behind each asset: filled where assets are made. As metadata the UI would show it, as an unreadable object.
+LAKE_ASSETS: dict[dg.AssetKey, LakeAsset] = {}
 
 
 class LakeIOManager(dg.ConfigurableIOManager):
@@ -32,12 +45,12 @@ class LakeIOManager(dg.ConfigurableIOManager):
 
     def load_input(self, context: dg.InputContext) -> LakeTable:
         """The upstream table, unread."""
-        return LakeTable(self.lake.lake(), TABLES[context.asset_key][0])
+        return LakeTable(self.lake.lake(), LAKE_ASSETS[context.asset_key].table)
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Compute and write every partition of the run."""
-        table, summary = TABLES[context.asset_key]
-        lake = self.lake.lake()
+        asset = LAKE_ASSETS[context.asset_key]
+        table, lake = asset.table, self.lake.lake()
         window = context.asset_partition_key_range
         days = days_between(date.fromisoformat(window.start), date.fromisoformat(window.end))
         if table.partition == "day":
@@ -50,10 +63,11 @@ class LakeIOManager(dg.ConfigurableIOManager):
                 expression = obj(day)
                 written |= lake.write(table, [day], expression)
                 report(table.name, count, len(days))
-        lineage = _lineage_metadata(table, column_lineage(expression, lake))
+        origins = column_lineage(expression, lake) if asset.origins is None else asset.origins
+        lineage = {"dagster/column_lineage": lineage_metadata(origins)}
         for day in days:
             context.step_context.add_asset_metadata(
-                metadata={**_facts(written[day]), **(lineage if day == days[-1] else {}), **summary(lake, day)},
+                metadata={**_facts(written[day]), **(lineage if day == days[-1] else {}), **asset.summary(lake, day)},
                 asset_key=context.asset_key,
                 partition_key=day.isoformat(),
             )
@@ -63,14 +77,12 @@ def _facts(written: Written) -> dict[str, Any]:
     return {"dagster/row_count": written.rows, "size_bytes": written.size, "changed": written.changed}
 
 
-def _lineage_metadata(table: Table, lineage: dict[str, frozenset[tuple[str, str]]]) -> dict[str, Any]:
-    dependencies = {
-        column.name: [
-            dg.TableColumnDep(asset_key=dg.AssetKey(origin.split("/")), column_name=name)
-            for origin, name in sorted(lineage.get(column.name, ()))
-        ]
-        for column in table.columns
-    }
-    return {
-        "dagster/column_lineage": dg.TableColumnLineage({name: deps for name, deps in dependencies.items() if deps})
-    }
+def lineage_metadata(origins: Origins) -> dg.TableColumnLineage:
+    """Lineage as the UI shows it; columns without origins are left out."""
+    return dg.TableColumnLineage(
+        {
+            name: [dg.TableColumnDep(dg.AssetKey(table.split("/")), column) for table, column in sorted(pairs)]
+            for name, pairs in origins.items()
+            if pairs
+        }
+    )
