@@ -93,7 +93,7 @@ def _scan(lake: Path) -> float:
     started = time.perf_counter()
     connection = duckdb.connect()
     for table, columns in SCANNED.items():
-        sums = ", ".join(f"bit_xor(hash({column}))" for column in columns)
+        sums = ", ".join(f'bit_xor(hash("{column}"))' for column in columns)
         connection.execute(f"select {sums} from read_parquet('{lake}/{table}/*/data.parquet')").fetchall()
     return time.perf_counter() - started
 
