@@ -7,7 +7,7 @@ from shopauto_pipelines.profiles.tables import CUSTOMER_ID
 
 
 def audience(campaign: str) -> Table:
-    """The table ``campaigns/<campaign>/audience``: the planner's decisions as of the day (SPEC C3, C10)."""
+    """The table ``campaigns/<campaign>/audience``: the planner's decisions as of the day."""
     return Table(
         f"campaigns/{campaign}/audience",
         "Every person the campaign's trigger reached as of the day: planned or refused, each with its reason.",

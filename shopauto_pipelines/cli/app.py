@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.settings import PROJECT_ROOT, Settings, load_settings
-
-if TYPE_CHECKING:
-    pass
 
 if TYPE_CHECKING:
     from shopauto_pipelines.platform.lake import Lake
@@ -37,7 +36,16 @@ app = typer.Typer(
     ),
 )
 
-_DAY_FORMATS = ["%Y-%m-%d"]
+
+def _day(text: str | date) -> date:
+    try:
+        return text if isinstance(text, date) else date.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a day; write it like 2026-06-30") from None
+
+
+def _day_option(name: str, help: str) -> typer.models.OptionInfo:
+    return typer.Option(name, parser=_day, metavar="YYYY-MM-DD", help=help)
 
 
 @app.command()
@@ -64,7 +72,7 @@ def sample(
     folder: Annotated[Path, typer.Argument(help="Folder to write the CSV files to; made where it is missing.")],
     customers: Annotated[int, typer.Option(min=1, help="How many customers.")] = 3000,
     months: Annotated[int, typer.Option(min=2, help="How many months of history.")] = 18,
-    end: Annotated[datetime, typer.Option(formats=_DAY_FORMATS, help="Last day.")] = datetime(2026, 6, 30),
+    end: Annotated[date, _day_option("--end", "Last day.")] = date(2026, 6, 30),
     seed: Annotated[int, typer.Option(help="The same seed gives the same shop.")] = 7,
 ) -> None:
     """Write a made-up shop as CSV files: customers with real habits, orders, visits, carts, refunds, past messages.
@@ -76,12 +84,13 @@ def sample(
     from shopauto_pipelines.sources.sample import generate
 
     with step_bar(console, f"sample shop of {customers:,} customers"):
-        made = generate(folder, customers=customers, months=months, end=end.date(), seed=seed, progress=report)
-    table = RichTable("file", "rows", title=f"Written to {folder}", title_justify="left")
+        made = generate(folder, customers=customers, months=months, end=end, seed=seed, progress=report)
+    table = RichTable("file", title=f"Written to {escape(str(folder))}", title_justify="left")
+    table.add_column("rows", justify="right")
     for name, rows in made.rows.items():
         table.add_row(name, f"{rows:,}")
     console.print(table)
-    console.print(f"Next: [bold]shopauto load sample {folder}[/bold]")
+    console.print(f"Next: [bold]shopauto load sample {escape(str(folder))}[/bold]", soft_wrap=True)
 
 
 @app.command()
@@ -105,11 +114,9 @@ def load(
 
 @app.command()
 def refresh(
-    day: Annotated[datetime | None, typer.Option(formats=_DAY_FORMATS, help="The day to refresh.")] = None,
-    start: Annotated[
-        datetime | None, typer.Option("--from", formats=_DAY_FORMATS, help="First day of a range.")
-    ] = None,
-    end: Annotated[datetime | None, typer.Option("--to", formats=_DAY_FORMATS, help="Last day of a range.")] = None,
+    day: Annotated[date | None, _day_option("--day", "The day to refresh.")] = None,
+    start: Annotated[date | None, _day_option("--from", "First day of a range.")] = None,
+    end: Annotated[date | None, _day_option("--to", "Last day of a range.")] = None,
     stale: Annotated[bool, typer.Option("--stale", help="Refresh every day that late rows have changed.")] = False,
 ) -> None:
     """Compute a day, or a range of days in one run: profiles, features, predictions, segments, audiences, messages.
@@ -125,9 +132,7 @@ def refresh(
         raise typer.BadParameter("a range needs both --from and --to")
     settings = load_settings()
     lake = _lake(settings)
-    first, last = refreshing.wanted_days(
-        lake, _as_date(day or start), _as_date(day or end), stale=stale, console=console
-    )
+    first, last = refreshing.wanted_days(lake, day or start, day or end, stale=stale, console=console)
     refreshing.refresh(lake, settings, first, last, console)
     summary.show(lake, settings, last, console)
 
@@ -155,9 +160,9 @@ def doctor() -> None:
     problems = 0
     for finding in examine():
         mark = {"ok": "[green]✓[/green]", "note": "[yellow]•[/yellow]", "problem": "[red]✗[/red]"}[finding.level]
-        console.print(f"{mark} [bold]{finding.subject}[/bold]  {finding.text}", soft_wrap=True)
+        console.print(f"{mark} [bold]{finding.subject}[/bold]  {escape(finding.text)}", soft_wrap=True)
         if finding.remedy:
-            console.print(f"    → {finding.remedy}", soft_wrap=True)
+            console.print(f"    → {escape(finding.remedy)}", soft_wrap=True)
         problems += finding.level == "problem"
     if problems:
         raise typer.Exit(1)
@@ -183,11 +188,15 @@ def settings(
         print(settings_page(), end="")
         return
     values = load_settings()
-    table = RichTable("setting", "value", "what it does")
+    table = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    table.add_column("setting", no_wrap=True)
+    table.add_column("value", overflow="fold", max_width=30)
+    table.add_column("what it does", overflow="fold")
     for name, field in Settings.model_fields.items():
         value = getattr(values, name)
         changed = value != field.get_default()
-        table.add_row(f"SHOPAUTO_{name.upper()}", f"[bold]{value}[/bold]" if changed else f"{value}", field.description)
+        shown = "" if value is None else escape(str(value))
+        table.add_row(f"SHOPAUTO_{name.upper()}", f"[bold]{shown}[/bold]" if changed else shown, field.description)
     console.print(table)
 
 
@@ -213,9 +222,9 @@ def run() -> None:
     """Run the command line; expected errors become one message and exit code 1, wrong arguments exit code 2."""
     warnings.filterwarnings("ignore", module=r"(ibis|dagster|pandas|skops)")
     try:
-        app()
+        app(prog_name="shopauto")
     except ShopAutoError as error:
-        Console(stderr=True, highlight=False).print(f"[red]Error:[/red] {error}", soft_wrap=True, markup=True)
+        Console(stderr=True, highlight=False).print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
 
 
@@ -223,7 +232,3 @@ def _lake(settings: Settings) -> Lake:
     from shopauto_pipelines.platform.lake import Lake
 
     return Lake(settings.lake_path, settings.engine_threads, settings.engine_memory)
-
-
-def _as_date(value: datetime | None) -> date | None:
-    return value.date() if value else None

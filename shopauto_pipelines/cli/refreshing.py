@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from shopauto_pipelines.cli.progress import step_bar
@@ -33,14 +35,18 @@ def load(lake: Lake, settings: Settings, source: str, path: Path, console: Conso
         )
     with step_bar(console, f"load {mapping.name}"):
         report = landing.land(lake, mapping, path, settings, _today(settings))
-    shown = RichTable("file", "table", "rows read", "loaded", "set aside", "left out", "folded", pad_edge=False)
+    shown = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    shown.add_column("table", no_wrap=True)
+    for heading in ("read", "loaded", "set aside", "left out", "folded"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    shown.add_column("file", overflow="fold")
     for file in report.files:
         numbers = (file.read, file.landed, file.quarantined, file.excluded, file.folded)
-        shown.add_row(file.file, file.table, *(f"{number:,}" for number in numbers))
+        shown.add_row(file.table, *(f"{number:,}" for number in numbers), escape(file.file))
     console.print(shown)
     if report.reasons:
         listed = "\n".join(f"  {count:,} × {reason}" for reason, count in list(report.reasons.items())[:10])
-        console.print(f"Set aside, each row with its reason in raw/quarantine:\n{listed}")
+        console.print(f"Set aside, each row with its reason in raw/quarantine:\n{escape(listed)}")
 
 
 def landed(lake: Lake) -> tuple[date, date]:
@@ -65,8 +71,8 @@ def wanted_days(
             return last, last
         return outdated[0], outdated[-1]
     if start is None or end is None:
-        before = [day for day in lake.days(CUSTOMER_360) if day < last]
-        start, end = (before[-1] + timedelta(days=1) if before else last), last
+        newest = max((day for day in lake.days(CUSTOMER_360) if day <= last), default=None)
+        start, end = (min(newest + timedelta(days=1), last) if newest else last), last
     if start > end:
         raise RefreshError(f"--from {start} is after --to {end}")
     if start < first or end > last:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
+from functools import cache
 
 import dagster as dg
 import psutil
@@ -46,9 +47,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 def run_job(instance: dg.DagsterInstance, job: str, start: date, end: date, console: Console) -> str:
     """Run ``job`` over the days ``start`` … ``end`` as one run; returns the run's id, raises :class:`RunFailed`."""
-    from shopauto_pipelines.definitions import defs
-
-    definition = defs().resolve_job_def(job)
+    definition = _definitions().resolve_job_def(job)
     run_id = str(uuid.uuid4())
     span = f"{start}" if start == end else f"{start} … {end}"
     with bars(console) as progress:
@@ -80,6 +79,14 @@ def run_job(instance: dg.DagsterInstance, job: str, start: date, end: date, cons
     if not result.success:
         raise RunFailed(_reasons(result, job, span))
     return run_id
+
+
+@cache
+def _definitions() -> dg.Definitions:
+    """What Dagster sees: read once, a refresh runs two jobs."""
+    from shopauto_pipelines.definitions import defs
+
+    return defs()
 
 
 def _reasons(result: dg.ExecuteInProcessResult, job: str, span: str) -> str:

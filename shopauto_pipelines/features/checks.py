@@ -13,6 +13,8 @@ def _at_least_zero(*columns: str) -> tuple[Expect, ...]:
 
 SUITES = (
     Suite.of(tables.DAILY_ACTIVITY, *_at_least_zero("orders", "items", "visits", "seconds_on_site")),
+    Suite.of(tables.DAILY_PRODUCTS),
+    Suite.of(tables.DAILY_CARTS),
     Suite.of(
         tables.CUSTOMER_FEATURES,
         *_at_least_zero("recency_days", "tenure_days", "orders", "revenue_cents", "mean_interval_days", "churn_factor"),

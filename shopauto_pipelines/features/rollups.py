@@ -165,7 +165,7 @@ def _added(parts: tuple[ir.Table, ...], keys: tuple[str, ...], measures: list[st
         )
         for part in parts
     ]
-    return ibis.union(*padded).group_by(*keys).aggregate(**{name: _[name].sum() for name in measures})
+    return ibis.union(*padded).group_by(*keys).aggregate(**{name: _[name].sum().fill_null(0) for name in measures})
 
 
 def _categories(products: ir.Table) -> ir.Table:

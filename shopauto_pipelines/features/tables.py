@@ -73,7 +73,7 @@ DAILY_CARTS = Table(
 
 CUSTOMER_FEATURES = Table(
     "features/customer_features",
-    "Behaviour of each person as of the day; nothing from the future (SPEC F1–F5).",
+    "Behaviour of each person as of the day; nothing from the future.",
     (
         profiles.CUSTOMER_ID,
         Column("first_order_on", "date", "day of the first order"),
@@ -151,7 +151,7 @@ CUSTOMER_FEATURES = Table(
 _PROFILE = tuple(c for c in profiles.CUSTOMERS.columns)
 CUSTOMER_360 = Table(
     "features/customer_360",
-    "The 360° view (SPEC P4): everything known about a person as of the day, profile and behaviour in one row.",
+    "The 360° view: everything known about a person as of the day, profile and behaviour in one row.",
     (*_PROFILE, *CUSTOMER_FEATURES.columns[1:]),
     ("customer_id",),
 )

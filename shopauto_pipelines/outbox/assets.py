@@ -12,6 +12,7 @@ from shopauto_pipelines.features.tables import CUSTOMER_FEATURES
 from shopauto_pipelines.outbox import ledger
 from shopauto_pipelines.outbox.dispatch import Dispatched, dispatch
 from shopauto_pipelines.platform.dagster.assets import FRESHNESS, asset_key
+from shopauto_pipelines.platform.dagster.io_manager import lineage_metadata
 from shopauto_pipelines.platform.dagster.partitions import DAILY, ONE_RUN
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.dagster.runs import is_backfill, run_days
@@ -31,12 +32,13 @@ def outbox_assets(campaigns: Iterable[Campaign]) -> list[dg.AssetsDefinition]:
 def outbox_asset(campaign: Campaign) -> dg.AssetsDefinition:
     """The asset ``outbox/<campaign>``: materialising the newest day sends its messages, once; other days send nothing."""
     planned = audience(campaign.name)
+    lineage = _column_lineage(planned.name)
 
     @dg.asset(
         key=["outbox", campaign.name],
         group_name="outbox",
         description=(
-            f"**Sends messages.** The messages of `{campaign.name}`, each exactly once, through the ledger in PostgreSQL. "
+            f"Sends the messages of the campaign {campaign.name}, each exactly once, through the ledger in PostgreSQL.\n\n"
             "Sends only for the newest day with data, never in a backfill and never by automation; with live mode off "
             "every message goes to the local inbox (`shopauto inbox`). Running it again sends what is missing, nothing "
             "twice."
@@ -44,7 +46,7 @@ def outbox_asset(campaign: Campaign) -> dg.AssetsDefinition:
         owners=[campaign.owner],
         kinds={"email", "postgres"},
         tags={"shopauto/side_effect": "sends_messages"},
-        metadata={"dagster/column_schema": _column_schema(), "dagster/column_lineage": _column_lineage(planned.name)},
+        metadata={"dagster/column_schema": _column_schema(), "dagster/column_lineage": lineage},
         # raw/quarantine: nothing is sent on a day of which too much could not be read
         deps=[asset_key(table) for table in (planned, CUSTOMERS, CUSTOMER_FEATURES, QUARANTINE)],
         partitions_def=DAILY,
@@ -53,7 +55,8 @@ def outbox_asset(campaign: Campaign) -> dg.AssetsDefinition:
     )
     def send(context: dg.AssetExecutionContext, settings: SettingsResource, lake: LakeResource) -> None:
         stopped = None
-        for day in run_days(context.run.tags):
+        days = run_days(context.run.tags)
+        for day in days:
             result = dispatch(
                 engine(settings.settings),
                 lake.lake(),
@@ -64,7 +67,10 @@ def outbox_asset(campaign: Campaign) -> dg.AssetsDefinition:
                 run_id=context.run.run_id,
                 backfill=is_backfill(context.run.tags),
             )
-            context.add_asset_metadata(_metadata(result, settings.settings, campaign.name, day), partition_key=str(day))
+            metadata = _metadata(result, settings.settings, campaign.name, day)
+            if day == days[-1]:
+                metadata["dagster/column_lineage"] = lineage
+            context.add_asset_metadata(metadata, partition_key=str(day))
             stopped = stopped or result.deferred
         if stopped:
             raise dg.Failure(
@@ -117,10 +123,8 @@ def _column_schema() -> dg.TableSchema:
 
 def _column_lineage(audience_name: str) -> dg.TableColumnLineage:
     """What the ledger takes over from the audience, and the address it keeps only a hash of."""
-    key = dg.AssetKey(audience_name.split("/"))
-    lineage = {name: [dg.TableColumnDep(key, name)] for name in _FROM_AUDIENCE}
-    lineage["address_hash"] = [dg.TableColumnDep(asset_key(CUSTOMERS), name) for name in ("email", "phone")]
-    return dg.TableColumnLineage(lineage)
+    origins = {name: [(audience_name, name)] for name in _FROM_AUDIENCE}
+    return lineage_metadata(origins | {"address_hash": [(CUSTOMERS.name, name) for name in ("email", "phone")]})
 
 
 #: The room's assets, one per campaign of the playbook.

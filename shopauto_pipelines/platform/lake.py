@@ -71,7 +71,7 @@ class Lake:
         if memory:
             config["memory_limit"] = memory
         self.con = ibis.duckdb.connect(**config)
-        self.con.raw_sql("set TimeZone = 'UTC'")
+        self.con.raw_sql("set TimeZone = 'UTC'; set enable_progress_bar = false")
         self._tables_by_view: dict[str, Table] = {}
         self._scans: dict[tuple[Path, ...], ir.Table] = {}
 

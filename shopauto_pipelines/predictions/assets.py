@@ -73,19 +73,16 @@ def models(
     def shop(day: date) -> Shop:
         known = identity.identities(customers.until(day), orders.until(day), claims.until(day))
         who = lake.con.create_table("people_of_training_day", known, temp=True, overwrite=True)
+        done, bought, filled = activity.until(day), products.until(day), carts.until(day)
         return Shop(
-            features=lambda cut_off: behaviour.customer_features(
-                activity.until(cut_off),
-                products.until(cut_off),
-                carts.until(cut_off),
-                who,
-                cut_off,
-                behaviour.end_of_day(cut_off, chosen.zone),
-                chosen.cart_abandoned_minutes,
+            con=lake.con,
+            features=lambda cut_off, end: behaviour.customer_features(
+                done, bought, filled, who, cut_off, end, chosen.cart_abandoned_minutes
             ),
-            activity=activity.until(day),
+            activity=done,
             identities=who,
             first_day=first_day or day,
+            end_of_day=lambda cut_off: behaviour.end_of_day(cut_off, chosen.zone),
         )
 
     def of_day(as_of: date) -> Any:

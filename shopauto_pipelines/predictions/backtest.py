@@ -6,7 +6,7 @@ newest cut-off included, and that model is the one kept. Storing and serving mod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -83,23 +83,30 @@ def _train(shop: Shop, trained_as_of: date, horizon: int) -> dict[str, Challenge
         step(f"cut-off {cut_off}")
         return found
 
-    def season_before(cut_off: date) -> Window | None:
+    def season_at(cut_off: date, learned_from: Sequence[Window]) -> float | None:
+        """The season's factor for the horizon after a day, by what was known on it; ``None`` where it is not known."""
         earlier = year_before(cut_off, shop.first_day)
-        return habits(shop, earlier, horizon, trained_as_of) if earlier else None
+        if earlier is None:
+            return None
+        days = [earlier, *(w.cut_off for w in learned_from)]
+        history = min(day - shop.first_day for day in days)
+        alike = [habits(shop, day, horizon, cut_off, since=day - history) for day in days]
+        return season(alike[0], alike[1:], horizon) if all(map(len, alike)) else None
 
     _enough(habits(shop, cut_offs.test, horizon, trained_as_of))
     test = load(cut_offs.test)
     windows = [found for day in cut_offs.train if len(found := load(day))]
     older = [found.as_known_on(cut_offs.test) for found in windows]
     _enough_to_learn(older)
-    before_test = season_before(cut_offs.test)
+    factor = season_at(cut_offs.test, older)
     process = fit_process(test)
-    tested = _fit(older, process, horizon, before_test)
-    churn_test, orders_test = _evaluate(tested, test, older, process, horizon, before_test is not None)
+    tested = _fit(older, process, horizon, factor)
+    churn_test, orders_test = _evaluate(tested, test, older, process, horizon, factor is not None)
     step("back-test")
 
     latest = fit_process(habits(shop, trained_as_of, horizon, trained_as_of))
-    kept = _fit([test, *windows], latest, horizon, season_before(trained_as_of))
+    newest = [test, *windows]
+    kept = _fit(newest, latest, horizon, season_at(trained_as_of, newest))
     step("final model")
     common = {
         "cut_offs": [w.cut_off.isoformat() for w in older],
@@ -233,9 +240,9 @@ def _fit(
     windows: list[Window],
     process: BuyingProcess,
     horizon: int,
-    before: Window | None,
+    season: float | None,
 ) -> tuple[ChurnModel, OrdersModel]:
-    factor = season(before, windows, process, horizon)
+    factor = season or 1.0
     return ChurnModel.fit(windows, process, horizon, factor), OrdersModel.fit(windows, process, horizon, factor)
 
 
@@ -258,7 +265,7 @@ def _evaluate(
         churn_rules[name] = {
             **churn_metrics(p, churned),
             **ranked,
-            "lift_10": lift(numbers, test.orders > 0),
+            "lift_10": lift(numbers, 1 - churned),
             **_leads(numbers, p, churn, churned),
         }
         count = rules.CalibratedRule.fit(past, [w.orders for w in older])(numbers)

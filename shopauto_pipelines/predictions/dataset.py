@@ -6,10 +6,12 @@ overlaps the test's horizon and nothing after the day the model is trained as of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property
+from typing import Any
 
 import ibis
 import ibis.expr.types as ir
@@ -17,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from ibis import _
+from ibis.backends.duckdb import Backend as DuckDB
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
@@ -74,24 +77,98 @@ class NotEnoughData(Exception):
 
 
 @dataclass(frozen=True)
+class OrderLog:
+    """Distinct order days, person by person and in order of time: ``ids[who]`` ordered on ``day`` (days since 1970)."""
+
+    ids: pa.Array
+    who: NDArray[np.int64]
+    day: NDArray[np.int64]
+
+    def between(self, after: date, until: date) -> OrderLog:
+        """The orders after one day, up to another."""
+        kept = (self.day > _number(after)) & (self.day <= _number(until))
+        return OrderLog(self.ids, self.who[kept], self.day[kept])
+
+    def count(self) -> Numbers:
+        """Order days of each person."""
+        return np.bincount(self.who, minlength=len(self.ids)).astype(float)
+
+    def first(self) -> Numbers:
+        """First order day of each person; infinite where there is none."""
+        found = np.full(len(self.ids), np.inf)
+        found[self.who[::-1]] = self.day[::-1]
+        return found
+
+    def last(self) -> Numbers:
+        """Last order day of each person; minus infinite where there is none."""
+        found = np.full(len(self.ids), -np.inf)
+        found[self.who] = self.day
+        return found
+
+
+@dataclass(frozen=True)
 class Shop:
     """What a shop's past is read through.
 
-    ``features(day)`` is ``features/customer_features`` as of a past day, with nothing known later than it. ``activity``
-    has ``shop_customer_id``, ``day`` and ``orders``; ``identities`` has ``shop_customer_id`` and ``customer_id``.
-    ``first_day`` is the first day with data.
+    ``features(day, end)`` is ``features/customer_features`` as of a past day that ends at ``end`` in UTC, with nothing
+    known later than it; both are Ibis values, so one expression serves every day. ``activity`` has ``shop_customer_id``,
+    ``day`` and ``orders``; ``identities`` has ``shop_customer_id`` and ``customer_id``. ``first_day`` is the first day
+    with data, ``end_of_day`` gives the end of a day in UTC. All tables live in ``con``.
     """
 
-    features: Callable[[date], ir.Table]
+    con: DuckDB
+    features: Callable[[Any, Any], ir.Table]
     activity: ir.Table
     identities: ir.Table
     first_day: date
+    end_of_day: Callable[[date], datetime]
     people: int = PEOPLE
 
+    def numbers(self, cut_off: date) -> pa.Table:
+        """``customer_id`` and :data:`COLUMNS` of the people with an order, in order of their ids."""
+        self.con.raw_sql(f"set variable cut_off = date '{cut_off}'")
+        self.con.raw_sql(f"set variable cut_off_end = timestamp '{self.end_of_day(cut_off)}'")
+        return self._sampled(self._features).order_by("customer_id").to_pyarrow()
+
     @cached_property
-    def many(self) -> int:
-        """Shop ids there are: at least as many as people with an order."""
-        return int(self.identities.count().execute())
+    def log(self) -> OrderLog:
+        """Every order day there is; of a shop with more ``people`` than allowed, of those whose hashed id is smallest."""
+        orders = self.activity.filter(_.orders > 0).select("shop_customer_id", "day")
+        joined = orders.left_join(self.identities.select("shop_customer_id", "customer_id"), "shop_customer_id")
+        days = joined.select("day", customer_id=ibis.coalesce(joined.customer_id, joined.shop_customer_id)).distinct()
+        found = self._sampled(days).order_by("customer_id", "day").to_pyarrow()
+        coded = found["customer_id"].combine_chunks().dictionary_encode()  # in order of appearance: of the id
+        return OrderLog(
+            coded.dictionary,
+            coded.indices.to_numpy().astype(np.int64),
+            found["day"].cast("date32").cast("int32").to_numpy().astype(np.int64),
+        )
+
+    @cached_property
+    def _features(self) -> ir.Table:
+        """The features as a view of the cut-off in force: compiling them takes longer than running them."""
+        day, end = _day_variable("cut_off"), _time_variable("cut_off_end")
+        name = f"features_at_cut_off_{uuid.uuid4().hex[:8]}"
+        return self.con.create_view(name, numeric(buyers(self.features(day, end), day)))
+
+    @cached_property
+    def _share(self) -> float:
+        return self.people / max(int(self.identities.count().execute()), 1)
+
+    def _sampled(self, rows: ir.Table) -> ir.Table:
+        if self._share >= 1:
+            return rows
+        return rows.filter(_.customer_id.hexdigest("md5")[:8] < f"{int(self._share * 2**32):08x}")
+
+
+@ibis.udf.scalar.builtin(name="getvariable")
+def _day_variable(key: str) -> date:  # type: ignore[empty-body]
+    """A variable of the DuckDB session."""
+
+
+@ibis.udf.scalar.builtin(name="getvariable")
+def _time_variable(key: str) -> datetime:  # type: ignore[empty-body]
+    """A variable of the DuckDB session."""
 
 
 @dataclass(frozen=True)
@@ -161,50 +238,44 @@ def year_before(cut_off: date, first_day: date) -> date | None:
 
 def window(shop: Shop, cut_off: date, horizon: int, known_until: date) -> Window:
     """Features as of ``cut_off`` and outcomes up to ``known_until``, the last day that may be read."""
-    return _window(shop, numeric(buyers(shop.features(cut_off), cut_off)), COLUMNS, cut_off, horizon, known_until)
+    people = shop.numbers(cut_off)
+    who = pc.index_in(people["customer_id"], shop.log.ids).to_numpy()
+    features = {name: to_numpy(people[name]) for name in COLUMNS}
+    return _window(shop.log, who, features, cut_off, horizon, known_until)
 
 
-def habits(shop: Shop, cut_off: date, horizon: int, known_until: date) -> Window:
-    """A window with :data:`HABIT` alone, from the orders themselves: much quicker than all features."""
-    days = _ordered(shop, date.min, cut_off).mutate(ago=-_.day.delta(ibis.literal(cut_off), unit="day"))
-    numbers = days.group_by("customer_id").agg(
-        orders=_.ago.nunique().cast("float64"),
-        recency_days=_.ago.min().cast("float64"),
-        tenure_days=_.ago.max().cast("float64"),
-    )
-    return _window(shop, numbers, HABIT, cut_off, horizon, known_until)
+def habits(shop: Shop, cut_off: date, horizon: int, known_until: date, since: date = date.min) -> Window:
+    """A window with :data:`HABIT` alone, as if nothing before or on ``since`` were known: much quicker than all features."""
+    past = shop.log.between(since, cut_off)
+    orders, first, last = past.count(), past.first(), past.last()
+    who = np.flatnonzero(orders)
+    now = _number(cut_off)
+    features = {"orders": orders[who], "recency_days": now - last[who], "tenure_days": now - first[who]}
+    return _window(shop.log, who, features, cut_off, horizon, known_until)
 
 
 def _window(
-    shop: Shop, numbers: ir.Table, columns: Sequence[str], cut_off: date, horizon: int, known_until: date
+    log: OrderLog, who: NDArray[np.int64], features: Mapping[str, Numbers], cut_off: date, horizon: int, known: date
 ) -> Window:
-    days = _order_days(shop, cut_off, horizon, known_until)
-    if shop.many > shop.people:
-        buying = int(_ordered(shop, date.min, cut_off).customer_id.nunique().execute())
-        share = min(int(shop.people / max(buying, 1) * 2**32), 2**32 - 1)
-        numbers, days = (t.filter(_.customer_id.hexdigest("md5")[:8] < f"{share:08x}") for t in (numbers, days))
-    outcome = days.group_by("customer_id").agg(
-        orders=(_.ordered_in.between(1, horizon)).sum(),
-        next_in=_.ordered_in.min(where=_.ordered_in > 0),
-        last_period=(_.ordered_in <= 0).sum(),
-    )
-    people = numbers.order_by("customer_id").to_pyarrow()  # two small queries are quicker than one that joins them
-    found = outcome.order_by("customer_id").to_pyarrow()
-    row = pc.index_in(people["customer_id"], found["customer_id"].combine_chunks())
-    after = {name: to_numpy(found[name].take(row)) for name in ("orders", "next_in", "last_period")}
+    after = log.between(cut_off, known)
     return Window(
         cut_off=cut_off,
-        observed=(known_until - cut_off).days,
-        features={name: to_numpy(people[name]) for name in columns},
-        orders=np.nan_to_num(after["orders"]),
-        next_in=np.nan_to_num(after["next_in"], nan=np.inf),
-        last_period=np.nan_to_num(after["last_period"]),
+        observed=(known - cut_off).days,
+        features=features,
+        orders=after.between(cut_off, cut_off + timedelta(days=horizon)).count()[who],
+        next_in=after.first()[who] - _number(cut_off),
+        last_period=log.between(cut_off - timedelta(days=horizon), cut_off).count()[who],
     )
 
 
-def buyers(features: ir.Table, as_of: date) -> ir.Table:
-    """People with at least one order as of the day."""
-    return features.filter(_.orders > 0).mutate(ibis.literal(as_of).name("cut_off"))
+def _number(day: date) -> int:
+    return (day - date(1970, 1, 1)).days
+
+
+def buyers(features: ir.Table, as_of: Any) -> ir.Table:
+    """People with at least one order as of the day, a date or an Ibis value."""
+    day = ibis.literal(as_of) if isinstance(as_of, date) else as_of
+    return features.filter(_.orders > 0).mutate(day.name("cut_off"))
 
 
 def numeric(features: ir.Table) -> ir.Table:
@@ -224,16 +295,3 @@ def numeric(features: ir.Table) -> ir.Table:
 def to_numpy(column: pa.ChunkedArray) -> Numbers:
     """An Arrow column of numbers as floats; null becomes NaN."""
     return column.cast("float64").to_numpy()
-
-
-def _order_days(shop: Shop, cut_off: date, horizon: int, known_until: date) -> ir.Table:
-    """Distinct order days of each person from a horizon before the cut-off on: ``ordered_in`` days after it."""
-    days = _ordered(shop, cut_off - timedelta(days=horizon), known_until)
-    return days.select("customer_id", ordered_in=_.day.delta(ibis.literal(cut_off), unit="day")).distinct()
-
-
-def _ordered(shop: Shop, after: date, until: date) -> ir.Table:
-    """``customer_id`` and ``day`` of orders after one day, up to another."""
-    orders = shop.activity.filter(_.orders > 0, _.day > after, _.day <= until).select("shop_customer_id", "day")
-    joined = orders.left_join(shop.identities.select("shop_customer_id", "customer_id"), "shop_customer_id")
-    return joined.select("day", customer_id=ibis.coalesce(joined.customer_id, joined.shop_customer_id))

@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+State = Literal["passed", "warn", "stop"]
+
 #: From good to bad.
-STATES = ("passed", "warn", "stop")
+STATES: tuple[State, ...] = ("passed", "warn", "stop")
 
 
 @dataclass(frozen=True)
 class Ruling:
     """``passed``: nothing to say against. ``warn``: the last good model stays. ``stop``: nothing good is in force."""
 
-    state: Literal["passed", "warn", "stop"]
+    state: State
     text: str
 
 
@@ -29,5 +31,5 @@ def rule(models: Sequence[Mapping[str, Any]]) -> Ruling:
             found.append(Ruling("warn", f"{target}: {verdict}. {row['model_id']} stays in force"))
         else:
             found.append(Ruling("stop", f"{target}: {verdict}. No earlier model is good enough to stay in force"))
-    worst = max((ruling.state for ruling in found), key=STATES.index, default="stop")
+    worst = max((ruling.state for ruling in found), key=STATES.index, default=STATES[-1])
     return Ruling(worst, "; ".join(ruling.text for ruling in found) or "predictions/models has no rows for the day")

@@ -291,27 +291,40 @@ def fit_process(window: Window) -> BuyingProcess:
     return buying.fit(f["orders"], f["recency_days"], f["tenure_days"])
 
 
-def season(year_before: Window | None, windows: Sequence[Window], process: BuyingProcess, horizon: int) -> float:
+def season(year_before: Window, windows: Sequence[Window], horizon: int) -> float:
     """How many times the orders of the cut-offs learned from the coming horizon will see; 1: as many.
 
-    Orders are compared with what the buying process expects of the same people, so growth does not count as season. With a
-    window of the same season a year before, the coming one is taken to be like it; without, the season is not known: 1.
+    The coming season is taken to be like that of the ``year_before``. Orders are compared with what one buying process
+    expects of the people, so growth does not count as season; all windows are to know equally many days of history, or a
+    customer base older than the data would. The less the windows differ from each other by more than chance, and from one
+    year to the next, the more the factor is drawn towards 1.
     """
-    if year_before is None:
-        return 1.0
+    everyone = [year_before, *windows]
 
-    def level(of: Sequence[Window]) -> float:
-        expected = sum(
-            process.expected(w.features["orders"], w.features["recency_days"], w.features["tenure_days"], horizon).sum()
-            for w in of
-        )
-        return float((sum(w.orders.sum() for w in of) + _PULL) / (expected + _PULL))
+    def habit(of: Sequence[Window]) -> tuple[Numbers, Numbers, Numbers]:
+        orders, recency, tenure = (np.concatenate([w.features[name] for w in of]) for name in HABIT)
+        return orders, recency, tenure
 
-    return float(np.clip(level([year_before]) / level(windows), 0.5, 2.0))
+    process = buying.fit(*habit(everyone))
+
+    def level(of: Sequence[Window]) -> tuple[float, float]:
+        """Logarithm of orders ÷ expected orders, and its variance by chance."""
+        orders = np.concatenate([w.orders for w in of])
+        expected = process.expected(*habit(of), horizon)
+        total = orders.sum() + _PULL
+        return float(np.log(total / (expected.sum() + _PULL))), float(len(orders) * orders.var() / total**2)
+
+    levels = np.array([level([w])[0] for w in everyone])
+    (before, its_chance), (usual, usual_chance) = level([year_before]), level(windows)
+    signal = float(levels.var(ddof=1))
+    noise = its_chance + usual_chance + _YEARS_DIFFER**2
+    return float(np.clip(np.exp((before - usual) * signal / (signal + noise)), 0.5, 2.0))
 
 
 #: Orders that pull a level towards what the process expects.
 _PULL = 100
+#: Spread of what a season does to orders from one year to the next, as a share.
+_YEARS_DIFFER = 0.1
 
 
 @contextmanager
@@ -401,7 +414,7 @@ def _periods(windows: Sequence[Window], process: BuyingProcess) -> tuple[Numbers
                 _timing_inputs({name: values[waiting] for name, values in w.features.items()}, process, start, end)
             )
             ordered.append(w.next_in[waiting] <= end)
-    matrix, outcome = np.concatenate(rows), np.concatenate(ordered)
+    matrix, outcome = np.concatenate(rows), np.concatenate(ordered).astype(float)
     step = max(1, -(-len(matrix) // _TIMING_ROWS))
     return matrix[::step], outcome[::step]
 

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 _SHOWN = {
@@ -37,8 +38,14 @@ def described(row: Mapping[str, Any]) -> dict[str, str]:
     return {
         "verdict": text,
         "backtest": metrics_table(target, metrics),
-        "plot": as_markdown_image(backtest_plot(target, metrics), f"back-test of {target}"),
+        "plot": _picture(target, row["metrics"]),
     }
+
+
+@lru_cache(maxsize=8)
+def _picture(target: str, metrics: str) -> str:
+    """The plot as Markdown; drawn once for all days of a run that share a back-test."""
+    return as_markdown_image(backtest_plot(target, json.loads(metrics)), f"back-test of {target}")
 
 
 def backtest_plot(target: str, metrics: Mapping[str, Any]) -> bytes:

@@ -30,7 +30,7 @@ from shopauto_pipelines.predictions.models import ChurnModel, OrdersModel, one_t
 from shopauto_pipelines.predictions.store import Card, ModelStore, model_id
 
 #: Training days before the current one that may have left the model in force: older than that, none is.
-LOOK_BACK = 3
+LOOK_BACK = 2
 #: People scored at once.
 BATCH = 100_000
 #: Quantiles of the next order's date: the 80 % interval and its middle.

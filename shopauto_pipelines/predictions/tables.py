@@ -22,7 +22,7 @@ MODELS = Table(
 )
 SCORES = Table(
     "predictions/scores",
-    "Churn probability and next order of every person with an order, as of the day (SPEC M1, M2).",
+    "Churn probability and next order of every person with an order, as of the day.",
     (
         CUSTOMER_ID,
         Column("churn_probability", "float64", "probability of no order within the horizon [90 days]"),

@@ -5,7 +5,9 @@ from shopauto_pipelines.platform.quality import Expect, Suite
 from shopauto_pipelines.profiles import tables
 
 SUITES = (
+    Suite.of(tables.CLAIMS),
     Suite.of(tables.IDENTITIES),
+    Suite.of(tables.ATTRIBUTES),
     Suite.of(
         tables.CONSENT,
         Expect("ExpectColumnValuesToBeInSet", "channel", {"value_set": ["email", "sms", "push"]}),

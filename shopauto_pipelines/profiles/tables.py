@@ -11,7 +11,7 @@ SHOP_CUSTOMER_ID = Column("shop_customer_id", "string", "the shop's own customer
 
 CLAIMS = Table(
     "profiles/claims",
-    "What a source claims about a customer, one row per field, cleaned, with source and time (SPEC P2).",
+    "What a source claims about a customer, one row per field, cleaned, with source and time.",
     (
         SHOP_CUSTOMER_ID,
         Column(
@@ -31,7 +31,7 @@ CLAIMS = Table(
 )
 IDENTITIES = Table(
     "profiles/identities",
-    "Which shop ids are one person (SPEC P1): by shop id, e-mail or phone, under a versioned rule set.",
+    "Which shop ids are one person: by shop id, e-mail or phone, under a versioned rule set.",
     (
         SHOP_CUSTOMER_ID,
         CUSTOMER_ID,
@@ -55,7 +55,7 @@ ATTRIBUTES = Table(
 )
 CONSENT = Table(
     "profiles/consent",
-    "Consent in force per person and channel (SPEC P3). No row means never asked: no marketing is sent.",
+    "Consent in force per person and channel. No row means never asked: no marketing is sent.",
     (
         CUSTOMER_ID,
         Column("channel", "string", "email, sms or push", required=True),

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.dagster.assets import OWNERS, asset_key, column_schema, spec_arguments
+from shopauto_pipelines.platform.dagster.io_manager import lineage_metadata
 from shopauto_pipelines.platform.dagster.partitions import ONE_RUN
 from shopauto_pipelines.platform.dagster.resources import LakeResource
 from shopauto_pipelines.platform.lake import Lake, days_between
@@ -57,6 +58,9 @@ class Segment(dg.Component, dg.Resolvable, SegmentDeclaration):
         return dg.Definitions(assets=[segment_asset(self)])
 
 
+_LINEAGE = lineage_metadata({column.name: [(MEMBERSHIP.name, column.name)] for column in MEMBERSHIP.columns})
+
+
 def segment_asset(segment: SegmentDeclaration) -> dg.AssetsDefinition:
     """The asset ``segments/<name>`` that shows the segment."""
     shown = Table(f"segments/{segment.name}", segment.description, MEMBERSHIP.columns, MEMBERSHIP.key)
@@ -71,6 +75,8 @@ def segment_asset(segment: SegmentDeclaration) -> dg.AssetsDefinition:
         window = context.partition_key_range
         start, end = date.fromisoformat(window.start), date.fromisoformat(window.end)
         for day, metadata in observe(lake.lake(), segment, start, end).items():
+            if day == end:
+                metadata["dagster/column_lineage"] = _LINEAGE
             context.add_asset_metadata(metadata, asset_key=context.asset_key, partition_key=day.isoformat())
 
     return show
@@ -88,6 +94,7 @@ def observe(lake: Lake, segment: SegmentDeclaration, start: date, end: date) -> 
     for day in days:
         people, *_ = (lake.rows(table, day) for table in (CUSTOMER_360, MEMBERSHIP, CHANGES))  # raises for one missing
         metadata[day] = {
+            "dagster/row_count": size[day],
             "size": size[day],
             "entered": moves[day].entered,
             "left": moves[day].left,

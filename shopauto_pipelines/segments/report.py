@@ -94,12 +94,13 @@ def size_plot(lines: Mapping[str, Mapping[date, int]]) -> str:
     largest = sorted(lines, key=lambda name: (-list(lines[name].values())[-1] if lines[name] else 0, name))[:_LINES]
     figure = Figure(figsize=(7.2, 2.6), dpi=80)
     # Fixed margins: a layout engine would draw everything twice, for each of the shop's segments.
-    axes = figure.add_axes((0.09, 0.12, 0.65 if len(largest) > 1 else 0.89, 0.83))
+    axes = figure.add_axes((0.09, 0.19, 0.65 if len(largest) > 1 else 0.89, 0.77))
     for name in largest:
         days = list(lines[name])
         marker = "o" if len(days) < 15 else None
         axes.plot(date2num(days), list(lines[name].values()), linewidth=1.6, marker=marker, label=_short(name))
-    axes.set_ylim(bottom=0)
+    most = max((size for name in largest for size in lines[name].values()), default=0)
+    axes.set_ylim(0, 1.15 * most or 1)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     locator = AutoDateLocator(minticks=3, maxticks=8)
     axes.xaxis.set_major_locator(locator)

@@ -7,7 +7,7 @@ from shopauto_pipelines.profiles.tables import CUSTOMER_ID
 
 MEMBERSHIP = Table(
     "segments/membership",
-    "Members of every segment as of the day (SPEC S2, S4), all segments in one pass.",
+    "Members of every segment as of the day, all segments in one pass.",
     (
         Column("segment", "string", "segment's name", required=True),
         CUSTOMER_ID,

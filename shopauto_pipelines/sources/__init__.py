@@ -1,9 +1,11 @@
-"""Where data comes in: a shop's files become canonical raw tables, one partition a day, and nothing is lost on the way.
+"""Where data comes in: a shop's files or database tables become canonical raw tables, a partition a day, and nothing is lost.
 
-1. ``mapping`` reads what the playbook declares (``defs/sources/<name>/defs.yaml``): which file feeds which table, and the
-   SQL expression behind each column (``expressions``: helpers such as ``cents``, and what an expression may not do).
-2. ``landing`` converts each file once into typed rows and quarantined rows under ``<lake>/landing``; ``reading`` copes with
-   what is in the file: ragged rows, broken UTF-8, endless fields. `shopauto load` stops here.
+1. ``mapping`` reads what the playbook declares (``defs/sources/<name>/defs.yaml``): which file or database table feeds which
+   canonical table, and the SQL expression behind each column (``expressions``: helpers such as
+   ``cents``, and what an expression may not do).
+2. ``landing`` decides what has to be landed again, and keeps what is in ``<lake>/landing``; ``reading`` copes with what is in
+   a file: ragged rows, broken UTF-8, endless fields; ``database`` reads tables; ``conversion`` makes of either typed rows
+   and quarantined rows. `shopauto load` stops here.
 3. ``raw`` makes the tables of ``tables`` from what is landed: one row per key, orders of known customers, lines of known
    orders. The rest is in ``raw/quarantine`` with its reason, the value, the file and the row.
 4. ``staleness`` tells which days rows that came late have changed.

@@ -1,7 +1,8 @@
 """The raw tables as assets, and the files they come from.
 
-Every raw asset first lands what changed on disk since it was loaded (:func:`landing.refresh_landing`): a few ``stat`` calls
-where nothing did, and under a lock, so that raw assets that start together land a file once. A daily refresh thus picks up
+Every raw asset first lands what changed since it was loaded (:func:`landing.refresh_landing`): a few ``stat`` calls where no
+file did, one reading of a database for all assets of a run, and under a lock, so that raw assets that start together land
+a file once. A daily refresh thus picks up
 new and grown files by itself.
 """
 
@@ -16,7 +17,8 @@ from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.sources import raw
 from shopauto_pipelines.sources.component import files_key
-from shopauto_pipelines.sources.landing import refresh_landing
+from shopauto_pipelines.sources.expressions import SOURCE_ROW
+from shopauto_pipelines.sources.landing import landed_days, refresh_landing
 from shopauto_pipelines.sources.mapping import mappings
 from shopauto_pipelines.sources.reading import LandingError
 from shopauto_pipelines.sources.tables import CORE_TABLES, QUARANTINE, RAW_TABLES
@@ -29,6 +31,19 @@ def _feeding(table: Table) -> list[dg.AssetKey]:
     return [files_key(source.name) for source in _SOURCES if short in source.tables]
 
 
+def _origins(table: Table) -> dict[str, set[tuple[str, str]]]:
+    """For each column the file columns that the sources' mappings compute it from."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    for source in _SOURCES:
+        mapping = source.tables.get(table.name.removeprefix("raw/"))
+        for column, expression in mapping.expressions.items() if mapping else ():
+            read = {
+                (files_key(source.name).to_user_string(), name) for name in expression.columns if name != SOURCE_ROW
+            }
+            found.setdefault(column, set()).update(read)
+    return found
+
+
 def _landed(settings: SettingsResource, lake: LakeResource) -> Lake:
     """The lake, with what changed on disk landed."""
     now = settings.clock.now().astimezone(settings.settings.zone)
@@ -36,11 +51,16 @@ def _landed(settings: SettingsResource, lake: LakeResource) -> Lake:
         refresh_landing(lake.lake(), _SOURCES, settings.settings, now.date())
     except LandingError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
+    if landed_days(lake.lake()) is None:
+        raise dg.Failure(
+            "Nothing has been loaded. Run `shopauto load SOURCE PATH`, or `shopauto demo` to see the sample shop.",
+            allow_retries=False,
+        )
     return lake.lake()
 
 
 def _raw_asset(table: Table) -> dg.AssetsDefinition:
-    @lake_asset(table, group="sources", deps=_feeding(table))
+    @lake_asset(table, group="sources", deps=_feeding(table), origins=_origins(table))
     def rows(settings: SettingsResource, lake: LakeResource) -> Any:
         opened = _landed(settings, lake)
         return lambda start, end: raw.accepted(opened, table, start, end)

@@ -9,11 +9,12 @@ import dagster as dg
 from pydantic import BaseModel
 
 from shopauto_pipelines.platform.dagster.assets import OWNERS
+from shopauto_pipelines.sources.expressions import SOURCE_ROW
 from shopauto_pipelines.sources.mapping import SourceMapping, mapping_named
 
 
 class MappedSource(dg.Component):
-    """Files of a shop, CSV or Parquet, and how their columns become the canonical raw tables."""
+    """Files of a shop, CSV or Parquet, or tables of its database, and how their columns become the canonical raw tables."""
 
     def __init__(self, mapping: SourceMapping) -> None:
         self.mapping = mapping
@@ -45,10 +46,13 @@ def files_key(source: str) -> dg.AssetKey:
 
 
 def files_asset(mapping: SourceMapping) -> dg.AssetSpec:
-    """The external asset ``files/<source>``, described by its mapping."""
-    lines = ["| table | file | columns |", "|---|---|---|"]
+    """The external asset ``files/<source>``, the source's files or database tables, described by its mapping."""
+    place = "env:NAME" if mapping.is_database else "PATH"
+    changed = "in the database" if mapping.is_database else "on disk"
+    lines = ["| table | read from | columns |", "|---|---|---|"]
     lines += [
-        f"| `{name}` | {f'`{table.files}`' if table.files else 'the loaded file'} | {', '.join(table.columns)} |"
+        f"| `{name}` | {f'`{table.table or table.files}`' if table.table or table.files else 'the loaded file'} "
+        f"| {', '.join(table.columns)} |"
         for name, table in mapping.tables.items()
     ]
     zone = mapping.timezone or "the shop's"
@@ -56,8 +60,24 @@ def files_asset(mapping: SourceMapping) -> dg.AssetSpec:
         files_key(mapping.name),
         group_name="sources",
         owners=OWNERS,
-        kinds={"csv", "parquet"},
+        kinds={"sql"} if mapping.is_database else {"csv", "parquet"},
+        metadata={"dagster/column_schema": _file_columns(mapping)},
         description=f"{mapping.description}\n\nTimes without an offset are in time zone {zone}. Load it with "
-        f"`shopauto load {mapping.name} PATH`; what has changed on disk since is read by the next refresh.\n\n"
+        f"`shopauto load {mapping.name} {place}`; what has changed {changed} since is read by the next refresh.\n\n"
         + "\n".join(lines),
+    )
+
+
+def _file_columns(mapping: SourceMapping) -> dg.TableSchema:
+    """The columns that the mapping reads, of all files together."""
+    readers: dict[str, list[str]] = {}
+    for table, mapped in mapping.tables.items():
+        for column in mapped.file_columns:
+            readers.setdefault(column, []).append(f"`{table}`")
+    return dg.TableSchema(
+        [
+            dg.TableColumn(column, "text", f"read for {', '.join(tables)}")
+            for column, tables in readers.items()
+            if column != SOURCE_ROW
+        ]
     )

@@ -1,7 +1,7 @@
-"""What a shop declares about a source: which file feeds which canonical table, and by which expressions.
+"""What a shop declares about a source: which file or database table feeds which canonical table, by which expressions.
 
 Read from the playbook (``defs/sources/**/defs.yaml``). Every mistake is told with file and line when the playbook is
-loaded. How files are read is in ``landing.py``, what expressions may say in ``expressions.py``.
+loaded. How they are read is in ``reading`` and ``database``, what expressions may say in ``expressions``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from shopauto_pipelines.platform.playbook import PLAYBOOK, Declaration, PlaybookError, declarations
 from shopauto_pipelines.platform.tables import Table
@@ -32,7 +32,7 @@ def mappable(table: Table) -> list[str]:
 
 
 class TableMapping(BaseModel):
-    """How one canonical table is made from a file."""
+    """How one canonical table is made from files, or from a table of a database."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,10 +43,22 @@ class TableMapping(BaseModel):
         None,
         description="File or glob, relative to the folder that is loaded. Unset: the path that is loaded is the file.",
     )
-    optional: bool = Field(False, description="True where the shop may not have this file.")
+    table: str | None = Field(
+        None,
+        pattern=r"^[^.]+(\.[^.]+)?$",
+        description="Database table or view, `schema.name` or `name`, in place of files.",
+    )
+    optional: bool = Field(False, description="True where the shop may not have this file or table.")
     where: str | None = Field(None, description="Only rows for which this SQL condition is true.")
     group_by: list[str] | None = Field(None, description="SQL expressions: rows that agree in them become one row.")
     aliases: dict[str, list[str]] = Field({}, description="Other names that a column has in some files.")
+
+    @field_validator("table")
+    @classmethod
+    def _not_files_as_well(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("files") is not None:
+            raise ValueError("a table is read from `files` or from a database `table`, not from both")
+        return value
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -83,7 +95,7 @@ class TableMapping(BaseModel):
 
 
 class SourceMapping(BaseModel):
-    """A source: files of a shop, and how they become canonical raw tables."""
+    """A source: files of a shop or tables of its database, and how they become canonical raw tables."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -104,6 +116,21 @@ class SourceMapping(BaseModel):
         except (KeyError, ValueError):
             raise ValueError(f"{value!r} is not an IANA time zone such as Europe/London") from None
         return value
+
+    @field_validator("tables")
+    @classmethod
+    def _all_of_one_kind(cls, value: dict[str, TableMapping]) -> dict[str, TableMapping]:
+        kinds = {(mapping.table is not None): name for name, mapping in value.items()}
+        if len(kinds) > 1:
+            raise ValueError(
+                f"`{kinds[True]}` is read from a database, `{kinds[False]}` from files; declare two sources for that"
+            )
+        return value
+
+    @property
+    def is_database(self) -> bool:
+        """Whether the source is tables of a database rather than files."""
+        return any(table.table is not None for table in self.tables.values())
 
     def digest(self, table: str, *context: str) -> str:
         """Changes whenever the mapping of ``table``, or what else decides its rows, changes."""

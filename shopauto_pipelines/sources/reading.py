@@ -45,7 +45,7 @@ class LandingError(ShopAutoError):
 
 @dataclass
 class Staged:
-    """A file as it was read: ``rows`` (Parquet, columns by plain name and ``_row``), ``defects`` (Parquet), row count."""
+    """A file or table as it was read: ``rows`` (Parquet, columns by plain name and ``_row``), ``defects`` (Parquet), count."""
 
     rows: Path
     defects: Path
@@ -76,9 +76,9 @@ def stage(
         if path.stat().st_size == 0:
             raise LandingError(f"{path}: the file is empty (0 bytes); a file without rows still needs its header")
         if path.name.lower().endswith(".parquet"):
-            _write(_parquet_batches(path, wanted, staged), staged, path)
+            write(_parquet_batches(path, wanted, staged), staged, path.name)
         else:
-            _write(_csv_batches(path, wanted, staged, delimiter), staged, path)
+            write(_csv_batches(path, wanted, staged, delimiter), staged, path.name)
     except (pa.ArrowException, OSError, EOFError, csv.Error) as error:
         raise LandingError(f"{path}: cannot be read: {_worded(error)}") from None
     return staged
@@ -91,8 +91,10 @@ def _worded(error: Exception) -> str:
     return text
 
 
-def _resolve(path: Path, header: list[str], wanted: dict[str, tuple[list[str], str]]) -> dict[str, int]:
-    """Where each wanted column stands in the file, by plain name."""
+def resolve(
+    shown: object, header: list[str], wanted: dict[str, tuple[list[str], str]], kind: str = "file"
+) -> dict[str, int]:
+    """Where each wanted column stands in the ``header``, by plain name; raises :class:`LandingError` for missing ones."""
     exact = {name: n for n, name in reversed(list(enumerate(header)))}
     loose = {plain(name): n for n, name in reversed(list(enumerate(header)))}
     found, missing = {}, []
@@ -105,7 +107,7 @@ def _resolve(path: Path, header: list[str], wanted: dict[str, tuple[list[str], s
     if missing:
         have = ", ".join(f"`{name}`" for name in header)
         raise LandingError(
-            f"{path}: missing column{'s' if len(missing) > 1 else ''} {', '.join(missing)}. The file has {have}."
+            f"{shown}: missing column{'s' if len(missing) > 1 else ''} {', '.join(missing)}. The {kind} has {have}."
         )
     return found
 
@@ -122,7 +124,7 @@ def _csv_batches(
     first_line = head.removeprefix(b"\xef\xbb\xbf").splitlines()[0]
     header = next(csv.reader([first_line.decode("utf-8", "replace")], delimiter=delimiter), [])
     header = [name.strip() for name in header]
-    places = _resolve(path, header, wanted)
+    places = resolve(path, header, wanted)
     if len(header) == 1 and len(wanted) > 1:
         raise LandingError(
             f"{path}: only one column was found, `{header[0]}`; the mapping says the delimiter is {delimiter!r}"
@@ -209,7 +211,7 @@ def _parquet_batches(
 ) -> Iterator[tuple[pa.RecordBatch, list]]:
     with pq.ParquetFile(path) as file:
         header = file.schema_arrow.names
-        places = _resolve(path, header, wanted)
+        places = resolve(path, header, wanted)
         staged.columns = {name: header[place] for name, place in places.items()}
         row = 0
         for batch in file.iter_batches(_BATCH, columns=[header[place] for place in sorted(set(places.values()))]):
@@ -219,7 +221,8 @@ def _parquet_batches(
             yield pa.RecordBatch.from_pydict({"_row": pa.array(numbers), **columns}), []
 
 
-def _write(batches: Iterator[tuple[pa.RecordBatch, list]], staged: Staged, path: Path) -> None:
+def write(batches: Iterator[tuple[pa.RecordBatch, list]], staged: Staged, shown: str) -> None:
+    """Write batches (``_row``, columns by plain name; defects) as ``staged``, text made sound, and count them."""
     rows: pq.ParquetWriter | None = None
     with pq.ParquetWriter(staged.defects, _DEFECTS, compression="lz4") as defects:
         try:
@@ -236,7 +239,7 @@ def _write(batches: Iterator[tuple[pa.RecordBatch, list]], staged: Staged, path:
                     defects.write_table(
                         pa.table([pa.array(v, f.type) for v, f in zip(columns, _DEFECTS, strict=True)], schema=_DEFECTS)
                     )
-                report(f"read {path.name}", staged.count, staged.count)
+                report(f"read {shown}", staged.count, staged.count)
             if rows is None:
                 names = ["_row", *staged.columns]
                 schema = pa.schema([(n, pa.int64() if n == "_row" else pa.string()) for n in names])

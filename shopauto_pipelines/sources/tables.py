@@ -1,4 +1,4 @@
-"""The canonical raw tables (SPEC R1): append-only change logs, partitioned by the day the row changed or happened.
+"""The canonical raw tables: append-only change logs, partitioned by the day the row changed or happened.
 
 Every raw table ends in the three lineage columns of ``LINEAGE``, so that a decision can name the file and line it rests on.
 Money is in minor units (cents) as integers: sums are exact and the same in any order. Times are UTC.
@@ -10,8 +10,13 @@ from shopauto_pipelines.platform.tables import Column, Table
 
 LINEAGE = (
     Column("source", "string", "name of the source that delivered the row", required=True),
-    Column("source_file", "string", "file name the row came from", required=True),
-    Column("source_row", "int64", "1-based data row in that file, the header not counted", required=True),
+    Column("source_file", "string", "file name, or database table, the row came from", required=True),
+    Column(
+        "source_row",
+        "int64",
+        "1-based data row in that file, the header not counted; of a database table the primary key",
+        required=True,
+    ),
 )
 
 

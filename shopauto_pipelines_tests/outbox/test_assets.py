@@ -88,6 +88,6 @@ def test_the_asset_says_that_it_sends_and_nothing_starts_it_by_itself():
     (spec,) = asset.specs
     assert spec.automation_condition is None
     assert spec.tags["shopauto/side_effect"] == "sends_messages"
-    assert spec.description.startswith("**Sends messages.**")
+    assert spec.description.startswith("Sends the messages")
     assert {dep.asset_key.to_user_string() for dep in spec.deps} >= {"campaigns/welcome/audience", "profiles/customers"}
     assert Settings(_env_file=None).live is False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 
 import ibis
@@ -14,6 +14,7 @@ from shopauto_pipelines.features import tables as features
 from shopauto_pipelines.features.customer_features import customer_features, end_of_day
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.predictions.dataset import Shop
+from shopauto_pipelines.predictions.models import one_thread
 
 FIRST = date(2025, 1, 1)
 DAYS = 548
@@ -56,12 +57,21 @@ def shop_of(log: list[tuple[str, date]], **more: int) -> Shop:
     identities = ibis.memtable({"shop_customer_id": ids, "customer_id": ids})
     zone = Settings(_env_file=None).zone
     return Shop(
-        features=lambda day: customer_features(activity, products, carts, identities, day, end_of_day(day, zone), 60),
+        con=ibis.duckdb.connect(),
+        features=lambda day, end: customer_features(activity, products, carts, identities, day, end, 60),
         activity=activity,
         identities=identities,
         first_day=min(day for _, day in log),
+        end_of_day=lambda day: end_of_day(day, zone),
         **more,
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Models are used as in a run: on one thread, which is quicker than several that wait for each other."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")

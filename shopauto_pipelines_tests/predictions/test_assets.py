@@ -11,7 +11,7 @@ from shopauto_pipelines.platform.dagster.assets import spec_arguments
 from shopauto_pipelines.platform.dagster.io_manager import LakeIOManager
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.lake import Lake, days_between
-from shopauto_pipelines.predictions import gate, tables
+from shopauto_pipelines.predictions import gate, serving, tables
 from shopauto_pipelines.predictions.assets import ASSETS
 from shopauto_pipelines.predictions.checks import CHECKS
 from shopauto_pipelines.predictions.dataset import training_day
@@ -40,12 +40,12 @@ def _lake(home, people, days) -> tuple[Lake, list]:
     for table in (raw.CUSTOMERS, raw.ORDERS, profiles.CLAIMS, features.DAILY_PRODUCTS, features.DAILY_CARTS):
         lake.write(table, [span[0]], table.arrow_schema.empty_table())
     shop = shop_of(log)
-    for day in span[-2:]:
-        lake.write(features.CUSTOMER_FEATURES, [day], pa.table(shop.features(day).to_pyarrow()))
+    for day in span[-3:]:
+        lake.write(features.CUSTOMER_FEATURES, [day], pa.table(shop.features(day, shop.end_of_day(day)).to_pyarrow()))
     return lake, span
 
 
-def _materialise(day):
+def _materialise(*days):
     settings = SettingsResource()
     lake = LakeResource(settings=settings)
     with dg.DagsterInstance.ephemeral() as instance:
@@ -53,7 +53,13 @@ def _materialise(day):
             [*UPSTREAM, *ASSETS, *CHECKS],
             selection=[*ASSETS],
             resources={"settings": settings, "lake": lake, "lake_io": LakeIOManager(lake=lake)},
-            partition_key=day.isoformat(),
+            partition_key=days[0].isoformat() if len(days) == 1 else None,
+            tags={
+                "dagster/asset_partition_range_start": days[0].isoformat(),
+                "dagster/asset_partition_range_end": days[-1].isoformat(),
+            }
+            if len(days) > 1
+            else {},
             instance=instance,
         )
 
@@ -73,7 +79,7 @@ def test_a_day_is_scored_by_the_model_in_force_and_scored_again_to_the_same_byte
     assert ruling.state != "stop"
     due = training_day(span[-1], FIRST, 28)
     assert {row["challenger_as_of"] for row in models.values()} == {due}
-    assert all((due - row["trained_as_of"]).days in (0, 28, 56, 84) for row in models.values())
+    assert all((due - row["trained_as_of"]).days in (0, 28, 56) for row in models.values())
     scores = lake.on(tables.SCORES, span[-1]).to_pyarrow().to_pylist()
     buyers = lake.on(features.CUSTOMER_FEATURES, span[-1]).filter(lambda t: t.orders > 0).count().execute()
     assert len(scores) == buyers
@@ -91,6 +97,24 @@ def test_a_day_is_scored_by_the_model_in_force_and_scored_again_to_the_same_byte
     assert path.read_bytes() == before
     assert [file.stat().st_mtime_ns for file in trained] == times  # nothing was trained again
     assert not list((tmp_path / "lake" / "_staging").glob("tmp*"))
+
+
+@pytest.mark.slow
+def test_three_days_in_one_run_give_the_bytes_of_single_days_and_train_once(tmp_path, monkeypatch):
+    written, trained = {}, []
+    train = serving.backtest.train
+    monkeypatch.setattr(serving.backtest, "train", lambda *a: trained.append(a[1]) or train(*a))
+    for name in ("range", "single"):
+        monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path / name))
+        lake, span = _lake(tmp_path / name, people=600, days=300)
+        days = span[-3:]
+        for run in [days] if name == "range" else [[day] for day in days]:
+            assert _materialise(*run).success
+        written[name] = [lake.path(table, day).read_bytes() for table in tables.TABLES for day in days]
+        assert len(trained) == len(set(trained)) <= 1 + serving.LOOK_BACK
+        trained.clear()
+    assert written["range"] == written["single"]
+    assert lake.on(tables.SCORES, days[0]).churn_probability.count().execute() > 0
 
 
 def test_a_young_shop_gets_no_scores_and_the_reason(tmp_path, monkeypatch):

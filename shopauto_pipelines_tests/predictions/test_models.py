@@ -8,9 +8,9 @@ import pytest
 
 from shopauto_pipelines.predictions import process, rules
 from shopauto_pipelines.predictions.backtest import calibration_bins, churn_metrics
-from shopauto_pipelines.predictions.dataset import COLUMNS, window
-from shopauto_pipelines.predictions.models import Linear, inputs
-from shopauto_pipelines_tests.predictions.conftest import FIRST, LAST, order_log
+from shopauto_pipelines.predictions.dataset import COLUMNS, habits, window
+from shopauto_pipelines.predictions.models import Linear, inputs, season
+from shopauto_pipelines_tests.predictions.conftest import DAYS, FIRST, LAST, order_log
 
 HORIZON = 90
 
@@ -25,6 +25,40 @@ def people(**columns):
     many = len(next(iter(columns.values())))
     zeros = {name: np.zeros(many) for name in COLUMNS}
     return zeros | {name: np.array(values, dtype=float) for name, values in columns.items()}
+
+
+def test_customers_from_before_the_data_are_not_taken_for_a_season(make_shop):
+    """People order at the same pace all the time, but the export leaves out what was before the first day."""
+    start = FIRST + timedelta(days=300)
+    log = [(who, day) for who, day in order_log(1_500, days=DAYS + 300, seed=5) if day >= start]
+    last = start + timedelta(days=DAYS - 1)
+    shop, test = make_shop(log), last - timedelta(days=HORIZON)
+    days = [test - timedelta(days=n) for n in (364, 90, 135, 180)]
+    before, *others = (habits(shop, day, HORIZON, last, since=day - (days[0] - start)) for day in days)
+    assert season(before, others, HORIZON) == pytest.approx(1, abs=0.08)
+
+
+def test_a_season_that_comes_every_year_is_seen_and_one_by_chance_hardly(make_shop):
+    rng = np.random.default_rng(3)
+
+    def shop(winter):
+        """People who order at random, ``winter`` times as often from November to January."""
+        log = set()
+        for person in range(600):
+            for day in range(DAYS):
+                pace = winter if (FIRST + timedelta(days=day)).month in (11, 12, 1) else 1
+                if rng.random() < 0.02 * pace:
+                    log.add((f"c{person:05}", FIRST + timedelta(days=day)))
+        return make_shop(sorted(log))
+
+    def factor(shop):
+        coming = FIRST + timedelta(days=669)  # the first of November of the second year
+        days = [coming - timedelta(days=n) for n in (364, 215, 245, 275)]
+        before, *others = (habits(shop, day, HORIZON, LAST, since=day - timedelta(days=240)) for day in days)
+        return season(before, others, HORIZON)
+
+    assert factor(shop(2)) > 1.5
+    assert factor(shop(1)) == pytest.approx(1, abs=0.05)
 
 
 def test_one_time_buyers_of_long_ago_are_not_alive_by_default(challengers):

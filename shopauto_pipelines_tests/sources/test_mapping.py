@@ -59,3 +59,11 @@ def test_a_grouped_table_says_which_row_a_loose_column_comes_from(tmp_path):
 def test_an_unknown_setting_or_time_zone_is_refused(tmp_path):
     assert "unknown setting `file`; did you mean `files`?" in _error(tmp_path, ORDERS.replace("files:", "file:"))
     assert "'Mars/Base' is not an IANA time zone" in _error(tmp_path, ORDERS, head="timezone: Mars/Base")
+
+
+def test_a_table_is_read_from_files_or_from_a_database_and_a_source_from_one_of_them(tmp_path):
+    both = _error(tmp_path, ORDERS.replace("columns:", "table: public.orders\n      columns:"))
+    assert "defs.yaml:8: `tables.orders.table`: a table is read from `files` or from a database `table`" in both
+    mixed = _error(tmp_path, ORDERS, "products:\n  table: products\n  columns: {product_id: id, changed_at: at}")
+    assert "defs.yaml:6: `tables`: `products` is read from a database, `orders` from files" in mixed
+    assert "`tables.orders.table`" in _error(tmp_path, ORDERS.replace("files: orders*.csv", "table: a.b.c"))

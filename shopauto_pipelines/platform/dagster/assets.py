@@ -86,7 +86,8 @@ def lake_asset(
 
     ``ins`` names the tables the function takes, by parameter. What the function returns is described at
     :class:`~shopauto_pipelines.platform.dagster.io_manager.LakeIOManager`. ``summary`` says more of each partition once it
-    is written; ``origins`` is the column lineage of a table that is not made of lake tables alone; ``more`` are arguments of ``dg.asset``, which win.
+    is written; ``origins`` is the column lineage of a table that is not made of lake tables alone; ``more`` are
+    arguments of ``dg.asset``, which win.
     """
     common = spec_arguments(table, group or table.room, kinds)
     LAKE_ASSETS[common["key"]] = LakeAsset(table, summary or LakeAsset.summary, origins)

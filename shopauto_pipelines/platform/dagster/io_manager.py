@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from shopauto_pipelines.platform.dagster.resources import LakeResource
+from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.lake import Lake, LakeTable, Written, days_between
 from shopauto_pipelines.platform.lineage import column_lineage
 from shopauto_pipelines.platform.progress import report
@@ -48,7 +49,13 @@ class LakeIOManager(dg.ConfigurableIOManager):
         return LakeTable(self.lake.lake(), LAKE_ASSETS[context.asset_key].table)
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Compute and write every partition of the run."""
+        """Compute and write every partition of the run. An error meant for users is told without a traceback."""
+        try:
+            self._write(context, obj)
+        except ShopAutoError as error:
+            raise dg.Failure(str(error), allow_retries=False) from None
+
+    def _write(self, context: dg.OutputContext, obj: Any) -> None:
         asset = LAKE_ASSETS[context.asset_key]
         table, lake = asset.table, self.lake.lake()
         window = context.asset_partition_key_range
@@ -64,7 +71,7 @@ class LakeIOManager(dg.ConfigurableIOManager):
                 written |= lake.write(table, [day], expression)
                 report(table.name, count, len(days))
         origins = column_lineage(expression, lake) if asset.origins is None else asset.origins
-        lineage = {"dagster/column_lineage": lineage_metadata(origins)}
+        lineage = {"dagster/column_lineage": lineage_metadata({c.name: origins.get(c.name, ()) for c in table.columns})}
         for day in days:
             context.step_context.add_asset_metadata(
                 metadata={**_facts(written[day]), **(lineage if day == days[-1] else {}), **asset.summary(lake, day)},

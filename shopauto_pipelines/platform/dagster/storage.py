@@ -1,4 +1,4 @@
-"""Dagster's storage: PostgreSQL by the same function as everything else, so ``dagster dev`` needs no configuration.
+"""Dagster's storage: PostgreSQL and the home folder as for everything else, so ``dagster dev`` needs no configuration.
 
 A run over a year of days plans and records thousands of materialisations. Written one by one, each on two connections of
 its own, they took minutes (6.6 min for 18 months of the sample shop on a busy machine); here they go in batches over a kept
@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from dagster import DagsterEventType
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
 
@@ -66,6 +67,21 @@ class BatchingEventLog(PostgresEventLogStorage):
             ids = [int(row[0]) for row in connection.execute(statement)]
         with self.index_transaction() as connection:
             self._store_asset_event(connection, events[-1], ids[-1])
+
+
+class StepOutput(LocalComputeLogManager):
+    """What steps print, in files under the settings' home: the same for ``dagster dev`` and the command line."""
+
+    @classmethod
+    def config_type(cls) -> dict[str, object]:
+        """No options: the settings say where the home is."""
+        return {}
+
+    @classmethod
+    def from_config_value(  # noqa: D102
+        cls, inst_data: ConfigurableClassData | None, config_value: object
+    ) -> StepOutput:
+        return cls(base_dir=str(load_settings().home / "output"), inst_data=inst_data)
 
 
 def _kind_and_asset(event: EventLogEntry) -> tuple[DagsterEventType | None, str]:

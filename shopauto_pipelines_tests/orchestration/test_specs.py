@@ -1,0 +1,216 @@
+"""What holds for every asset of the house: read off the definitions, and off a real run of the whole of it."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+
+from shopauto_pipelines.definitions import defs
+from shopauto_pipelines.platform.dagster.assets import PARTITION_TAG
+from shopauto_pipelines.platform.dagster.partitions import DAILY
+from shopauto_pipelines.platform.settings import PROJECT_ROOT
+
+ROOMS = {"files": "sources", "raw": "sources"} | {
+    room: room for room in ("profiles", "features", "predictions", "segments", "campaigns", "outbox")
+}
+
+#: No column of these is computed from columns: one tells of models, the other of rows that could not be read.
+WITHOUT_COLUMN_LINEAGE = {"predictions/models", "raw/quarantine"}
+
+REPOSITORY = defs().get_repository_def()
+GRAPH = REPOSITORY.asset_graph
+ASSETS = [pytest.param(GRAPH.get(key), id=key.to_user_string()) for key in sorted(GRAPH.get_all_asset_keys())]
+MADE = [pytest.param(GRAPH.get(key), id=key.to_user_string()) for key in sorted(GRAPH.materializable_asset_keys)]
+
+
+def name_of(asset):
+    return asset.key.to_user_string()
+
+
+def environment(home):
+    """Of a process with a home of its own, and no other settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SHOPAUTO_", "DAGSTER_"))}
+    return kept | {"SHOPAUTO_HOME": str(home), "PYTHONPATH": str(PROJECT_ROOT)}
+
+
+def layer_of(name):
+    return REPOSITORY.get_job(name).asset_layer
+
+
+@pytest.mark.parametrize("asset", ASSETS)
+def test_an_asset_says_what_it_is_whose_it_is_and_in_which_room_it_belongs(asset):
+    assert asset.description
+    assert asset.owners
+    assert asset.kinds
+    assert asset.group_name == ROOMS[asset.key.path[0]]
+    schema = asset.metadata["dagster/column_schema"]
+    assert schema.columns
+    assert [column.name for column in schema.columns if not column.description] == []
+    assert [text for text in asset.metadata.values() if "unserializable" in str(text)] == []
+
+
+@pytest.mark.parametrize("asset", MADE)
+def test_what_is_made_is_made_by_days_in_one_run_and_is_expected_daily(asset):
+    assert asset.partitions_def == DAILY
+    assert asset.backfill_policy == dg.BackfillPolicy.single_run()
+    assert asset.freshness_policy is not None
+
+
+def test_nothing_runs_by_itself():
+    assert {
+        name_of(GRAPH.get(key)) for key in GRAPH.get_all_asset_keys() if GRAPH.get(key).automation_condition
+    } == set()
+    assert [schedule.default_status for schedule in REPOSITORY.schedule_defs] == [dg.DefaultScheduleStatus.STOPPED]
+    assert [s.name for s in REPOSITORY.sensor_defs if s.default_status != dg.DefaultSensorStatus.STOPPED] == []
+
+
+def test_the_daily_refresh_makes_every_asset_and_runs_every_check():
+    refresh = layer_of("daily_refresh")
+    assert set(refresh.executable_asset_keys) == set(GRAPH.materializable_asset_keys)
+    assert set(refresh.asset_graph.asset_check_keys) == set(GRAPH.asset_check_keys)
+
+
+def test_loading_history_makes_exactly_what_is_partitioned_by_the_day_it_happened():
+    by_day = {key for key in GRAPH.materializable_asset_keys if GRAPH.get(key).tags.get(PARTITION_TAG) == "day"}
+    assert by_day
+    assert set(layer_of("load_history").executable_asset_keys) == by_day
+
+
+def test_the_schedule_refreshes_yesterday_at_five():
+    (schedule,) = REPOSITORY.schedule_defs
+    assert (schedule.cron_schedule, schedule.job.name) == ("0 5 * * *", "daily_refresh")
+    at_five = datetime(2026, 7, 1, 5, tzinfo=UTC)
+    with dg.build_schedule_context(scheduled_execution_time=at_five) as context:
+        requests = schedule.evaluate_tick(context).run_requests
+    assert [request.partition_key for request in requests] == ["2026-06-30"]
+
+
+@pytest.mark.parametrize("asset", [p for p in MADE if p.values[0].key.path[0] in ("raw", "profiles", "features")])
+def test_a_table_that_others_are_computed_from_has_a_quality_suite_that_stops_the_run(asset):
+    checks = [key for key in GRAPH.asset_check_keys if key.asset_key == asset.key and key.name == "quality"]
+    assert [GRAPH.get(key).blocking for key in checks] == [True]
+
+
+def test_definitions_load_without_the_libraries_that_only_runs_need():
+    script = (
+        "import sys; from shopauto_pipelines.definitions import defs; defs().get_repository_def(); "
+        "print(*(m for m in ('sklearn', 'matplotlib', 'great_expectations') if m in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.split() == []
+    assert "Warning" not in done.stderr
+
+
+def test_a_run_before_anything_is_loaded_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path))
+    first = DAILY.get_first_partition_key()
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = defs().resolve_job_def("daily_refresh")
+        result = job.execute_in_process(
+            instance=instance,
+            partition_key=first,
+            asset_selection=[dg.AssetKey(["raw", "products"])],
+            raise_on_error=False,
+        )
+    (failure,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    assert failure.user_failure_data.description.startswith("Nothing has been loaded. Run `shopauto load")
+
+
+@pytest.mark.slow
+def test_dagster_finds_nothing_wrong_with_the_definitions(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", "definitions", "validate"],
+        cwd=PROJECT_ROOT,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert "Validation successful for code location shopauto_pipelines" in output
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """Metadata of each asset's latest materialisation, after a refresh of a small shop in a process of its own."""
+    from shopauto_pipelines.sources.sample import generate
+
+    folder = tmp_path_factory.mktemp("shop")
+    generate(folder / "files", customers=200, months=8)
+    script = textwrap.dedent(
+        """
+        import json, sys
+        from pathlib import Path
+        import dagster as dg
+        from rich.console import Console
+        from shopauto_pipelines.cli import refreshing, runs
+        from shopauto_pipelines.definitions import defs
+        from shopauto_pipelines.platform.lake import Lake
+        from shopauto_pipelines.platform.settings import load_settings
+
+        settings, console = load_settings(), Console(quiet=True)
+        lake = Lake(settings.lake_path)
+        refreshing.load(lake, settings, "sample", Path(sys.argv[1]), console)
+        _, last = refreshing.landed(lake)
+        refreshing.refresh(lake, settings, last, last, console)
+        found = {}
+        with runs.instance() as instance:
+            for key in defs().get_repository_def().asset_graph.materializable_asset_keys:
+                event = instance.get_latest_materialization_event(key)
+                metadata = event.asset_materialization.metadata if event else {}
+                lineage = metadata.get("dagster/column_lineage")
+                rows = metadata.get("dagster/row_count")
+                found[key.to_user_string()] = {
+                    "partition": event.asset_materialization.partition if event else None,
+                    "rows": rows.value if rows else None,
+                    "lineage": {
+                        column: [[dep.asset_key.to_user_string(), dep.column_name] for dep in deps]
+                        for column, deps in lineage.value.deps_by_column.items()
+                    } if lineage else {},
+                }
+        print(json.dumps({"last": str(last), "assets": found}))
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, str(folder / "files")],
+        cwd=PROJECT_ROOT,
+        env=environment(folder / "home"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_a_refresh_records_the_row_count_of_every_asset(recorded):
+    assert {name for name, said in recorded["assets"].items() if said["partition"] != recorded["last"]} == set()
+    assert {name for name, said in recorded["assets"].items() if said["rows"] is None} == set()
+
+
+@pytest.mark.slow
+def test_a_refresh_records_the_column_lineage_of_every_asset_and_it_names_columns_that_exist(recorded):
+    lineages = {name: said["lineage"] for name, said in recorded["assets"].items()}
+    assert {name for name, lineage in lineages.items() if not lineage} == WITHOUT_COLUMN_LINEAGE
+    columns = {
+        name_of(asset): {column.name for column in asset.metadata["dagster/column_schema"].columns}
+        for asset in map(GRAPH.get, GRAPH.get_all_asset_keys())
+    }
+    for name, lineage in lineages.items():
+        assert lineage.keys() <= columns[name]
+        for origins in lineage.values():
+            assert [origin for origin in origins if origin[1] not in columns[origin[0]]] == []
+    assert ["files/sample", "total"] in lineages["raw/orders"]["total_cents"]
+    assert lineages["segments/vip"]["customer_id"] == [["segments/membership", "customer_id"]]
+    assert ["campaigns/welcome/audience", "explanation"] in lineages["outbox/welcome"]["explanation"]
