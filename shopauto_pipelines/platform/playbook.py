@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +59,21 @@ def declarations(component: str, folder: Path = PLAYBOOK) -> Iterator[Declaratio
     Raises :class:`PlaybookError` for a file that is not YAML.
     """
     for file in sorted(folder.rglob("defs.yaml")):
-        try:
-            roots = list(yaml.compose_all(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader))
-            documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise PlaybookError(f"{file}:{line}: not valid YAML: {error.problem}") from None
-        for root, document in zip(roots, documents, strict=True):
+        for root, document in _documents(file, file.stat().st_mtime_ns):
             if isinstance(document, dict) and str(document.get("type", "")).rsplit(".", 1)[-1] == component:
                 yield Declaration(file, document.get("attributes") or {}, root)
+
+
+@lru_cache(maxsize=1024)
+def _documents(file: Path, mtime_ns: int) -> list[tuple[yaml.Node, Any]]:
+    """The YAML documents of a file, each as nodes with their lines and as values; read again when the file changes."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        nodes = yaml.compose_all(text, Loader=yaml.CSafeLoader)
+        return list(zip(nodes, yaml.load_all(text, Loader=yaml.CSafeLoader), strict=True))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise PlaybookError(f"{file}:{line}: not valid YAML: {error.problem}") from None
 
 
 def _child(node: yaml.Node, step: str | int) -> yaml.Node | None:

