@@ -10,7 +10,7 @@ Each becomes one table, ``campaigns/<name>/audience``, one row per step, person 
 
 1. :mod:`.triggers` says who was triggered when, as of a day;
 2. :mod:`.audience` reads what the planner needs from the lake;
-3. :mod:`.planner` decides: one pure function, the same for the daily batch, for real time and for a replay (SPEC C3). The
+3. :mod:`.planner` decides: one pure function, the same for the daily batch, for real time and for a replay. The
    first rule that refuses a row gives its reason. :mod:`.holdout` says who gets nothing so that the effect can be measured.
 
 A journey keeps no state: the step that is due follows from the day of the trigger and from what was sent before. So the

@@ -1,4 +1,4 @@
-"""What a message says: MJML and Jinja templates to subject, HTML and text part (SPEC C9). Not who gets it, nor sending it.
+"""What a message says: MJML and Jinja templates to subject, HTML and text part. Not who gets it, nor sending it.
 
 A message is written in three places, so that a translator never touches the layout and a designer never the words:
 

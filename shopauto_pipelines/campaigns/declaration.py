@@ -1,4 +1,4 @@
-"""What a campaign declares, and the loader that refuses a wrong one with file and line (SPEC C1).
+"""What a campaign declares, and the loader that refuses a wrong one with file and line.
 
 A campaign that does not say which message, to whom and when does not load. Deciding who gets it is the planner's work.
 """

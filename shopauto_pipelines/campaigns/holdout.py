@@ -1,4 +1,4 @@
-"""Who is held out: the share of people who get nothing, so that the effect of what others get can be measured (SPEC C8).
+"""Who is held out: the share of people who get nothing, so that the effect of what others get can be measured.
 
 A person's place is a keyed hash of the id, so it is the same on every day and engine, and cannot be guessed without the key.
 """

@@ -1,4 +1,4 @@
-"""The planner: which messages are due as of a day, and who gets them (SPEC C3). One pure function for every use.
+"""The planner: which messages are due as of a day, and who gets them. One pure function for every use.
 
 Its inputs are tables, its output is a table; nothing is read or written, and the day is an argument. It is set-based, so a
 million people are planned in the engine's bounded memory.

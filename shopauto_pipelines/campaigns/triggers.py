@@ -1,4 +1,4 @@
-"""Who was triggered when, as of a day (SPEC C2): rows ``customer_id``, ``occasion``, ``triggered_on``, one per occasion.
+"""Who was triggered when, as of a day: rows ``customer_id``, ``occasion``, ``triggered_on``, one per occasion.
 
 An occasion is what a message is about; nobody gets a step twice for the same one. Whether anybody gets it at all is the
 planner's business.

@@ -96,7 +96,7 @@ def sample(
 @app.command()
 def load(
     source: Annotated[str, typer.Argument(help="Name of a source of the playbook (`defs/sources`), e.g. `sample`.")],
-    path: Annotated[Path, typer.Argument(help="The file, or the folder of the source's files.")],
+    path: Annotated[Path, typer.Argument(help="The file, the folder of the files, or `env:NAME` of a database's URL.")],
     add: Annotated[bool, typer.Option("--add", help="Add to a shop that already has another source.")] = False,
 ) -> None:
     """Take a source's files into the lake. Rows that cannot be read are set aside with their reason, never lost.

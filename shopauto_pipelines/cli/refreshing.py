@@ -89,7 +89,7 @@ def refresh(lake: Lake, settings: Settings, start: date, end: date, console: Con
     """Write the history that is missing, then compute ``start`` … ``end``, each as one Dagster run."""
     from shopauto_pipelines.cli import runs  # imports Dagster and every room
 
-    landing.refresh_landing(lake, list(mappings()), settings, _today(settings))
+    landing.refresh_landing(lake, list(mappings()), settings, _today(settings), fresh_for=timedelta(0))
     first, _ = landed(lake)
     with runs.instance() as instance:
         if first < start:

@@ -98,8 +98,11 @@ def _reasons(result: dg.ExecuteInProcessResult, job: str, span: str) -> str:
                 f"  check {check.asset_key.to_user_string()}:{check.check_name} {severity}: {check.description}"
             )
     for event in result.filter_events(lambda event: event.is_step_failure):
-        error = event.step_failure_data.error
-        if error is not None and "AssetCheck" not in (error.cls_name or ""):
+        failure = event.step_failure_data
+        error = failure.error
+        if failure.user_failure_data is not None and failure.user_failure_data.description:
+            lines.append(f"  {_step_name(event.step_key)}: {failure.user_failure_data.description}")
+        elif error is not None and "AssetCheck" not in (error.cls_name or ""):
             while error.cause is not None:
                 error = error.cause
             lines.append(f"  {_step_name(event.step_key)}: {error.message.strip()}")

@@ -25,6 +25,9 @@ from shopauto_pipelines.profiles import tables as profiles
 from shopauto_pipelines.segments import tables as segments
 from shopauto_pipelines.sources.tables import QUARANTINE, RAW_TABLES
 
+#: Segments that are listed; the UI has them all.
+_MOST_SEGMENTS = 30
+
 #: Figures of the back-test that are shown, and how they are called.
 _METRICS = {
     "auc": "AUC",
@@ -71,11 +74,14 @@ def _segments(lake: Lake, as_of: date) -> RichTable:
         change: _counter(lake.on(segments.CHANGES, as_of).filter(_.change == change), "segment")
         for change in ("entered", "left")
     }
-    for name in sorted(sizes, key=lambda n: (-sizes[n], n)):
+    by_size = sorted(sizes, key=lambda name: (-sizes[name], name))
+    for name in by_size[:_MOST_SEGMENTS]:
         share = sizes[name] / people if people else 0
         shown.add_row(
             name, f"{sizes[name]:,}", f"{share:.1%}", _number(moves["entered"][name]), _number(moves["left"][name])
         )
+    if len(by_size) > _MOST_SEGMENTS:
+        shown.add_row(f"… and {len(by_size) - _MOST_SEGMENTS} smaller ones")
     return shown
 
 

@@ -1,4 +1,4 @@
-"""The 360° view of a person as of a day (SPEC P4): profile and behaviour in one row. Nothing is computed here."""
+"""The 360° view of a person as of a day: profile and behaviour in one row. Nothing is computed here."""
 
 from __future__ import annotations
 

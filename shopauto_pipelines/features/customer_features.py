@@ -1,4 +1,4 @@
-"""Features of each person as of a day, from the daily rollups (SPEC F1–F5). The rollups are made in ``rollups``.
+"""Features of each person as of a day, from the daily rollups. The rollups are made in ``rollups``.
 
 Definitions that hold throughout:
 
@@ -116,7 +116,7 @@ def end_of_day(day: date, zone: tzinfo) -> datetime:
 
 
 def _sums(activity: ir.Table, as_of: date) -> ir.Table:
-    """Sums and latest days of everybody in the rollup, in one pass over it (SPEC F1, F5).
+    """Sums and latest days of everybody in the rollup, in one pass over it.
 
     Windows are a ``case`` inside the sum: DuckDB takes a third less time for it than for ``filter`` clauses.
     """
@@ -135,7 +135,7 @@ def _sums(activity: ir.Table, as_of: date) -> ir.Table:
 
 
 def _rhythm(activity: ir.Table, as_of: date) -> ir.Table:
-    """Order days of everybody with an order, and the mean interval of those with two or more (SPEC F1, F2)."""
+    """Order days of everybody with an order, and the mean interval of those with two or more."""
     first, last, orders = _.day.min(), _.day.max(), _.count()
     days = activity.filter(_.orders > 0).select("customer_id", "day").distinct()
     return days.group_by("customer_id").aggregate(
@@ -149,13 +149,13 @@ def _rhythm(activity: ir.Table, as_of: date) -> ir.Table:
 
 
 def _usual_intervals(repeat: ir.Table) -> ir.Table:
-    """The median interval of each first-order month that has enough repeat buyers (SPEC F2)."""
+    """The median interval of each first-order month that has enough repeat buyers."""
     months = repeat.group_by("cohort").aggregate(buyers=_.count(), usual_interval=_.own_interval.median().round(6))
     return months.filter(_.buyers >= MINIMUM_COHORT)
 
 
 def _favourite_category(products: ir.Table, as_of: date) -> ir.Table:
-    """The category with the largest weighted spend, and own and everybody's mean spend there per order day (SPEC F3)."""
+    """The category with the largest weighted spend, and own and everybody's mean spend there per order day."""
     spent = (
         products.filter((_.orders > 0) & _.category.notnull())
         .group_by("customer_id", favourite_category=_.category)
@@ -174,7 +174,7 @@ def _favourite_category(products: ir.Table, as_of: date) -> ir.Table:
 
 
 def _favourite_product(products: ir.Table, as_of: date) -> ir.Table:
-    """The product with the most pieces bought, weighted by age (SPEC F3)."""
+    """The product with the most pieces bought, weighted by age."""
     pieces = (
         products.filter(_.orders > 0)
         .group_by("customer_id", favourite_product_id=_.product_id)
@@ -186,7 +186,7 @@ def _favourite_product(products: ir.Table, as_of: date) -> ir.Table:
 
 
 def _cart_behaviour(carts: ir.Table, as_of: date, day_end: datetime, abandoned_minutes: int) -> ir.Table:
-    """Carts started in the last 365 days: how many were abandoned, and then bought with a coupon (SPEC F4).
+    """Carts started in the last 365 days: how many were abandoned, and then bought with a coupon.
 
     A cart is abandoned where nothing happened to it for the threshold: between two of its events, between the last one
     and its order, or until the end of the day. Whoever comes back by way of the checkout page had left it all the same.

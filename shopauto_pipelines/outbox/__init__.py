@@ -1,4 +1,4 @@
-"""The outbox: everything that leaves, leaves once (SPEC O1, O3, O6).
+"""The outbox: everything that leaves, leaves once.
 
 ``campaigns/<name>/audience`` says who is to get what; this room sends it. The two are apart on purpose: an audience can
 be computed again for any day, a message cannot be taken back.

@@ -1,4 +1,4 @@
-"""The dispatcher: takes a campaign's audience of a day through the ledger to a channel, once (SPEC O1).
+"""The dispatcher: takes a campaign's audience of a day through the ledger to a channel, once.
 
 Every step can be interrupted and run again, by several processes at once: planning adds only what is missing, a
 reservation belongs to one dispatcher, and what a dead one left behind is settled by asking the channel. Messages are

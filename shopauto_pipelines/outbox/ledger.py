@@ -1,4 +1,4 @@
-"""The ledger: one row per message in PostgreSQL, and the only code that changes it (SPEC O1).
+"""The ledger: one row per message in PostgreSQL, and the only code that changes it.
 
 States: ``planned → reserved → sent | failed | unknown``; ``planned → suppressed``; ``reserved → planned`` where nothing
 left; ``unknown → sent | failed`` once it is known; ``failed → planned`` by an operator. A trigger refuses every other

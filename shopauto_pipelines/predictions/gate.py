@@ -1,4 +1,4 @@
-"""The promotion gate (SPEC M5): what the models of a day mean for what follows in the run."""
+"""The promotion gate: what the models of a day mean for what follows in the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What sources claim about customers, one row per field, cleaned (SPEC P2): the table ``profiles/claims``.
+"""What sources claim about customers, one row per field, cleaned: the table ``profiles/claims``.
 
 A record of ``raw/customers`` claims each of its fields; an order of a guest claims the e-mail given at the checkout. How a
 field is cleaned is in ``cleaning``; which claim is in force for a person is decided in ``customers``.

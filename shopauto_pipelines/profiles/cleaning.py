@@ -1,4 +1,4 @@
-"""How a field as typed becomes a value to rely on (SPEC P2): one pure function per kind of field.
+"""How a field as typed becomes a value to rely on: one pure function per kind of field.
 
 A cleaner takes the text as typed and returns the cleaned text, or ``None`` where the text cannot be used; it never raises
 and never looks anything up on the network. :func:`lift` makes it a function of columns, so that the engine calls it on
@@ -228,7 +228,7 @@ def clean_name(text: str) -> str | None:
 def clean_place(text: str) -> str | None:
     """A town's name, by the rules of :func:`clean_name`; it begins with a capital."""
     name = clean_name(text)
-    return name and name[0].upper() + name[1:]
+    return name and clean_name(name[0].upper() + name[1:])
 
 
 def clean_gender(text: str) -> str | None:

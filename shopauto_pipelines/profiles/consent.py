@@ -1,4 +1,4 @@
-"""Consent in force per person and channel (SPEC P3): the table ``profiles/consent``.
+"""Consent in force per person and channel: the table ``profiles/consent``.
 
 A change comes from the shop (``raw/consents``) or from a message (an unsubscribe or a spam report). The latest change of
 any of the person's shop ids wins; of changes at one instant the one that allows least. ``pending`` is a double opt-in that

@@ -1,4 +1,4 @@
-"""The value in force of every field, and the one row per person made of them (SPEC P2, profile part of P4)."""
+"""The value in force of every field, and the one row per person made of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which shop ids are one person (SPEC P1): the merge rules, and how two states of them are compared.
+"""Which shop ids are one person: the merge rules, and how two states of them are compared.
 
 The rules (version ``RULES_VERSION``; raise it with every change that can give other results):
 

@@ -1,4 +1,4 @@
-"""Segments: who belongs to which declared group as of a day, since when, and who came and went (SPEC S2, S4, S8).
+"""Segments: who belongs to which declared group as of a day, since when, and who came and went.
 
 A segment is one YAML file of the playbook, ``defs/segments/<name>/defs.yaml``::
 

@@ -1,4 +1,4 @@
-"""Who is in which segment as of a day, since when, and who entered and left: all segments in one pass (SPEC S4, S8).
+"""Who is in which segment as of a day, since when, and who entered and left: all segments in one pass.
 
 Pure functions from tables to tables. Where the tables are kept is the business of ``assets``.
 """

@@ -18,7 +18,7 @@ from shopauto_pipelines.platform.dagster.assets import asset_key, spec_arguments
 from shopauto_pipelines.platform.dagster.io_manager import LakeIOManager
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.dagster.runs import range_tags
-from shopauto_pipelines.platform.lake import Lake, MissingPartition, days_between
+from shopauto_pipelines.platform.lake import Lake, days_between
 from shopauto_pipelines.platform.settings import load_settings
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.predictions.tables import SCORES
@@ -221,9 +221,7 @@ def test_a_message_that_cannot_be_rendered_stops_the_audience(lake, refresh, mon
 
 def test_a_day_whose_inputs_are_missing_says_which_and_what_to_run(lake, refresh):
     lake.delete(MEMBERSHIP, LAST)
-    with pytest.raises(
-        MissingPartition, match=r"segments/membership has not been computed for 2026-06-30: run `shopauto"
-    ):
+    with pytest.raises(dg.Failure, match=r"segments/membership has not been computed for 2026-06-30: run `shopauto"):
         refresh(LAST, LAST)
 
 

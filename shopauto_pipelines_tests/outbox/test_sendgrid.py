@@ -46,6 +46,7 @@ def _live(stand_in, tmp_path, **more) -> dict:
         "from_email": "hello@shop.example.org",
         "postal_address": "1 Example Road",
         "base_url": "https://shop.example.org",
+        "shop_url": "https://shop.example.org",
         "secret_key": "secret",
         **more,
     }

@@ -1,4 +1,4 @@
-"""The local inbox, the default channel: every message is an ``.eml`` file under ``<home>/inbox/messages`` (SPEC O6).
+"""The local inbox, the default channel: every message is an ``.eml`` file under ``<home>/inbox/messages``.
 
 The file's name is the message's reference, and a file appears whole or not at all, so the inbox itself says whether a
 message was delivered. Nothing leaves the machine. The page that shows the files is ``outbox.inbox_page``.

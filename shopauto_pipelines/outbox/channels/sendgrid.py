@@ -1,4 +1,4 @@
-"""SendGrid, the channel of live mode (SPEC O3). Payloads by its own package, sent by a pooled client with time-outs.
+"""SendGrid, the channel of live mode. Payloads by its own package, sent by a pooled client with time-outs.
 
 The provider has no idempotency key, so only what was surely not accepted is ever tried again: 429 (after the wait it
 asks for), and a connection that could not be opened. 5xx, a time-out or a dropped connection are ``unknown``.
