@@ -26,8 +26,9 @@ import psutil
 import pytest
 
 _PROCESSES = multiprocessing.get_context("forkserver")
+# Libraries alone: the project's own modules read the settings, which differ from shop to shop.
 _PROCESSES.set_forkserver_preload(
-    ["great_expectations", "sklearn.ensemble", "matplotlib.pyplot", "shopauto_pipelines.definitions"]
+    ["great_expectations", "sklearn.ensemble", "matplotlib.pyplot", "dagster", "ibis", "skops.io", "sqlalchemy"]
 )
 
 

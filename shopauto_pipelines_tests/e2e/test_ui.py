@@ -15,7 +15,7 @@ import pytest
 
 from shopauto_pipelines.platform.settings import PROJECT_ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser]
+pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.xdist_group("ui")]
 
 CHROMIUM = Path("/usr/bin/chromium")
 GROUPS = ["sources", "profiles", "features", "predictions", "segments", "campaigns", "outbox"]
@@ -107,24 +107,9 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def dagster(tmp_path_factory, browser):
-    """``dagster dev`` over a tiny shop, refreshed for its last day. Asks for the browser first: no need without one."""
-    from shopauto_pipelines.sources.sample import generate
-
-    folder = tmp_path_factory.mktemp("ui")
-    generate(folder / "files", customers=150, months=3)
-    home = folder / "home"
-    for arguments in (["load", "sample", str(folder / "files")], ["refresh"]):
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", "from shopauto_pipelines.cli import main; main()", *arguments],
-            cwd=PROJECT_ROOT,
-            env=environment(home),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+def dagster(tmp_path_factory, browser, refreshed):
+    """``dagster dev`` over a copy of the refreshed shop. Asks for the browser first: no need without one."""
+    home = refreshed.copy(tmp_path_factory.mktemp("ui") / "home").home
     with dagster_dev(home) as running:
         yield running
 

@@ -1,10 +1,8 @@
 """What holds for every asset of the house: read off the definitions, and off a real run of the whole of it."""
 
-import json
 import os
 import subprocess
 import sys
-import textwrap
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -18,9 +16,6 @@ from shopauto_pipelines.platform.settings import PROJECT_ROOT
 ROOMS = {"files": "sources", "raw": "sources"} | {
     room: room for room in ("profiles", "features", "predictions", "segments", "campaigns", "outbox")
 }
-
-#: No column of these is computed from columns: one tells of models, the other of rows that could not be read.
-WITHOUT_COLUMN_LINEAGE = {"predictions/models", "raw/quarantine"}
 
 REPOSITORY = defs().get_repository_def()
 GRAPH = REPOSITORY.asset_graph
@@ -137,80 +132,3 @@ def test_dagster_finds_nothing_wrong_with_the_definitions(tmp_path):
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
     assert "Validation successful for code location shopauto_pipelines" in output
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
-    """Metadata of each asset's latest materialisation, after a refresh of a small shop in a process of its own."""
-    from shopauto_pipelines.sources.sample import generate
-
-    folder = tmp_path_factory.mktemp("shop")
-    generate(folder / "files", customers=200, months=8)
-    script = textwrap.dedent(
-        """
-        import json, sys
-        from pathlib import Path
-        import dagster as dg
-        from rich.console import Console
-        from shopauto_pipelines.cli import refreshing, runs
-        from shopauto_pipelines.definitions import defs
-        from shopauto_pipelines.platform.lake import Lake
-        from shopauto_pipelines.platform.settings import load_settings
-
-        settings, console = load_settings(), Console(quiet=True)
-        lake = Lake(settings.lake_path)
-        refreshing.load(lake, settings, "sample", Path(sys.argv[1]), console)
-        _, last = refreshing.landed(lake)
-        refreshing.refresh(lake, settings, last, last, console)
-        found = {}
-        with runs.instance() as instance:
-            for key in defs().get_repository_def().asset_graph.materializable_asset_keys:
-                event = instance.get_latest_materialization_event(key)
-                metadata = event.asset_materialization.metadata if event else {}
-                lineage = metadata.get("dagster/column_lineage")
-                rows = metadata.get("dagster/row_count")
-                found[key.to_user_string()] = {
-                    "partition": event.asset_materialization.partition if event else None,
-                    "rows": rows.value if rows else None,
-                    "lineage": {
-                        column: [[dep.asset_key.to_user_string(), dep.column_name] for dep in deps]
-                        for column, deps in lineage.value.deps_by_column.items()
-                    } if lineage else {},
-                }
-        print(json.dumps({"last": str(last), "assets": found}))
-        """
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script, str(folder / "files")],
-        cwd=PROJECT_ROOT,
-        env=environment(folder / "home"),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.mark.slow
-def test_a_refresh_records_the_row_count_of_every_asset(recorded):
-    assert {name for name, said in recorded["assets"].items() if said["partition"] != recorded["last"]} == set()
-    assert {name for name, said in recorded["assets"].items() if said["rows"] is None} == set()
-
-
-@pytest.mark.slow
-def test_a_refresh_records_the_column_lineage_of_every_asset_and_it_names_columns_that_exist(recorded):
-    lineages = {name: said["lineage"] for name, said in recorded["assets"].items()}
-    assert {name for name, lineage in lineages.items() if not lineage} == WITHOUT_COLUMN_LINEAGE
-    columns = {
-        name_of(asset): {column.name for column in asset.metadata["dagster/column_schema"].columns}
-        for asset in map(GRAPH.get, GRAPH.get_all_asset_keys())
-    }
-    for name, lineage in lineages.items():
-        assert lineage.keys() <= columns[name]
-        for origins in lineage.values():
-            assert [origin for origin in origins if origin[1] not in columns[origin[0]]] == []
-    assert ["files/sample", "total"] in lineages["raw/orders"]["total_cents"]
-    assert lineages["segments/vip"]["customer_id"] == [["segments/membership", "customer_id"]]
-    assert ["campaigns/welcome/audience", "explanation"] in lineages["outbox/welcome"]["explanation"]
