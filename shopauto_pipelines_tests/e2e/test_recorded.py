@@ -6,7 +6,7 @@ import pytest
 
 from shopauto_pipelines.definitions import defs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("recorded")]
 
 #: No column of these is computed from columns: one tells of models, the other of rows that could not be read.
 WITHOUT_COLUMN_LINEAGE = {"predictions/models", "raw/quarantine"}
