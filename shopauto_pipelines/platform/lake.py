@@ -1,8 +1,8 @@
 """The lake: tables as one Parquet file per partition, ``<root>/<table>/<partition column>=<date>/data.parquet``.
 
-A partition is written whole to a staging name and swapped in by a rename, so a reader never sees half of one. Rows are
-sorted by the table's key and cut into row groups of a fixed size: the same rows give the same bytes. A rewrite that
-changes nothing leaves the file alone.
+A partition is written whole under a staging name and swapped in by one rename: a reader never sees half of one, and where its
+folder stands its file stands too, whenever a writer was killed. Rows are sorted by the table's key and cut into row groups of a
+fixed size: the same rows give the same bytes. A rewrite that changes nothing leaves the file alone.
 
 Reading years of small files costs more than their rows, so a read over many days goes through months: copies of a closed
 month's partitions in one file, under ``_months``, made by the first read that needs them and named by what they were made of.
@@ -13,10 +13,12 @@ from __future__ import annotations
 import filecmp
 import hashlib
 import os
+import shutil
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -85,7 +87,7 @@ class Lake:
         """Remember ``day`` as the first one where it is earlier than what was known."""
         known = Lake.first_day(self.root)
         if known is None or day < known:
-            staged = self.root / "_staging" / f"{os.getpid()}-first_day"
+            staged = self._staged("first_day")
             staged.write_text(day.isoformat())
             os.replace(staged, self.root / "first_day")
 
@@ -148,10 +150,10 @@ class Lake:
 
     def delete(self, table: Table, day: date) -> None:
         """Remove a partition; nothing happens where there is none."""
-        path = self.path(table, day)
-        path.unlink(missing_ok=True)
-        if path.parent.is_dir():
-            path.parent.rmdir()
+        removed = self._staged("removed")
+        with suppress(FileNotFoundError):
+            os.rename(self.path(table, day).parent, removed)
+        shutil.rmtree(removed, ignore_errors=True)
 
     def _existing(self, table: Table, day: date) -> Path:
         path = self.path(table, day)
@@ -201,7 +203,7 @@ class Lake:
         target = self.root / "_months" / table.name / f"{month}-{mark}.parquet"
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            staged = self.root / "_staging" / f"{os.getpid()}-{uuid.uuid4().hex}.parquet"
+            staged = self._staged("month")
             self.con.raw_sql(f"copy ({_read(parts, hive=True)}) to '{staged}' (format parquet, compression zstd)")
             os.replace(staged, target)
             for old in target.parent.glob(f"{month}-*"):
@@ -241,7 +243,8 @@ class Lake:
 
     def _write_partition(self, table: Table, day: date, batches: Iterator[pa.RecordBatch]) -> Written:
         schema = table.arrow_schema
-        staged = self.root / "_staging" / f"{os.getpid()}-{uuid.uuid4().hex}.parquet"
+        staged = self._staged("partition") / _FILE
+        staged.parent.mkdir()
         rows = 0
         try:
             with pq.ParquetWriter(staged, schema, compression="zstd") as writer:
@@ -251,13 +254,16 @@ class Lake:
             target = self.path(table, day)
             changed = not (target.exists() and filecmp.cmp(staged, target, shallow=False))
             if changed:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(staged, target)
+                _swap_in(staged, target)
             else:
                 os.utime(target.parent)  # the folder tells when a partition was computed, the file when it changed
             return Written(rows, target.stat().st_size, changed)
         finally:
-            staged.unlink(missing_ok=True)
+            shutil.rmtree(staged.parent, ignore_errors=True)
+
+    def _staged(self, what: str) -> Path:
+        """A name of its own for what is not part of the lake yet, or no more."""
+        return self.root / "_staging" / f"{what}-{os.getpid()}-{uuid.uuid4().hex}"
 
 
 @dataclass(frozen=True)
@@ -289,6 +295,15 @@ def _read(paths: Sequence[Path], *, hive: bool) -> str:
     """SQL that reads the files; ``hive`` takes the partition column from their folder's name."""
     listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
     return f"select * from read_parquet([{listed}], hive_partitioning = {str(hive).lower()})"
+
+
+def _swap_in(staged: Path, target: Path) -> None:
+    """Make the file ``staged`` the partition ``target`` by one rename, in a folder that never stands there without it."""
+    target.parent.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.rename(staged.parent, target.parent)  # a new partition: the folder with its file
+    except OSError:  # the partition is there already
+        os.replace(staged, target)
 
 
 def _regroup(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -1,9 +1,12 @@
 """Partitions are whole or absent, the same rows give the same bytes, and as-of reads see nothing later."""
 
 import os
+import random
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from datetime import date, timedelta
 
 import ibis
@@ -55,6 +58,36 @@ def test_a_range_is_written_as_one_file_a_day_and_days_without_rows_get_an_empty
     assert lake.on(SALES, days[3]).count().execute() == 0
     known = lake.between(SALES, end=days[1]).agg(n=_.count(), last=_.day.max()).to_pyarrow().to_pylist()
     assert known == [{"n": 6, "last": days[1]}]
+
+
+def test_wherever_a_writer_is_stopped_every_partition_that_is_listed_has_its_file(tmp_path):
+    script = """
+        import sys
+        from pathlib import Path
+        from shopauto_pipelines.platform.lake import Lake
+        from shopauto_pipelines_tests.platform.test_lake import FIRST, SALES, _rows, days_between, timedelta
+        lake, days = Lake(Path(sys.argv[1])), days_between(FIRST, FIRST + timedelta(days=39))
+        while True:
+            lake.write(SALES, days, _rows(days))
+            for day in days:
+                lake.delete(SALES, day)
+    """
+    writer = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script), str(tmp_path)])
+    folder = tmp_path / SALES.name
+    seen = 0
+    try:
+        while seen < 300:
+            assert writer.poll() is None
+            time.sleep(random.random() / 500)
+            writer.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, writer.pid, os.WSTOPPED)
+            contents = [os.listdir(partition) for partition in folder.glob("day=*")]
+            assert all(content == ["data.parquet"] for content in contents)
+            seen += bool(contents)
+            writer.send_signal(signal.SIGCONT)
+    finally:
+        writer.kill()
+        writer.wait()
 
 
 def test_a_range_and_single_days_give_the_same_bytes(tmp_path):
