@@ -36,12 +36,16 @@ from shopauto_pipelines.platform.tables import Table
 ROW_GROUP = 131_072
 
 _FILE = "data.parquet"
+_SPILL = "spill"
 
 #: Up to so many partitions are read one by one.
 _FEW_FILES = 45
 
 #: A month's superseded file is kept so long for readers that may still use it.
 _KEPT_SECONDS = 3600
+
+#: What has been staged for so long belongs to a process that was killed.
+_LEFT_SECONDS = 24 * 3600
 
 
 class MissingPartition(ShopAutoError):
@@ -67,7 +71,8 @@ class Lake:
         self.root = Path(root)
         self._options = {"threads": threads, "memory": memory}
         (self.root / "_staging").mkdir(parents=True, exist_ok=True)
-        config: dict[str, object] = {"temp_directory": str(self.root / "_staging" / "spill")}
+        self._sweep()
+        config: dict[str, object] = {"temp_directory": str(self.root / "_staging" / _SPILL)}
         if threads:
             config["threads"] = threads
         if memory:
@@ -260,6 +265,13 @@ class Lake:
             return Written(rows, target.stat().st_size, changed)
         finally:
             shutil.rmtree(staged.parent, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left in the staging folder."""
+        for entry in (self.root / "_staging").iterdir():
+            with suppress(FileNotFoundError):  # another process was faster
+                if entry.name != _SPILL and time.time() - entry.stat().st_mtime > _LEFT_SECONDS:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def _staged(self, what: str) -> Path:
         """A name of its own for what is not part of the lake yet, or no more."""

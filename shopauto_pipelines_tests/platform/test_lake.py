@@ -90,6 +90,18 @@ def test_wherever_a_writer_is_stopped_every_partition_that_is_listed_has_its_fil
         writer.wait()
 
 
+def test_what_killed_processes_left_is_removed_a_day_later(lake):
+    old, new = (lake.root / "_staging" / name for name in ("partition-1-old", "partition-1-new"))
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "data.parquet").touch()
+    (lake.root / "_staging" / "month-1-old").touch()
+    for path in (old, lake.root / "_staging" / "month-1-old"):
+        os.utime(path, (0, 0))
+    lake.session()
+    assert os.listdir(lake.root / "_staging") == [new.name]
+
+
 def test_a_range_and_single_days_give_the_same_bytes(tmp_path):
     days = days_between(FIRST, FIRST + timedelta(days=4))
     one, many = Lake(tmp_path / "one"), Lake(tmp_path / "many", threads=1)
