@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import ibis
@@ -22,7 +23,7 @@ from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.tables import Table
 
 if TYPE_CHECKING:
-    from great_expectations.datasource.fluent.interfaces import Batch
+    from great_expectations.core.batch_definition import BatchDefinition
 
 #: Rows of a batch; Great Expectations takes about 2 s for twelve expectations on it.
 BATCH_ROWS = 1_000_000
@@ -111,23 +112,25 @@ def _batches(rows: ir.Table, order: list[str], columns: list[str]) -> Iterator[p
             yield part.to_pandas()
 
 
-def _batch(frame: pd.DataFrame) -> Batch:
+@cache
+def _frames() -> BatchDefinition:
+    """What makes a data frame a batch. Made once: its context writes its own description at every step."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx  # takes seconds to import: only where a suite runs
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
     asset = context.data_sources.add_pandas("frame").add_dataframe_asset("rows")
-    return asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
+    return asset.add_batch_definition_whole_dataframe("all")
 
 
 def _validate(
     found: dict[Expect, Finding], frame: pd.DataFrame, expectations: Sequence[Expect], keys: list[str]
 ) -> None:
     """Add to ``found`` what ``frame`` breaks. Which rows is asked only of the expectations that fail: it is slow."""
+    batch = _frames().get_batch({"dataframe": frame})
     import great_expectations as gx
 
-    batch = _batch(frame)
     checks = [
         getattr(gx.expectations, e.kind)(column=e.column, meta={"number": n}, **e.options)
         for n, e in enumerate(expectations)
