@@ -5,8 +5,6 @@ What makes a declaration valid is the business of ``declaration``, who gets what
 
 from collections.abc import Mapping
 from datetime import date
-from functools import cache
-from pathlib import Path
 from typing import Any, Self
 
 import dagster as dg
@@ -59,7 +57,7 @@ class Campaign(dg.Component):
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
         """The component of a YAML file; raises ``PlaybookError`` with file and line for a wrong declaration."""
         assert isinstance(attributes, Declared)
-        campaigns = _campaigns(context.defs_module_path)
+        campaigns = load_campaigns(context.defs_module_path)
         return cls(campaigns[attributes.name], tuple(planned_before(attributes.name, campaigns)))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
@@ -67,12 +65,6 @@ class Campaign(dg.Component):
         return dg.Definitions(
             assets=[audience_asset(self.campaign, self.before)], asset_checks=[left_alone(self.campaign)]
         )
-
-
-@cache
-def _campaigns(folder: Path) -> dict[str, Declared]:
-    """The playbook is read once per process, not once per campaign."""
-    return load_campaigns(folder)
 
 
 def audience_asset(campaign: Declared, before: tuple[str, ...]) -> dg.AssetsDefinition:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from shopauto_pipelines.campaigns.content import FALLBACK_LANGUAGE, ContentError, check_step, match_language
-from shopauto_pipelines.platform.playbook import PLAYBOOK, Declaration, PlaybookError, declarations
+from shopauto_pipelines.platform.playbook import PLAYBOOK, Declaration, PlaybookError, declarations, once_per_change
 from shopauto_pipelines.segments.declaration import SegmentDeclaration, check_name, load_segments
 
 #: In ``audience: {include: [everyone]}``: every person the shop knows.
@@ -203,6 +203,7 @@ class Campaign(_Declared):
         return match_language(wanted, self.step(step).languages, default)
 
 
+@once_per_change
 def load_campaigns(folder: Path = PLAYBOOK) -> dict[str, Campaign]:
     """Every campaign under ``folder`` by name, those that are planned first in front.
 

@@ -5,11 +5,11 @@ The same files are Dagster Components; this reader serves the logic, the command
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -18,6 +18,9 @@ from shopauto_pipelines.platform.settings import PROJECT_ROOT
 
 #: The playbook that ships with the package.
 PLAYBOOK = PROJECT_ROOT / "shopauto_pipelines" / "defs"
+
+
+_T = TypeVar("_T")
 
 
 class PlaybookError(ShopAutoError):
@@ -62,6 +65,24 @@ def declarations(component: str, folder: Path = PLAYBOOK) -> Iterator[Declaratio
         for root, document in _documents(file, file.stat().st_mtime_ns):
             if isinstance(document, dict) and str(document.get("type", "")).rsplit(".", 1)[-1] == component:
                 yield Declaration(file, document.get("attributes") or {}, root)
+
+
+def once_per_change(load: Callable[[Path], _T]) -> Callable[..., _T]:
+    """Decorates a loader of the playbook: it reads a folder once, and again when any file in it is new, changed or gone.
+
+    What it returns is shared: not to be changed.
+    """
+
+    @lru_cache(maxsize=64)
+    def loaded(folder: Path, state: tuple[tuple[Path, int], ...]) -> _T:
+        return load(folder)
+
+    @wraps(load)
+    def load_if_changed(folder: Path = PLAYBOOK) -> _T:
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return loaded(folder, tuple(sorted((path, path.stat().st_mtime_ns) for path in files)))
+
+    return load_if_changed
 
 
 @lru_cache(maxsize=1024)

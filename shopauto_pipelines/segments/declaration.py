@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from shopauto_pipelines.platform.playbook import PLAYBOOK, declarations
+from shopauto_pipelines.platform.playbook import PLAYBOOK, declarations, once_per_change
 from shopauto_pipelines.segments.people import COLUMNS
 from shopauto_pipelines.segments.predicate import Predicate, parse
 from shopauto_pipelines.segments.tables import TABLES
@@ -88,6 +88,7 @@ class SegmentDeclaration(BaseModel):
         return self.predicate.columns | ({self.each} if self.each else frozenset())
 
 
+@once_per_change
 def load_segments(folder: Path = PLAYBOOK) -> tuple[SegmentDeclaration, ...]:
     """All segments declared under ``folder``, by name.
 

@@ -28,7 +28,18 @@ import pytest
 _PROCESSES = multiprocessing.get_context("forkserver")
 # Libraries alone: the project's own modules read the settings, which differ from shop to shop.
 _PROCESSES.set_forkserver_preload(
-    ["great_expectations", "sklearn.ensemble", "matplotlib.pyplot", "dagster", "ibis", "skops.io", "sqlalchemy"]
+    [
+        *(
+            "alembic.command",
+            "dagster",
+            "dagster.components",
+            "dagster_postgres",
+            "email_validator",
+            "great_expectations",
+        ),
+        *("ibis.backends.duckdb", "matplotlib.pyplot", "mjml", "phonenumbers", "psycopg", "pydantic_settings"),
+        *("rich.progress", "sklearn.ensemble", "skops.io", "sqlalchemy", "typer"),
+    ]
 )
 
 

@@ -132,6 +132,7 @@ def test_neither_a_backfill_nor_an_older_day_nor_its_run_again_sends_anything(ne
             execute("newest", "daily_refresh", newest, outbox)
         """
     )
+    assert all(len(line.split()) == 2 for line in sent.splitlines()), sent
     counts = dict(line.split() for line in sent.splitlines())
     assert int(counts.pop("newest")) > 0
     assert counts == {"again": "0", "history": "0", "backfill": "0", "older": "0"}
