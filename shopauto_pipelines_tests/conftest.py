@@ -30,3 +30,10 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs ../shared: real data and contracts, kept beside the project")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test makes the shops that many share; the others that need them come last, so that no worker waits."""
+    sharing = [item for item in items if {"loaded", "refreshed"} & {*getattr(item, "fixturenames", ())}]
+    alone = [item for item in items if item not in sharing]
+    items[:] = [*sharing[:1], *alone, *sharing[1:]]
