@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from datetime import date
@@ -10,6 +13,7 @@ from datetime import date
 import ibis
 from ibis import _
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from shopauto_pipelines.campaigns.declaration import load_campaigns
@@ -47,12 +51,19 @@ def show(lake: Lake, settings: Settings, as_of: date, console: Console) -> None:
     console.print(_segments(lake, as_of))
     console.print(_models(lake, as_of))
     console.print(_messages(lake, settings, as_of))
-    console.print(
-        "Where to look\n"
-        "  [bold]make dev[/bold]            the Dagster UI on http://localhost:3000: assets, checks, plots, lineage\n"
-        "  [bold]shopauto inbox[/bold]      the messages, and why each person was chosen, on http://localhost:8025\n"
-        f"  {lake.root}: every table as Parquet, one file per day"
-    )
+    looks = {
+        "make dev": "the Dagster UI on http://localhost:3000: assets, checks, plots, lineage",
+        f"{_program()} inbox": "the messages, and why each person was chosen, on http://localhost:8025",
+        str(lake.root): "every table as Parquet, one file per day",
+    }
+    console.print("Where to look")
+    for where, what in looks.items():
+        console.print(f"  [bold]{escape(where)}[/bold]  {what}", soft_wrap=True)
+
+
+def _program() -> str:
+    """How to call this program from the folder it was called in."""
+    return "shopauto" if shutil.which("shopauto") else os.path.relpath(sys.argv[0])
 
 
 def _rows(lake: Lake, as_of: date) -> RichTable:
