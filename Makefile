@@ -32,8 +32,7 @@ dev: $(VENV)/runtime  ## open the Dagster UI on http://localhost:3000
 
 test: $(VENV)/dev  ## all checks and all tests, the quick ones first
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
-	@$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadgroup
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 check: $(VENV)/dev  ## lint, format, types, and which room may import which
 	@$(BIN)/ruff check .

@@ -1,6 +1,8 @@
 """What several rooms' tests share. Tests run on real files, a real embedded PostgreSQL, and real Dagster."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,26 @@ from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.settings import PROJECT_ROOT, Settings
 
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+
+
+#: Names the folder that the workers of a run share, see :func:`homes`.
+_HOMES = "SHOPAUTO_TEST_HOMES"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder of :func:`homes` before the workers start, and remove it when they have ended."""
+    if _HOMES not in os.environ:
+        os.environ[_HOMES] = tempfile.mkdtemp(prefix="shopauto-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(_HOMES), ignore_errors=True))
+
+
+@pytest.fixture(scope="session")
+def homes() -> Path:
+    """A folder for homes with a database, the same for all workers.
+
+    Not pytest's own: as root the server runs as another user, and every start of pytest shuts that folder to others.
+    """
+    return Path(os.environ[_HOMES])
 
 
 @pytest.fixture
@@ -32,8 +54,16 @@ def shared() -> Path:
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test makes the shops that many share; the others that need them come last, so that no worker waits."""
-    sharing = [item for item in items if {"loaded", "refreshed"} & {*getattr(item, "fixturenames", ())}]
-    alone = [item for item in items if item not in sharing]
-    items[:] = [*sharing[:1], *alone, *sharing[1:]]
+    """The order of a run on several workers: quick tests, a file on one worker; then the slow ones one by one.
+
+    The first slow test makes the shops that many share; the others that need them come last, so that no worker waits.
+    """
+    quick = [item for item in items if not item.get_closest_marker("slow")]
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    for item in quick:
+        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    sharing = [item for item in slow if {"loaded", "refreshed"} & {*getattr(item, "fixturenames", ())}]
+    alone = [item for item in slow if item not in sharing]
+    items[:] = [*quick, *sharing[:1], *alone, *sharing[1:]]

@@ -161,14 +161,12 @@ def _become(program: list[str], environment: dict[str, str], output: str) -> Non
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+def once(homes) -> Callable[[str, Callable[[Path], object]], Path]:
     """``once(name, make)``: the folder that ``make(folder)`` filled, made by one of the workers and used by all."""
-    root = tmp_path_factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
 
     def folder(name: str, make: Callable[[Path], object]) -> Path:
-        made, done = root / name, root / f"{name}.done"
-        with (root / f"{name}.lock").open("w") as lock:
+        made, done = homes / name, homes / f"{name}.done"
+        with (homes / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not done.exists():
                 shutil.rmtree(made, ignore_errors=True)
@@ -179,13 +177,13 @@ def once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
     return folder
 
 
-@pytest.fixture
-def new_shop(tmp_path) -> Iterator[Callable[..., Shop]]:
-    """Makes shops with homes of their own: ``new_shop("a")``, or a copy of another: ``new_shop("a", like=loaded)``."""
+@pytest.fixture(scope="module")
+def new_shop(homes) -> Iterator[Callable[..., Shop]]:
+    """Makes shops with homes of their own: ``new_shop()``, or a copy of another: ``new_shop(like=loaded)``."""
     shops = []
 
-    def make(name: str = "shop", like: Shop | None = None) -> Shop:
-        home = tmp_path / name
+    def make(like: Shop | None = None) -> Shop:
+        home = Path(tempfile.mkdtemp(dir=homes)) / "home"
         shops.append(like.copy(home) if like else Shop(home))
         return shops[-1]
 
@@ -204,7 +202,7 @@ def small_files(once) -> Path:
 
 @pytest.fixture(scope="session")
 def loaded(once, small_files) -> Shop:
-    """The small shop a month before its end: loaded, and 2026-05-31 refreshed by hand. To be copied, not changed."""
+    """The small shop a month before its end: loaded, and 2026-05-31 refreshed by hand. To be copied, not run on."""
 
     def make(home: Path) -> None:
         Shop(home).run("load", "sample", small_files)
@@ -215,5 +213,5 @@ def loaded(once, small_files) -> Shop:
 
 @pytest.fixture(scope="session")
 def refreshed(once, loaded) -> Shop:
-    """The small shop with its newest day refreshed too, and the day's messages sent. To be copied, not changed."""
+    """The small shop with its newest day refreshed too, and the day's messages sent. To be copied, not run on."""
     return Shop(once("refreshed", lambda home: loaded.copy(home).run("refresh", "--day", "2026-06-30")))

@@ -13,9 +13,9 @@ WITHOUT_COLUMN_LINEAGE = {"predictions/models", "raw/quarantine"}
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory, refreshed):
+def recorded(new_shop, refreshed):
     """Metadata of each asset's latest materialisation."""
-    shop = refreshed.copy(tmp_path_factory.mktemp("recorded") / "home")
+    shop = new_shop(like=refreshed)
     printed = shop.python(
         """
         import json

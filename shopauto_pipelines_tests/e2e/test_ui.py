@@ -107,10 +107,9 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def dagster(tmp_path_factory, browser, refreshed):
+def dagster(new_shop, browser, refreshed):
     """``dagster dev`` over a copy of the refreshed shop. Asks for the browser first: no need without one."""
-    home = refreshed.copy(tmp_path_factory.mktemp("ui") / "home").home
-    with dagster_dev(home) as running:
+    with dagster_dev(new_shop(like=refreshed).home) as running:
         yield running
 
 
