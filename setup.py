@@ -51,7 +51,8 @@ DEV = [
     "mypy>=2.4,<3",
     "import-linter>=2.16,<3",
     "playwright>=1.60,<2",
-    "jsonschema>=4,<5",
+    "aiosmtpd>=1.4,<2",
+    "jsonschema-rs>=0.60,<0.61",
 ]
 
 setup(
@@ -63,7 +64,12 @@ setup(
     packages=find_packages(include=["shopauto_pipelines", "shopauto_pipelines.*"]),
     include_package_data=True,
     package_data={
-        "shopauto_pipelines": ["defs/**/*", "outbox/pages/*", "platform/migrations/*", "platform/migrations/versions/*"]
+        "shopauto_pipelines": [
+            "defs/**/*",
+            "outbox/pages/**/*",
+            "platform/migrations/*",
+            "platform/migrations/versions/*",
+        ]
     },
     install_requires=RUNTIME,
     extras_require={"dev": DEV},

@@ -8,12 +8,14 @@ from shopauto_pipelines.features import assets as features
 from shopauto_pipelines.features import checks as features_checks
 from shopauto_pipelines.orchestration import jobs, schedules
 from shopauto_pipelines.outbox import assets as outbox
+from shopauto_pipelines.outbox import sensors as outbox_sensors
 from shopauto_pipelines.platform.dagster.io_manager import LakeIOManager
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.predictions import assets as predictions
 from shopauto_pipelines.predictions import checks as predictions_checks
 from shopauto_pipelines.profiles import assets as profiles
 from shopauto_pipelines.profiles import checks as profiles_checks
+from shopauto_pipelines.realtime import assets as realtime
 from shopauto_pipelines.segments import assets as segments
 from shopauto_pipelines.sources import assets as sources
 from shopauto_pipelines.sources import checks as sources_checks
@@ -32,6 +34,7 @@ def defs() -> dg.Definitions:
             *predictions.ASSETS,
             *segments.ASSETS,
             *outbox.ASSETS,
+            *realtime.ASSETS,
         ],
         asset_checks=[
             *sources_checks.CHECKS,
@@ -41,6 +44,7 @@ def defs() -> dg.Definitions:
         ],
         jobs=jobs.JOBS,
         schedules=schedules.SCHEDULES,
+        sensors=outbox_sensors.SENSORS,
         resources={"settings": settings, "lake": lake, "lake_io": LakeIOManager(lake=lake)},
         executor=jobs.EXECUTOR,
     )

@@ -66,10 +66,15 @@ def rules_of(settings: Settings) -> Rules:
 
 
 def with_scores(people: ir.Table, scores: ir.Table) -> ir.Table:
-    """What the planner knows of a person: ``customer_id``, ``email_known``, ``language``, ``last_order_on``, churn."""
+    """What the planner knows of a person: columns of ``people`` in :class:`~.planner.Inputs`."""
     churn = scores.select("customer_id", "churn_probability")
     return people.left_join(churn, "customer_id").select(
-        "customer_id", "language", "last_order_on", "churn_probability", email_known=_.email.notnull()
+        "customer_id",
+        "language",
+        "last_order_on",
+        "churn_probability",
+        email_known=_.email.notnull(),
+        phone_known=_.phone.notnull(),
     )
 
 

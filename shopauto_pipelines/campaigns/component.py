@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from shopauto_pipelines.campaigns import audience as logic
 from shopauto_pipelines.campaigns import content, tables
 from shopauto_pipelines.campaigns.declaration import Campaign as Declared
-from shopauto_pipelines.campaigns.declaration import load_campaigns, planned_before
+from shopauto_pipelines.campaigns.declaration import Step, load_campaigns, planned_before
+from shopauto_pipelines.campaigns.sms import segments
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.dagster.assets import OWNERS, asset_key, lake_asset
 from shopauto_pipelines.platform.dagster.io_manager import Summary
@@ -137,7 +138,7 @@ def _decisions(table: Table) -> Summary:
 
 def _description(campaign: Declared) -> str:
     steps = "\n".join(
-        f"{n}. `{step.name}`: {step.wait_days} days after the trigger, subject `{next(iter(step.subject.values()))}`"
+        f"{n}. `{step.name}`: {step.wait_days} days after the trigger, {_shown(step)}"
         for n, step in enumerate(campaign.steps, start=1)
     )
     audience = ", ".join(f"`{name}`" for name in campaign.included or ()) or "everyone who is triggered"
@@ -149,9 +150,13 @@ def _description(campaign: Declared) -> str:
     )
 
 
+def _shown(step: Step) -> str:
+    return "an SMS" if step.channel == "sms" else f"subject `{next(iter(step.subject.values()))}`"
+
+
 def _previews(rendered: Mapping[tuple[str, str], content.Rendered]) -> str:
-    """The messages as Markdown, each language of a step below the other."""
+    """The messages as Markdown, each language of a step below the other; an SMS with its length."""
     return "\n\n".join(
-        f"**{step}** ({language}): {message.subject}\n\n```\n{message.text}```"
+        f"**{step}** ({language}): {message.subject or f'{segments(message.text)} SMS'}\n\n```\n{message.text.rstrip()}\n```"
         for (step, language), message in rendered.items()
     )

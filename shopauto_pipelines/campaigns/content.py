@@ -2,47 +2,72 @@
 
 A message is written in three places, so that a translator never touches the layout and a designer never the words:
 
-- ``<template>.mjml.j2`` and ``<template>.txt.j2`` beside the declaration. Square brackets (``[% extends … %]``, ``[[ … ]]``)
-  are resolved once, when the MJML is compiled; curly ones (``{{ … }}``) for every person, in a sandbox.
+- ``<template>.mjml.j2`` and ``<template>.txt.j2`` beside the declaration, ``<template>.sms.j2`` for an SMS. Square brackets
+  (``[% extends … %]``, ``[[ … ]]``) are resolved once, when the MJML is compiled; curly ones (``{{ … }}``) for every person,
+  in a sandbox.
 - ``texts/<language>.yaml``: ``step → name → words``; a template says ``{{ text.<name> }}``. The words may hold ``{{ … }}``
   themselves: ``{% if person.first_name %}Hello {{ person.first_name }}{% else %}Hello{% endif %}``.
 - The folder above holds what campaigns share: ``layout.*.j2``, ``parts.*.j2``, and ``texts/<language>.yaml``: ``name → words``.
 
 Templates know ``text``, ``person`` (columns of ``profiles/customers``), ``products`` (``name``, ``category``, ``price`` written
-as the language does, ``url``), ``shop`` (``name``, ``url``, ``postal_address``), ``links`` (``unsubscribe``), ``language`` and
-``subject``. Anything else is an error: a message with a hole in it does not leave.
+as the language does, ``url``), ``shop`` (``name``, ``url``, ``postal_address``), ``links`` (``unsubscribe``,
+``preferences``), ``language`` and ``subject``. Anything else is an error: a message with a hole in it does not leave.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from babel import Locale, UnknownLocaleError
 from babel.numbers import format_currency, get_currency_precision
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, TemplateError, TemplateNotFound
+from jinja2 import (
+    Environment,
+    FileSystemLoader,
+    StrictUndefined,
+    Template,
+    TemplateError,
+    TemplateNotFound,
+    TemplateSyntaxError,
+)
 from jinja2.sandbox import SandboxedEnvironment
 
+from shopauto_pipelines.campaigns.drafts import printed
+from shopauto_pipelines.campaigns.sms import MOST_SEGMENTS, says_how_to_stop, segments
+from shopauto_pipelines.campaigns.template_lint import faults, locate
+
 if TYPE_CHECKING:
-    from shopauto_pipelines.campaigns.declaration import Campaign
+    from shopauto_pipelines.campaigns.declaration import Campaign, Step
     from shopauto_pipelines.platform.settings import Settings
 
 #: Language of a subject that names none, and of people whose language no text is written in.
 FALLBACK_LANGUAGE = "en"
 
 
+#: File and line of a line of a source that was put together.
+_At = Callable[[int], str]
+
+
 class ContentError(Exception):
-    """A message cannot be rendered; the text names the template or text and the variable, and no private data."""
+    """A message cannot be rendered; the text names the template or text and the variable, and no private data.
+
+    ``attribute`` is the path to what is at fault in the step's declaration.
+    """
+
+    def __init__(self, text: str, *attribute: str) -> None:
+        super().__init__(text)
+        self.attribute = attribute or ("template",)
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A message ready to send."""
+    """A message ready to send; an SMS is text alone."""
 
     subject: str
     html: str
@@ -88,13 +113,12 @@ class Renderer:
     ) -> Rendered:
         """The message of ``step`` in ``language``, one of the step's languages.
 
-        ``person`` is a row of ``profiles/customers``; ``links`` holds ``unsubscribe``; ``products`` hold ``name``,
-        ``category``, ``price_cents`` (minor units of the shop's currency) and may hold ``url``.
+        ``person`` is a row of ``profiles/customers``; ``links`` holds ``unsubscribe`` and ``preferences``; ``products`` hold
+        ``name``, ``category``, ``price_cents`` (minor units of the shop's currency) and may hold ``url``.
         Raises :class:`ContentError`.
         """
         if step not in self._messages:
-            declared = self._campaign.step(step)
-            self._messages[step] = _Message(self._campaign.folder, step, declared.template, declared.subject)
+            self._messages[step] = _Message(self._campaign.folder, self._campaign.step(step))
         goods = [
             {
                 "name": product["name"],
@@ -116,33 +140,49 @@ def price(cents: int | None, currency: str, language: str) -> str | None:
     return format_currency(amount, currency, locale=_locale(language))
 
 
-def check_step(folder: Path, step: str, template: str, subject: Mapping[str, str]) -> None:
-    """Raise :class:`ContentError` unless the step can be written in every language of ``subject``.
+def check_step(folder: Path, step: Step) -> None:
+    """Raise :class:`ContentError` unless the step can be written in each of its languages, and may be sent.
 
-    Both parts are filled in for two people who do not exist: one of whom everything is known and one of whom nothing is.
-    Each must come out with the unsubscribe link and the postal address in it. The MJML is not compiled here, so loading the
-    playbook stays quick.
+    Every part is filled in for two people who do not exist: one of whom everything is known and one of whom nothing is.
+    An e-mail must come out with the unsubscribe link and the postal address in both parts, an SMS with the shop's name and
+    a way to end the messages. The MJML is read but not compiled here, so loading the playbook stays quick.
     """
-    message = _Message(folder, step, template, subject)
-    for language in subject:
+    message = _Message(folder, step)
+    if step.channel == "email":
+        message.check_source()
+    for language in step.languages:
         for person, goods in ((_SOMEBODY, _GOODS), (dict.fromkeys(_SOMEBODY), [])):
             context = {"person": person, "shop": _SHOP, "links": _LINKS, "products": goods}
             rendered = message.render(language, context, compiled=False)
-            for part, name in ((rendered.html, f"{template}.mjml.j2"), (rendered.text, f"{template}.txt.j2")):
-                if _LINKS["unsubscribe"] not in part:
-                    raise ContentError(
-                        f"{name} has no unsubscribe link: put {{{{ links.unsubscribe }}}} into it or its layout"
-                    )
-                if _SHOP["postal_address"] not in part:
-                    raise ContentError(
-                        f"{name} has no postal address: put {{{{ shop.postal_address }}}} into it or its layout"
-                    )
+            if step.channel == "sms":
+                _check_sms(rendered.text, f"{step.template}.sms.j2 ({language})")
+            else:
+                _check_email_part(rendered.html, f"{step.template}.mjml.j2")
+                _check_email_part(rendered.text, f"{step.template}.txt.j2")
+
+
+def _check_email_part(part: str, name: str) -> None:
+    if _LINKS["unsubscribe"] not in part:
+        raise ContentError(f"{name} has no unsubscribe link: put {{{{ links.unsubscribe }}}} into it or its layout")
+    if _SHOP["postal_address"] not in part:
+        raise ContentError(f"{name} has no postal address: put {{{{ shop.postal_address }}}} into it or its layout")
+
+
+def _check_sms(text: str, name: str) -> None:
+    if not says_how_to_stop(text) and _LINKS["unsubscribe"] not in text:
+        raise ContentError(
+            f"{name} does not say how to end it: name a word such as STOP, or {{{{ links.unsubscribe }}}}"
+        )
+    if _SHOP["name"] not in text:
+        raise ContentError(f"{name} does not say who writes: put {{{{ shop.name }}}} into it")
+    if segments(text) > MOST_SEGMENTS:
+        raise ContentError(f"{name} is {segments(text)} SMS long, at most {MOST_SEGMENTS} are put together")
 
 
 #: A person, goods and links that do not exist, for checks and previews.
 _SOMEBODY = {"first_name": "Alex", "last_name": "Example", "gender": None, "city": "Exampletown", "country": "GB"}
 _GOODS = [{"name": "Example product", "category": "Examples", "price": "12.00", "url": "https://shop.example/p"}]
-_LINKS = {"unsubscribe": "https://shop.example/unsubscribe"}
+_LINKS = {"unsubscribe": "https://shop.example/unsubscribe", "preferences": "https://shop.example/preferences"}
 _SHOP = {"name": "Example Shop", "url": "https://shop.example", "postal_address": "1 Example Street"}
 
 
@@ -163,26 +203,60 @@ def previews(campaign: Campaign, settings: Settings) -> dict[tuple[str, str], Re
 class _Message:
     """One step's templates and texts."""
 
-    def __init__(self, folder: Path, step: str, template: str, subject: Mapping[str, str]) -> None:
-        self._folder, self._step, self._template, self._subject = folder, step, template, subject
+    def __init__(self, folder: Path, step: Step) -> None:
+        self._folder, self._step, self._template = folder, step, step.template
         self._words: dict[str, dict[str, str]] = {}
 
     def render(self, language: str, context: Mapping[str, object], compiled: bool = True) -> Rendered:
         """Subject, HTML (MJML filled in but not compiled where ``compiled`` is false) and text part."""
-        if language not in self._subject:
-            raise ContentError(f"step {self._step} is not written in {language!r}, only in {', '.join(self._subject)}")
+        step = self._step.name
+        if language not in self._step.languages:
+            raise ContentError(f"step {step} is not written in {language!r}, only in {', '.join(self._step.languages)}")
         if language not in self._words:
-            self._words[language] = _words(self._folder, self._step, language)
+            self._words[language] = _words(self._folder, step, language)
         values: dict[str, object] = {**context, "language": language}
-        values["text"] = _Texts(self._words[language], values, f"texts/{language}.yaml, step {self._step}")
-        subject = _fill(_plain(self._subject[language]), values, f"the subject of step {self._step} ({language})")
+        values["text"] = _Texts(self._words[language], values, lambda name: self._written(language, name))
+        if self._step.channel == "sms":
+            return Rendered("", "", _fill(self._text, values, f"{self._template}.sms.j2").strip())
+        try:
+            subject = _fill(_plain(self._step.subject[language]), values, "")
+        except ContentError as error:
+            raise ContentError(f"the subject of step {step} ({language}): {error}", "subject", language) from None
         values["subject"] = " ".join(subject.split())
-        page, source = (self._html, "") if compiled else (self._mjml, " (MJML)")
+        if compiled:
+            html = _fill(self._html, values, f"{self._template}.mjml.j2")
+        else:
+            html = _fill(self._mjml, values, f"{self._template}.mjml.j2", self._at)
         return Rendered(
             subject=str(values["subject"]),
-            html=_fill(page, values, f"{self._template}.mjml.j2{source}"),
+            html=html,
             text=_fill(self._text, values, f"{self._template}.txt.j2").strip() + "\n",
         )
+
+    def check_source(self) -> None:
+        """Raise :class:`ContentError` for the first fault that the MJML shows without being filled in."""
+        for line, fault in faults(self._source):
+            raise ContentError(f"{self._at(line)}: {fault}")
+
+    def _written(self, language: str, name: str) -> str:
+        """File and line that a text is written in; of the step where it is not."""
+        step = self._step.name
+        own, shared = (folder / "texts" / f"{language}.yaml" for folder in (self._folder, self._folder.parent))
+        for file, keys in ((own, (step, name)), (shared, (name,)), (own, (step,))):
+            node = yaml.compose(file.read_text(encoding="utf-8"))
+            for key in keys:
+                pairs = node.value if isinstance(node, yaml.MappingNode) else []
+                node = next((value for found, value in pairs if found.value == key), None)
+            if node is not None:
+                return f"{'/'.join(file.parts[-3:])}:{node.start_mark.line + 1}, step {step}"
+        return f"texts/{language}.yaml, step {step}"
+
+    def _at(self, line: int) -> str:
+        """File and line that a line of the MJML, with layout and parts put in, was written in."""
+        own = self._folder / f"{self._template}.mjml.j2"
+        shared = sorted(self._folder.parent.glob("*.mjml.j2"))
+        found = locate(self._source.splitlines()[line - 1], [own, *shared])
+        return f"{found[0].name}:{found[1]}" if found else own.name
 
     @cached_property
     def _source(self) -> str:
@@ -204,7 +278,7 @@ class _Message:
 
     @cached_property
     def _mjml(self) -> Template:
-        return _from_string(_PAGE, self._source, f"{self._template}.mjml.j2")
+        return _from_string(_PAGE, self._source, f"{self._template}.mjml.j2", self._at)
 
     @cached_property
     def _html(self) -> Template:
@@ -222,38 +296,48 @@ class _Message:
     @cached_property
     def _text(self) -> Template:
         environment = SandboxedEnvironment(
-            loader=_loader(self._folder), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+            loader=_loader(self._folder),
+            undefined=StrictUndefined,
+            finalize=printed,
+            trim_blocks=True,
+            lstrip_blocks=True,
         )
-        return _get(environment, f"{self._template}.txt.j2", self._folder)
+        suffix = "sms" if self._step.channel == "sms" else "txt"
+        return _get(environment, f"{self._template}.{suffix}.j2", self._folder)
 
 
 class _Texts:
     """The words of a step in one language: ``text.headline`` is filled in when a template asks for it."""
 
-    def __init__(self, words: Mapping[str, str], values: Mapping[str, object], source: str) -> None:
-        self.__words, self.__values, self.__source = words, values, source
+    def __init__(self, words: Mapping[str, str], values: Mapping[str, object], written: Callable[[str], str]) -> None:
+        self.__words, self.__values, self.__written = words, values, written
 
     def __getitem__(self, name: str) -> str:
         if name not in self.__words:
-            raise ContentError(f"{self.__source}: there is no text {name!r}")
+            raise ContentError(f"{self.__written(name)}: there is no text {name!r}")
         words = self.__words[name]
-        return _fill(_plain(words), self.__values, f"{self.__source}, text {name!r}") if "{" in words else words
+        if "{" not in words:
+            return words
+        try:
+            return _fill(_plain(words), self.__values, "")
+        except ContentError as error:
+            raise ContentError(f"{self.__written(name)}, text {name!r}: {error}") from None
 
 
-_PAGE = SandboxedEnvironment(undefined=StrictUndefined, autoescape=True)
-_PLAIN = SandboxedEnvironment(undefined=StrictUndefined)
+_PAGE = SandboxedEnvironment(undefined=StrictUndefined, autoescape=True, finalize=printed)
+_PLAIN = SandboxedEnvironment(undefined=StrictUndefined, finalize=printed)
 
 
 @lru_cache(maxsize=1024)
 def _plain(words: str) -> Template:
-    return _from_string(_PLAIN, words, "text")
+    return _from_string(_PLAIN, words, "")
 
 
-def _from_string(environment: Environment, source: str, name: str) -> Template:
+def _from_string(environment: Environment, source: str, name: str, at: _At | None = None) -> Template:
     try:
         return environment.from_string(source)
-    except TemplateError as error:
-        raise ContentError(f"{name}: {error}") from None
+    except TemplateSyntaxError as error:
+        raise _error(at(error.lineno) if at else name, error.message) from None
 
 
 def _get(environment: Environment, name: str, folder: Path) -> Template:
@@ -261,22 +345,42 @@ def _get(environment: Environment, name: str, folder: Path) -> Template:
         return environment.get_template(name)
     except TemplateNotFound as error:
         raise ContentError(f"there is no {error.name} in {folder.name}/ or the folder above") from None
-    except TemplateError as error:
-        raise ContentError(f"{name}: {error}") from None
+    except TemplateSyntaxError as error:
+        raise ContentError(f"{error.name or name}:{error.lineno}: {error.message}") from None
 
 
-def _fill(template: Template, values: Mapping[str, object], name: str) -> str:
-    """Render; errors name the template and, for Jinja's own, the variable. Other errors may quote values: only their kind."""
+def _fill(template: Template, values: Mapping[str, object], name: str, at: _At | None = None) -> str:
+    """Render; errors name the template, its line (of a source without a file: as ``at`` says) and, for Jinja's own, the
+    variable. Other errors may quote values: only their kind.
+    """
     try:
         return template.render(values)
+    except TemplateSyntaxError as error:
+        raise _error(f"{error.name or name}:{error.lineno}", error.message) from None
     except TemplateNotFound as error:
-        raise ContentError(f"{name}: there is no {error.name}") from None
+        raise _error(_line(error, name, at), f"there is no {error.name}") from None
     except TemplateError as error:
-        raise ContentError(f"{name}: {error.message}") from None
+        raise _error(_line(error, name, at), error.message) from None
     except ContentError as error:
-        raise ContentError(f"{name}: {error}") from None
+        raise _error(_line(error, name, at), str(error)) from None
     except Exception as error:
-        raise ContentError(f"{name}: {type(error).__name__} while it was filled in") from None
+        raise _error(_line(error, name, at), f"{type(error).__name__} while it was filled in") from None
+
+
+def _error(where: str, what: str | None) -> ContentError:
+    return ContentError(f"{where}: {what}" if where else str(what))
+
+
+def _line(error: Exception, name: str, at: _At | None) -> str:
+    """The innermost line of a template that the error passed; ``name`` where there is none."""
+    where = name
+    for frame, line in walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        if file.endswith(".j2"):
+            where = f"{Path(file).name}:{line}"
+        elif file == "<template>" and at:
+            where = at(line)
+    return where
 
 
 def _words(folder: Path, step: str, language: str) -> dict[str, str]:

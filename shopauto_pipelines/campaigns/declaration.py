@@ -109,23 +109,33 @@ class Step(_Declared):
 
     name: _Name = Field(description="Name of the step, unique in the campaign.")
     wait_days: int = Field(ge=0, le=365, description="Days after the trigger that the step is due; 0 is the same day.")
-    subject: dict[_Language, _Text] = Field(min_length=1, description="Subject: a text, or one per language.")
+    channel: Literal["email", "sms"] = Field("email", description="Channel the message takes.")
     template: str = Field(
-        pattern=r"^[\w-]+$", description="Name of the template: `<template>.mjml.j2` and `<template>.txt.j2`."
+        pattern=r"^[\w-]+$",
+        description="Name of the template: `<template>.mjml.j2` and `<template>.txt.j2`; `<template>.sms.j2` for an SMS.",
     )
-    channel: Literal["email"] = Field("email", description="Channel the message takes.")
+    subject: dict[_Language, _Text] = Field(
+        default_factory=dict, description="Subject of an e-mail: a text, or one per language."
+    )
+    languages: tuple[_Language, ...] = Field(
+        (), description="Languages of an SMS; an e-mail is written in those of its subject."
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _one_text(cls, value: Any) -> Any:
-        if isinstance(value, dict) and isinstance(value.get("subject"), str):
-            return {**value, "subject": {FALLBACK_LANGUAGE: value["subject"]}}
-        return value
-
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """Languages the step is written in, as declared."""
-        return tuple(self.subject)
+    def _languages(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        step = dict(value)
+        if isinstance(step.get("subject"), str):
+            step["subject"] = {FALLBACK_LANGUAGE: step["subject"]}
+        if step.get("channel") == "sms":
+            if step.get("subject"):
+                raise ValueError("an SMS has no subject: name its `languages`")
+            return {"languages": (FALLBACK_LANGUAGE,), **step}
+        if not step.get("subject") and step.get("channel", "email") == "email":
+            raise ValueError(_MISSING["subject"])
+        return {**step, "languages": tuple(step["subject"])} if isinstance(step.get("subject"), dict) else step
 
 
 class Campaign(_Declared):
@@ -138,6 +148,7 @@ class Campaign(_Declared):
         pattern=r"^(team:[\w-]+|[^@\s]+@[^@\s]+)$",
         description="Who answers for it: `team:<name>` or an e-mail address.",
     )
+    topic: _Name = Field("news", description="What it is about: on the preference page people choose by topic.")
     priority: int = Field(0, ge=0, le=1000, description="Under the frequency cap the higher one is sent first.")
     trigger: Trigger = Field(description="When, and for whom.")
     audience: Audience | None = Field(None, description="To whom, beyond the trigger; a broadcast must say it.")
@@ -239,9 +250,9 @@ def _load(declaration: Declaration, segments: Sequence[SegmentDeclaration]) -> C
             raise declaration.error(str(error), *path) from None
     for index, step in enumerate(campaign.steps):
         try:
-            check_step(campaign.folder, step.name, step.template, step.subject)
+            check_step(campaign.folder, step)
         except ContentError as error:
-            raise declaration.error(str(error), "steps", index, "template") from None
+            raise declaration.error(str(error), "steps", index, *error.attribute) from None
     return campaign
 
 

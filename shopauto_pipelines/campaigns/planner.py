@@ -22,7 +22,7 @@ from shopauto_pipelines.segments.membership import members
 
 #: The rules in the order they are asked, each with what its reason means. The first that holds decides.
 REASONS = {
-    "no_address": "there is no e-mail address",
+    "no_address": "there is no e-mail address, or no phone number for an SMS",
     "no_consent": "the person was never asked for consent",
     "opted_out": "the person does not want messages",
     "pending": "the person has not confirmed the consent yet",
@@ -45,7 +45,8 @@ class Inputs:
     """What is known as of the day, one table each.
 
     - ``triggers``: ``customer_id``, ``occasion``, ``triggered_on``; one row per customer and occasion.
-    - ``people``: ``customer_id``, ``email_known`` (boolean), ``language``, ``last_order_on``, ``churn_probability``.
+    - ``people``: ``customer_id``, ``email_known`` and ``phone_known`` (boolean), ``language``, ``last_order_on``,
+      ``churn_probability``.
     - ``consent``: ``customer_id``, ``channel``, ``state``; one row per customer and channel.
     - ``membership``: ``segment``, ``customer_id``, ``entered_on``.
     - ``history``: what became of messages: ``customer_id``, ``type``, ``campaign``, ``step``, ``occasion``, ``on`` (date).
@@ -139,7 +140,7 @@ def _with_facts(
         "language",
         "churn_probability",
         "segments",
-        email_known=_.email_known.fill_null(False),
+        address_known=ibis.ifelse(_.channel == "sms", _.phone_known, _.email_known).fill_null(False),
         state=_.state.fill_null("never asked"),
         received=_.sent.fill_null(0) + _.planned.fill_null(0),
         included=_.included.fill_null(False),
@@ -183,7 +184,7 @@ def _decided(campaign: Campaign, known: ir.Table, rules: Rules) -> ir.Table:
 
     never = ibis.literal(False)
     refusals = {
-        "no_address": ~_.email_known,
+        "no_address": ~_.address_known,
         "no_consent": ~_.state.isin(["opted_in", "opted_out", "pending"]),
         "opted_out": _.state == "opted_out",
         "pending": _.state == "pending",

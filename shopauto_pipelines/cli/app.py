@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from shopauto_pipelines.cli import outbox
+from shopauto_pipelines.cli.options import day_option
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.settings import PROJECT_ROOT, Settings, load_settings
 
@@ -37,15 +39,7 @@ app = typer.Typer(
 )
 
 
-def _day(text: str | date) -> date:
-    try:
-        return text if isinstance(text, date) else date.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a day; write it like 2026-06-30") from None
-
-
-def _day_option(name: str, help: str) -> typer.models.OptionInfo:
-    return typer.Option(name, parser=_day, metavar="YYYY-MM-DD", help=help)
+app.add_typer(outbox.app, name="outbox")
 
 
 @app.command()
@@ -72,7 +66,7 @@ def sample(
     folder: Annotated[Path, typer.Argument(help="Folder to write the CSV files to; made where it is missing.")],
     customers: Annotated[int, typer.Option(min=1, help="How many customers.")] = 3000,
     months: Annotated[int, typer.Option(min=2, help="How many months of history.")] = 18,
-    end: Annotated[date, _day_option("--end", "Last day.")] = date(2026, 6, 30),
+    end: Annotated[date, day_option("--end", "Last day.")] = date(2026, 6, 30),
     seed: Annotated[int, typer.Option(help="The same seed gives the same shop.")] = 7,
 ) -> None:
     """Write a made-up shop as CSV files: customers with real habits, orders, visits, carts, refunds, past messages.
@@ -114,9 +108,9 @@ def load(
 
 @app.command()
 def refresh(
-    day: Annotated[date | None, _day_option("--day", "The day to refresh.")] = None,
-    start: Annotated[date | None, _day_option("--from", "First day of a range.")] = None,
-    end: Annotated[date | None, _day_option("--to", "Last day of a range.")] = None,
+    day: Annotated[date | None, day_option("--day", "The day to refresh.")] = None,
+    start: Annotated[date | None, day_option("--from", "First day of a range.")] = None,
+    end: Annotated[date | None, day_option("--to", "Last day of a range.")] = None,
     stale: Annotated[bool, typer.Option("--stale", help="Refresh every day that late rows have changed.")] = False,
 ) -> None:
     """Compute a day, or a range of days in one run: profiles, features, predictions, segments, audiences, messages.
@@ -132,7 +126,7 @@ def refresh(
         raise typer.BadParameter("a range needs both --from and --to")
     settings = load_settings()
     lake = _lake(settings)
-    first, last = refreshing.wanted_days(lake, day or start, day or end, stale=stale, console=console)
+    first, last = refreshing.wanted_days(lake, settings, day or start, day or end, stale=stale, console=console)
     refreshing.refresh(lake, settings, first, last, console)
     summary.show(lake, settings, last, console)
 
@@ -150,6 +144,39 @@ def inbox(
     settings = load_settings()
     console.print(f"Local inbox: [bold]http://{host}:{port}[/bold]  (Ctrl+C stops)")
     uvicorn.run(inbox_app(settings), host=host, port=port, log_level="warning")
+
+
+@app.command()
+def collect(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 8026,
+    host: Annotated[
+        str, typer.Option(help="Address to serve on; 0.0.0.0 for all, behind your reverse proxy.")
+    ] = "127.0.0.1",
+) -> None:
+    """Serve the collector: SendGrid's events, unsubscribe links, the preference page. Stop with Ctrl+C.
+
+    SHOPAUTO_BASE_URL is where the outside world reaches it. Give SendGrid's signed event webhook the address
+    `<base URL>/webhooks/sendgrid`, and its verification key to SHOPAUTO_SENDGRID_WEBHOOK_KEY.
+    """
+    import logging
+
+    import uvicorn
+
+    from shopauto_pipelines.outbox.preference_page import topics
+    from shopauto_pipelines.platform.postgres import engine
+    from shopauto_pipelines.realtime.collector import app as collector_app
+
+    settings = load_settings()
+    collector = collector_app(settings)
+    engine(settings)  # a wrong database, or a wrong playbook, is told at the start
+    topics()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("shopauto_pipelines").setLevel(logging.INFO)
+    console.print(f"Collector: [bold]http://{host}:{port}[/bold]  (Ctrl+C stops)")
+    if settings.sendgrid_webhook_key is None:
+        console.print("SHOPAUTO_SENDGRID_WEBHOOK_KEY is not set: SendGrid's events are refused until it is.")
+    # no access log: the links name people
+    uvicorn.run(collector, host=host, port=port, log_level="warning", access_log=False, server_header=False)
 
 
 @app.command()

@@ -30,8 +30,17 @@ def examine() -> Iterator[Finding]:
     except ShopAutoError as error:
         yield Finding("problem", "settings", str(error), "correct the value, or remove it to take the default")
         return
-    mode = "live: messages leave through SendGrid" if settings.live else "local: every message goes to the inbox"
+    mode = "local: every message goes to the inbox"
+    if settings.live:
+        mode = f"live: e-mail leaves by {settings.email_via}, SMS by {settings.sms_via or 'nothing'}"
     yield Finding("ok", "settings", f"home {settings.home}, {mode}")
+    if settings.live and settings.email_via == "sendgrid" and settings.sendgrid_webhook_key is None:
+        yield Finding(
+            "note",
+            "events",
+            "SendGrid's events are not heard: bounces and complaints suppress nobody, unclear messages stay unclear",
+            "set SHOPAUTO_SENDGRID_WEBHOOK_KEY and run `shopauto collect` (docs/collector.md)",
+        )
     parts: list[tuple[str, Callable[[Settings], Iterator[Finding]]]] = [
         ("playbook", _playbook),
         ("database", _database),
@@ -50,23 +59,42 @@ def _playbook(settings: Settings) -> Iterator[Finding]:
     from shopauto_pipelines.segments.declaration import load_segments
     from shopauto_pipelines.sources.mapping import mappings
 
-    counts = (len(list(mappings())), len(load_segments()), len(load_campaigns()))
+    campaigns = load_campaigns()
+    counts = (len(list(mappings())), len(load_segments()), len(campaigns))
     yield Finding("ok", "playbook", "{} sources, {} segments, {} campaigns, all valid".format(*counts))
+    texting = [name for name, one in campaigns.items() if any(step.channel == "sms" for step in one.steps)]
+    if settings.live and texting and settings.sms_via is None:
+        text = f"{', '.join(texting)} would send SMS, and nothing is set to send them by"
+        yield Finding("note", "playbook", text, "set SHOPAUTO_SMS_VIA (docs/channels.md)")
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
+    from shopauto_pipelines.outbox import controls, ledger
+    from shopauto_pipelines.outbox.schema import EVERYTHING
     from shopauto_pipelines.platform.postgres import engine
 
     with engine(settings).connect() as connection:
         version = connection.scalar(sa.text("show server_version"))
-        unclear = connection.scalar(sa.text("select count(*) from messages where state = 'unknown'")) or 0
+        unclear = sum(ledger.unknown_counts(connection).values())
+        paused = [switch for switch in controls.controls(connection) if switch.paused]
         sent = connection.scalar(sa.text("select count(*) from messages where state = 'sent'")) or 0
     kind = "embedded" if settings.postgres_url is None else "your own"
     yield Finding("ok", "database", f"PostgreSQL {version} ({kind}), tables up to date")
     yield Finding("ok", "outbox", f"{sent:,} messages sent")
     if unclear:
         yield Finding(
-            "note", "outbox", f"{unclear:,} messages have an unclear outcome; they are never sent again by themselves"
+            "note",
+            "outbox",
+            f"{unclear:,} messages have an unclear outcome; they are never sent again by themselves",
+            "shopauto outbox unknown",
+        )
+    for switch in paused:
+        everything = switch.scope == EVERYTHING
+        yield Finding(
+            "note",
+            "outbox",
+            f"{'everything is stopped' if everything else f'{switch.scope} is paused'}: {switch.why}",
+            "shopauto outbox start" if everything else f"shopauto outbox resume {switch.scope}",
         )
 
 

@@ -15,7 +15,9 @@ from shopauto_pipelines.features.tables import CUSTOMER_360, DAILY_ACTIVITY
 from shopauto_pipelines.platform.clock import SystemClock
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.lake import Lake, days_between
+from shopauto_pipelines.platform.postgres import engine
 from shopauto_pipelines.platform.settings import Settings
+from shopauto_pipelines.realtime.closed_days import land_own_rows
 from shopauto_pipelines.sources import landing, staleness
 from shopauto_pipelines.sources.mapping import mapping_named, mappings
 
@@ -60,16 +62,14 @@ def landed(lake: Lake) -> tuple[date, date]:
 
 
 def wanted_days(
-    lake: Lake, start: date | None, end: date | None, *, stale: bool, console: Console
+    lake: Lake, settings: Settings, start: date | None, end: date | None, *, stale: bool, console: Console
 ) -> tuple[date, date]:
-    """The days a refresh is for: as asked, or what is stale, or what is missing since the last refresh."""
+    """The days a refresh is for: as asked, or what is stale, or what is missing since the last refresh.
+
+    Before that it lands what has changed: the shop's files or tables, and our own events of the days that are over.
+    """
+    landing.refresh_landing(lake, list(mappings()), settings, _today(settings), fresh_for=timedelta(0))
     first, last = landed(lake)
-    outdated = staleness.stale_days(lake, CUSTOMER_360)
-    if stale:
-        if not outdated:
-            console.print("Nothing is stale.")
-            return last, last
-        return outdated[0], outdated[-1]
     if start is None or end is None:
         newest = max((day for day in lake.days(CUSTOMER_360) if day <= last), default=None)
         start, end = (min(newest + timedelta(days=1), last) if newest else last), last
@@ -77,6 +77,13 @@ def wanted_days(
         raise RefreshError(f"--from {start} is after --to {end}")
     if start < first or end > last:
         raise RefreshError(f"there is data from {first} to {last}; {start if start < first else end} is outside")
+    land_own_rows(engine(settings), lake, settings, SystemClock().now())
+    outdated = staleness.stale_days(lake, CUSTOMER_360)
+    if stale:
+        if not outdated:
+            console.print("Nothing is stale.")
+            return last, last
+        return outdated[0], outdated[-1]
     before = [day for day in outdated if day < start]
     if before:
         console.print(
@@ -89,7 +96,6 @@ def refresh(lake: Lake, settings: Settings, start: date, end: date, console: Con
     """Write the history that is missing, then compute ``start`` … ``end``, each as one Dagster run."""
     from shopauto_pipelines.cli import runs  # imports Dagster and every room
 
-    landing.refresh_landing(lake, list(mappings()), settings, _today(settings), fresh_for=timedelta(0))
     first, _ = landed(lake)
     with runs.instance() as instance:
         if first < start:

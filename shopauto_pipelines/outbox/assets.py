@@ -1,6 +1,6 @@
 """The Dagster face: ``outbox/<campaign>``, the asset with the side effect. What may leave is the business of ``dispatch``."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any
 
@@ -9,9 +9,9 @@ import dagster as dg
 from shopauto_pipelines.campaigns.declaration import Campaign, load_campaigns
 from shopauto_pipelines.campaigns.tables import audience
 from shopauto_pipelines.features.tables import CUSTOMER_FEATURES
-from shopauto_pipelines.outbox import ledger
+from shopauto_pipelines.outbox import ledger, schema
 from shopauto_pipelines.outbox.dispatch import Dispatched, dispatch
-from shopauto_pipelines.platform.dagster.assets import FRESHNESS, asset_key
+from shopauto_pipelines.platform.dagster.assets import FRESHNESS, OWNERS, asset_key
 from shopauto_pipelines.platform.dagster.io_manager import lineage_metadata
 from shopauto_pipelines.platform.dagster.partitions import DAILY, ONE_RUN
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
@@ -54,7 +54,7 @@ def outbox_asset(campaign: Campaign) -> dg.AssetsDefinition:
         freshness_policy=FRESHNESS,
     )
     def send(context: dg.AssetExecutionContext, settings: SettingsResource, lake: LakeResource) -> None:
-        stopped = None
+        complaints: list[str] = []
         days = run_days(context.run.tags)
         for day in days:
             result = dispatch(
@@ -71,43 +71,117 @@ def outbox_asset(campaign: Campaign) -> dg.AssetsDefinition:
             if day == days[-1]:
                 metadata["dagster/column_lineage"] = lineage
             context.add_asset_metadata(metadata, partition_key=str(day))
-            stopped = stopped or result.deferred
-        if stopped:
-            raise dg.Failure(
-                f"Not everything could be sent: {stopped}. Nothing is lost: the rest stays planned; run this again.",
-                allow_retries=False,
-            )
+            complaints += _complaints(result, campaign.name, day)
+        if complaints:
+            raise dg.Failure("\n".join(complaints), allow_retries=False)
 
     return send
 
 
+def _complaints(result: Dispatched, campaign: str, day: date) -> list[str]:
+    """What went wrong on a day, in words that say what to do."""
+    told = []
+    if result.work.stopped:
+        told.append(
+            f"{campaign}, {day}: {result.sent:,} sent, {result.count('planned'):,} not yet: {result.work.stopped}. "
+            "Nothing is lost: these stay planned; mend the cause (or `shopauto outbox resume`) and run this again."
+        )
+    if result.work.trouble:
+        told.append(
+            f"{campaign}, {day}: batches were not accepted: {'; '.join(result.work.trouble)}. What is unknown may have left "
+            "and is never sent again by itself: the provider's events settle it, or `shopauto outbox resolve`. What failed "
+            "has surely not left: `shopauto outbox retry` plans it again."
+        )
+    return told
+
+
 def _metadata(result: Dispatched, settings: Settings, campaign: str, day: date) -> dict[str, Any]:
     """What a partition's materialisation shows. No private data."""
-    states = {state: result.count(state) for state in ledger.STATES}
-    refusals = dict(result.refused) | {
-        f"{state}: {reason}": n
+    states = {state: result.count(state) for state in schema.STATES}
+    not_sent = [("refused", reason, n) for reason, n in result.refused.items()] + [
+        (state, reason, n)
         for (state, reason), n in result.states.items()
         if state in ("suppressed", "failed", "unknown")
-    }
-    lines = ["| reason | people |", "|---|---:|", *(f"| {reason} | {n:,} |" for reason, n in refusals.items())]
-    where = "at their readers, by SendGrid" if settings.live else f"`shopauto inbox`, {settings.base_url}"
-    return {
+    ]
+    where = f"at their readers, by {settings.email_via}" if settings.live else f"`shopauto inbox`, {settings.base_url}"
+    shown: dict[str, Any] = {
         "dagster/row_count": sum(states.values()),
         "window": f"{'open' if result.window.open else 'closed'}: {result.window.why}",
         "sent_by_this_run": result.sent,
         "newly_planned": result.newly_planned,
         "recovered": result.recovered,
         **states,
-        "refused_by_reason": dg.MetadataValue.md("\n".join(lines) if refusals else "Nobody was refused."),
+        "not_sent_by_reason": _table(("state", "reason", "people"), not_sent)
+        if not_sent
+        else "Everybody was sent theirs.",
         "where_to_look": dg.MetadataValue.md(
             f"Messages: {where}. Ledger: `select * from shopauto.messages where campaign = '{campaign}' "
             f"and as_of = '{day}'`, changes in `shopauto.message_history`."
         ),
     }
+    if result.sent:
+        shown["messages_per_second"] = round(result.sent / max(result.work.seconds, 0.001), 1)
+    if settings.message_price:
+        shown[f"cost_{settings.currency.lower()}"] = round(states["sent"] * settings.message_price, 2)
+    if result.work.waiting:
+        shown["roll_out"] = (
+            f"{result.work.waiting}, from {result.work.rest_from:%Y-%m-%d %H:%M} UTC: run this again then"
+        )
+    return shown
 
 
-def _column_schema() -> dg.TableSchema:
-    """The ledger's columns."""
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.TableMetadataValue:
+    """Rows as the UI shows a table."""
+    return dg.MetadataValue.table([dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows])
+
+
+#: Most unknown messages listed one by one.
+_LISTED = 100
+
+
+def unknown_asset(campaigns: Iterable[Campaign]) -> dg.AssetsDefinition:
+    """The asset ``outbox/unknown``: what may or may not have left, of all campaigns."""
+    shown = ("id", "campaign", "step", "as_of", "via", "changed_at", "reason")
+
+    @dg.asset(
+        key=["outbox", "unknown"],
+        group_name="outbox",
+        description=(
+            "Messages of which nobody knows whether they have left: a call that was not answered, a dispatcher that died "
+            "in one. They are never sent again by themselves. The provider's events settle them; what no event speaks of "
+            "is settled by hand, `shopauto outbox resolve`. Always the state of now, whichever day is made."
+        ),
+        owners=OWNERS,
+        kinds={"postgres"},
+        metadata={"dagster/column_schema": _column_schema(*shown)},
+        deps=[dg.AssetKey(["outbox", campaign.name]) for campaign in campaigns],
+        partitions_def=DAILY,
+        backfill_policy=ONE_RUN,
+        freshness_policy=FRESHNESS,
+    )
+    def unknown(context: dg.AssetExecutionContext, settings: SettingsResource) -> None:
+        with engine(settings.settings).connect() as connection:
+            counts = ledger.unknown_counts(connection)
+            listed = ledger.unknown(connection, limit=_LISTED)
+        metadata: dict[str, Any] = {"dagster/row_count": sum(counts.values()), "unknown": sum(counts.values())}
+        if counts:
+            days = [(campaign, str(day), n) for (campaign, day), n in counts.items()]
+            metadata["by_campaign"] = _table(("campaign", "as_of", "messages"), days)
+            rows = [
+                (m.id, m.key.campaign, m.key.step, str(m.as_of), m.via, str(m.changed_at), m.reason) for m in listed
+            ]
+            metadata["the_oldest"] = _table(shown, rows)
+            metadata["what_to_do"] = dg.MetadataValue.md(
+                "Look them up at the provider by `shopauto_message` (the id), then "
+                "`shopauto outbox resolve`: sent, or failed where the provider has never seen them."
+            )
+        context.add_asset_metadata(metadata, partition_key=str(run_days(context.run.tags)[-1]))
+
+    return unknown
+
+
+def _column_schema(*only: str) -> dg.TableSchema:
+    """The ledger's columns, all or some."""
     return dg.TableSchema(
         [
             dg.TableColumn(
@@ -116,7 +190,8 @@ def _column_schema() -> dg.TableSchema:
                 column.doc,
                 constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
             )
-            for column in ledger.messages.columns
+            for column in schema.messages.columns
+            if not only or column.name in only
         ]
     )
 
@@ -127,5 +202,5 @@ def _column_lineage(audience_name: str) -> dg.TableColumnLineage:
     return lineage_metadata(origins | {"address_hash": [(CUSTOMERS.name, name) for name in ("email", "phone")]})
 
 
-#: The room's assets, one per campaign of the playbook.
-ASSETS = outbox_assets(load_campaigns().values())
+#: The room's assets: one per campaign of the playbook, and what is unknown of all.
+ASSETS = [*outbox_assets(load_campaigns().values()), unknown_asset(load_campaigns().values())]

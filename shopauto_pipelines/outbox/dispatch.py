@@ -2,31 +2,36 @@
 
 Every step can be interrupted and run again, by several processes at once: planning adds only what is missing, a
 reservation belongs to one dispatcher, and what a dead one left behind is settled by asking the channel. Messages are
-handled in batches of at most 1,000, whatever the size of the audience.
+handled in batches of at most 1,000, and a few batches are in memory, whatever the size of the audience. How a batch
+leaves is in ``sending``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import ibis
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from shopauto_pipelines.campaigns import tables as campaign_tables
-from shopauto_pipelines.campaigns.content import ContentError, Renderer
 from shopauto_pipelines.campaigns.declaration import Campaign
-from shopauto_pipelines.campaigns.products import Showcase
-from shopauto_pipelines.features.tables import CUSTOMER_FEATURES
 from shopauto_pipelines.outbox import ledger, links
-from shopauto_pipelines.outbox.channels import Channel, Envelope, Outcome
+from shopauto_pipelines.outbox.channels import Channel, Outcome
+from shopauto_pipelines.outbox.channels.choice import channel_for
+from shopauto_pipelines.outbox.channels.inbox import LocalInbox
+from shopauto_pipelines.outbox.sending import ADDRESS, BATCH, Sent, send_planned, settled
 from shopauto_pipelines.outbox.windows import Window, newest_day, window
 from shopauto_pipelines.platform.clock import Clock
 from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.lookup import Lookup
 from shopauto_pipelines.platform.progress import report
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.profiles import tables as profiles
@@ -35,11 +40,8 @@ from shopauto_pipelines.sources.landing import OWN_SOURCE, land_rows
 
 _Row = TypeVar("_Row")
 
-#: Most messages planned, reserved or sent at once.
-BATCH = 1000
-
-#: Which column of ``profiles/customers`` a channel writes to.
-_ADDRESS = {"email": "email", "sms": "phone"}
+#: What a planned message takes over from the audience.
+_FROM_AUDIENCE = ("step", "customer_id", "occasion", "channel", "template", "language", "explanation", "triggered_on")
 
 
 @dataclass(frozen=True)
@@ -47,31 +49,24 @@ class Dispatched:
     """What a dispatch found and did.
 
     ``states`` are the ledger's messages of the campaign and day by (state, reason), whoever sent them; ``refused`` the
-    audience's refusals by reason. ``sent`` counts what this dispatch sent, ``deferred`` says why it stopped early.
+    audience's refusals by reason. ``work`` is what this dispatch sent, how fast, and why it stopped early.
     """
 
     window: Window
     states: Mapping[tuple[str, str], int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
     newly_planned: int = 0
-    sent: int = 0
+    work: Sent = field(default_factory=Sent)
     recovered: int = 0
-    deferred: str | None = None
+
+    @property
+    def sent(self) -> int:
+        """Messages that this dispatch sent."""
+        return self.work.messages
 
     def count(self, state: str) -> int:
         """Messages in a state."""
         return sum(n for (found, _), n in self.states.items() if found == state)
-
-
-def channel_for(settings: Settings) -> Channel:
-    """The local inbox, unless live mode is declared."""
-    if settings.live:
-        from shopauto_pipelines.outbox.channels.sendgrid import SendGrid
-
-        return SendGrid(settings)
-    from shopauto_pipelines.outbox.channels.inbox import LocalInbox
-
-    return LocalInbox(settings)
 
 
 def dispatch(
@@ -93,32 +88,42 @@ def dispatch(
     """
     refused = _refused(lake, campaign.name, as_of)
     found = window(as_of, newest_day(lake), settings, clock, backfill=backfill)
-    planned, sent, recovered, deferred = 0, 0, 0, None
+    planned, recovered, work = 0, 0, Sent()
     if found.open:
         to = channel or channel_for(settings)
         try:
             recovered = recover(engine, lake, settings, to, clock)
-            planned = _plan(engine, lake, settings, campaign.name, as_of, run_id, clock)
-            sent, deferred = _send_all(engine, lake, settings, campaign, as_of, to, clock)
+            planned = plan(engine, lake, settings, campaign, as_of, run_id=run_id, clock=clock)
+            work = send_planned(engine, lake, settings, campaign, as_of, to, clock)
         finally:
             if channel is None:
                 to.close()
     land_sent(engine, lake, settings, campaign.name, as_of)
     with engine.connect() as connection:
         states = ledger.counts(connection, campaign.name, as_of)
-    return Dispatched(found, states, refused, planned, sent, recovered, deferred)
+    return Dispatched(found, states, refused, planned, work, recovered)
 
 
 def recover(engine: sa.Engine, lake: Lake, settings: Settings, channel: Channel, clock: Clock) -> int:
-    """Settle what dead dispatchers had reserved, of any campaign, by asking the channel; returns how many messages."""
+    """Settle what dead dispatchers had reserved, of any campaign, by asking the channel; returns how many messages.
+
+    What they had not handed over yet is planned again. What was handed to another channel than today's cannot be asked for,
+    but in the local inbox, which is always there.
+    """
+    held = Outcome("deferred", "the dispatcher died before it handed it over")
+    askable: dict[str, Channel] = {LocalInbox.name: LocalInbox(settings), channel.name: channel}
+    gone = Outcome("unknown", "the dispatcher died while it sent, and its channel is not set up any more")
     count = 0
     touched: set[tuple[str, date]] = set()
-    with engine.begin() as connection, ledger.abandoned(connection, channel.name) as left:
-        for name, messages in left:
-            outcomes = [_settled(m.id, channel.recall(links.reference(m.key))) for m in messages]
-            touched |= {(message.key.campaign, message.as_of) for message in messages}
-            for part in _batches(outcomes):
-                count += ledger.settle(connection, part, by=name, at=clock.now())
+    with engine.begin() as connection, ledger.abandoned(connection, at=clock.now()) as left:
+        for found in left:
+            outcomes = [settled(message.id, held) for message in found.held]
+            for message in found.handed_over:
+                asked = askable.get(message.via or "")
+                outcome = asked.recall(links.reference(message.key)) if asked else gone
+                outcomes.append(settled(message.id, outcome))
+            touched |= {(message.key.campaign, message.as_of) for message in found.handed_over}
+            count += ledger.settle(connection, outcomes, by=found.dispatcher, at=clock.now())
     for campaign, as_of in sorted(touched):
         land_sent(engine, lake, settings, campaign, as_of)
     return count
@@ -129,28 +134,31 @@ def land_sent(engine: sa.Engine, lake: Lake, settings: Settings, campaign: str, 
 
     Idempotent: the same ledger gives the same rows, so a day that is run again mends what a crash kept from landing.
     """
-    morning = datetime.combine(as_of + timedelta(days=1), time(), settings.zone).astimezone(UTC).replace(tzinfo=None)
-    columns: dict[str, list[Any]] = {column.name: [] for column in raw.MESSAGE_EVENTS.columns[: -len(raw.LINEAGE)]}
+    morning = _midnight_after(as_of, settings).astimezone(UTC).replace(tzinfo=None)
+    names = [column.name for column in raw.MESSAGE_EVENTS.columns[: -len(raw.LINEAGE)]]
+    schema = pa.schema([raw.MESSAGE_EVENTS.arrow_schema.field(name) for name in names])
+
+    def events(sent: Sequence[tuple[ledger.MessageKey, str]]) -> pa.RecordBatch:
+        ids = [":".join(key) for key, _ in sent]
+        columns = {
+            "event_id": [f"{message_id}:sent" for message_id in ids],
+            "happened_at": [morning] * len(ids),
+            "type": ["sent"] * len(ids),
+            "message_id": ids,
+            "shop_customer_id": [key.customer_id for key, _ in sent],
+            "channel": [channel for _, channel in sent],
+            "campaign": [campaign] * len(ids),
+            "is_machine": [False] * len(ids),
+        }
+        return pa.RecordBatch.from_pydict({name: columns[name] for name in names}, schema)
+
     with engine.begin() as connection:
         # one at a time, from reading to landing: a slower dispatcher must not land what it read before a faster one
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext("shopauto.land_sent"))))
-        for key, channel in ledger.sent_keys(connection, campaign, as_of):
-            message_id = ":".join(key)
-            row = {
-                "event_id": f"{message_id}:sent",
-                "happened_at": morning,
-                "type": "sent",
-                "message_id": message_id,
-                "shop_customer_id": key.customer_id,
-                "channel": channel,
-                "campaign": campaign,
-                "is_machine": False,
-            }
-            for name, values in columns.items():
-                values.append(row[name])
-        schema = pa.schema([raw.MESSAGE_EVENTS.arrow_schema.field(name) for name in columns])
-        if columns["event_id"]:
-            rows = pa.table(columns, schema=schema)
+        batches = map(events, _chunks(ledger.sent_keys(connection, campaign, as_of)))
+        first = next(batches, None)
+        if first is not None:
+            rows = pa.RecordBatchReader.from_batches(schema, chain([first], batches))
             land_rows(lake, OWN_SOURCE, raw.MESSAGE_EVENTS, name=f"{campaign}-{as_of}", rows=rows, settings=settings)
 
 
@@ -161,133 +169,68 @@ def _refused(lake: Lake, campaign: str, as_of: date) -> dict[str, int]:
     return dict(zip(found["reason"], found["n"], strict=True))
 
 
-def _plan(
-    engine: sa.Engine, lake: Lake, settings: Settings, campaign: str, as_of: date, run_id: str | None, clock: Clock
+def plan(
+    engine: sa.Engine,
+    lake: Lake,
+    settings: Settings,
+    campaign: Campaign,
+    as_of: date,
+    *,
+    run_id: str | None,
+    clock: Clock,
 ) -> int:
-    """Put the audience's planned rows into the ledger; returns how many were new."""
-    customers = lake.on(profiles.CUSTOMERS, as_of).select("customer_id", "email", "phone")
-    audience = lake.on(campaign_tables.audience(campaign), as_of).filter(ibis._.decision == "planned")
-    wanted = audience.left_join(customers, "customer_id").select(
-        "step", "customer_id", "occasion", "channel", "template", "language", "explanation", "email", "phone"
-    )
-    ordered = wanted.order_by("step", "customer_id", "occasion")
-    new = 0
-    for batch in lake.con.to_pyarrow_batches(ordered, chunk_size=BATCH):
-        for part in _batches(batch.to_pylist()):
-            rows = []
-            for row in part:
-                address = row[_ADDRESS[row["channel"]]]
-                del row["email"], row["phone"]
-                row |= {
-                    "campaign": campaign,
-                    "as_of": as_of,
-                    "explanation": json.loads(row["explanation"]),
-                    "address_hash": links.address_hash(settings.hash_key, row["channel"], address),
-                }
-                rows.append(row)
-            with engine.begin() as connection:
-                new += ledger.plan(connection, rows, run_id=run_id, at=clock.now())
+    """Put the audience's planned rows into the ledger; returns how many were new. What earlier days left is given up.
+
+    Rows of one step and language are put in by the thousand, so that they are reserved together and leave in one call.
+    """
+    people = Lookup(lake, profiles.CUSTOMERS, as_of)
+    audience = campaign_tables.audience(campaign.name)
+    total = lake.rows(audience, as_of)
+    waiting: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    new = looked_at = 0
+
+    def put(rows: Sequence[dict[str, Any]]) -> int:
+        found = people.rows(row["customer_id"] for row in rows)
+        for row in rows:
+            address = found.get(row["customer_id"], {}).get(ADDRESS[row["channel"]])
+            row |= {
+                "campaign": campaign.name,
+                "as_of": as_of,
+                "topic": campaign.topic,
+                "exit_on": campaign.exit_on,
+                "explanation": json.loads(row["explanation"]),
+                "address_hash": links.address_hash(settings.hash_key, row["channel"], address),
+                # the planner has judged the day of the trigger: what happens after it takes the message back
+                "triggered_at": _midnight_after(row.pop("triggered_on"), settings),
+            }
+        with engine.begin() as connection:
+            return ledger.plan(connection, rows, run_id=run_id, at=clock.now())
+
+    for batch in pq.ParquetFile(lake.path(audience, as_of)).iter_batches(
+        10 * BATCH, columns=[*_FROM_AUDIENCE, "decision"]
+    ):
+        wanted = batch.filter(pc.equal(batch["decision"], "planned")).select(_FROM_AUDIENCE)
+        for row in wanted.to_pylist():
+            waiting.setdefault((row["step"], row["language"]), []).append(row)
+        for rows in waiting.values():
+            while len(rows) >= BATCH:
+                new += put(rows[:BATCH])
+                del rows[:BATCH]
+        looked_at += batch.num_rows
+        report(f"plan {campaign.name}", looked_at, total)
+    for rows in waiting.values():
+        new += put(rows)
+    with engine.begin() as connection:
+        ledger.expire(connection, campaign.name, as_of, at=clock.now())
     return new
 
 
-def _send_all(
-    engine: sa.Engine, lake: Lake, settings: Settings, campaign: Campaign, as_of: date, channel: Channel, clock: Clock
-) -> tuple[int, str | None]:
-    """Reserve, render, send and settle until nothing is planned; how many were sent, and why it stopped early."""
-    writer = _Writer(lake, settings, campaign, as_of)
-    cap = ledger.Cap(settings.cap_messages, settings.cap_days)
-    with engine.connect() as connection:
-        states = ledger.counts(connection, campaign.name, as_of)
-    waiting = sum(n for (state, _), n in states.items() if state == "planned")
-    done = sent = 0
-    with ledger.dispatcher(engine) as me:
-        while True:
-            with engine.begin() as connection:
-                taken, looked_at = ledger.reserve(
-                    connection,
-                    campaign=campaign.name,
-                    as_of=as_of,
-                    limit=min(BATCH, channel.batch_size),
-                    by=me,
-                    via=channel.name,
-                    cap=cap,
-                    at=clock.now(),
-                )
-            if not looked_at:
-                return sent, None
-            envelopes, outcomes = writer.write(taken)
-            answers = channel.send(envelopes)
-            outcomes |= {e.message_id: answer for e, answer in zip(envelopes, answers, strict=True)}
-            settled = [_settled(message_id, outcome) for message_id, outcome in outcomes.items()]
-            with engine.begin() as connection:
-                ledger.settle(connection, settled, by=me, at=clock.now())
-            sent += sum(outcome.state == "sent" for outcome in outcomes.values())
-            done += looked_at
-            report(f"outbox/{campaign.name}", done, max(done, waiting))
-            deferred = next((o.reason for o in outcomes.values() if o.state == "deferred"), None)
-            if deferred:
-                return sent, deferred
+def _midnight_after(day: date, settings: Settings) -> datetime:
+    """The end of a day of the shop."""
+    return datetime.combine(day + timedelta(days=1), time(), settings.zone)
 
 
-class _Writer:
-    """Turns reserved messages into rendered, addressed ones. Names and addresses are read for a batch at a time."""
-
-    def __init__(self, lake: Lake, settings: Settings, campaign: Campaign, as_of: date) -> None:
-        self._lake, self._settings = lake, settings
-        self._renderer = Renderer(campaign, settings)
-        favourites = lake.on(CUSTOMER_FEATURES, as_of).select("customer_id", "favourite_category")
-        self._people = lake.on(profiles.CUSTOMERS, as_of).left_join(favourites, "customer_id").drop("customer_id_right")
-        self._showcase = Showcase.read(lake, as_of)
-
-    def write(self, taken: Sequence[ledger.Message]) -> tuple[list[Envelope], dict[int, Outcome]]:
-        """The envelopes, and the outcome of each message that cannot be put into one, by its number."""
-        envelopes: list[Envelope] = []
-        outcomes: dict[int, Outcome] = {}
-        wanted = sorted({message.key.customer_id for message in taken})
-        found = self._lake.con.to_pyarrow(self._people.filter(ibis._.customer_id.isin(wanted))) if wanted else None
-        people = {person["customer_id"]: person for person in found.to_pylist()} if found else {}
-        for message in taken:
-            person = people.get(message.key.customer_id, {})
-            address = person.get(_ADDRESS[message.channel])
-            hashed = links.address_hash(self._settings.hash_key, message.channel, address)
-            if not address or hashed != message.address_hash:
-                outcomes[message.id] = Outcome("failed", "the address has changed since it was planned")
-                continue
-            try:
-                envelopes.append(self._envelope(message, person, address))
-            except ContentError as error:
-                outcomes[message.id] = Outcome("failed", f"not rendered: {error}"[:200])
-        return envelopes, outcomes
-
-    def _envelope(self, message: ledger.Message, person: Mapping[str, Any], address: str) -> Envelope:
-        token = links.unsubscribe_token(self._settings.hash_key, message.id, message.key)
-        unsubscribe = f"{self._settings.base_url.rstrip('/')}/u/{token}"
-        goods = self._showcase.of(person["favourite_category"])
-        rendered = self._renderer.render(
-            message.key.step, message.language, person, {"unsubscribe": unsubscribe}, goods
-        )
-        return Envelope(
-            message_id=message.id,
-            reference=links.reference(message.key),
-            key=message.key,
-            channel=message.channel,
-            to=address,
-            to_name=" ".join(name for name in (person["first_name"], person["last_name"]) if name),
-            subject=rendered.subject,
-            html=rendered.html,
-            text=rendered.text,
-            language=message.language,
-            unsubscribe_url=unsubscribe,
-            explanation=message.explanation,
-            date=datetime.combine(message.as_of + timedelta(days=1), time(), UTC),
-        )
-
-
-def _settled(message_id: int, outcome: Outcome) -> ledger.Settled:
-    state = "planned" if outcome.state == "deferred" else outcome.state
-    return ledger.Settled(message_id, state, outcome.reason, outcome.provider_id)
-
-
-def _batches(rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
-    for start in range(0, len(rows), BATCH):
-        yield rows[start : start + BATCH]
+def _chunks(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
+    source = iter(rows)
+    while chunk := list(islice(source, 10 * BATCH)):
+        yield chunk

@@ -1,8 +1,8 @@
-"""The page of the local inbox: list, search, one message with why its reader was chosen; and the unsubscribe links.
+"""The page of the local inbox: list, search, one message with why its reader was chosen.
 
 The files under ``<home>/inbox/messages`` are the truth. ``index.sqlite`` beside them only makes ten thousand of them
 quick to list and search; it is brought up to date on each look and can be deleted while nothing is served. Served by
-``shopauto inbox``.
+``shopauto inbox``, with the pages behind the messages' links (``preference_page``) beside it.
 """
 
 from __future__ import annotations
@@ -24,32 +24,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
-from shopauto_pipelines.outbox import ledger, links
+from shopauto_pipelines.outbox import preference_page, web
 from shopauto_pipelines.outbox.channels.inbox import message_path
-from shopauto_pipelines.platform import postgres
 from shopauto_pipelines.platform.clock import Clock, SystemClock
 from shopauto_pipelines.platform.settings import Settings
 
 #: Messages on a page of the list.
 PAGE_SIZE = 50
 
-_PAGES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "pages"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-
-#: Our own pages: no script, nothing from elsewhere.
-_OWN = "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; form-action 'self'; base-uri 'none'"
 #: A message's HTML: also no frame around it but ours, no form, no picture from the network.
 _SANDBOX = "allow-popups allow-popups-to-escape-sandbox"
 _FOREIGN = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox {_SANDBOX}"
@@ -73,15 +60,15 @@ class Listed:
 
 
 def app(settings: Settings, clock: Clock | None = None) -> Starlette:
-    """The web application: ``/``, ``/messages/<reference>`` (and ``/html``, ``/eml`` below it), ``/u/<token>``."""
-    page = _Page(settings, _Index(settings.inbox_path), clock or SystemClock())
+    """The web application: ``/``, ``/messages/<reference>`` (and ``/html``, ``/eml`` below it), ``/u`` and ``/p/<token>``."""
+    page = _Page(settings, _Index(settings.inbox_path))
     return Starlette(
         routes=[
             Route("/", page.list),
             Route("/messages/{reference}", page.message),
             Route("/messages/{reference}/html", page.html),
             Route("/messages/{reference}/eml", page.eml),
-            Route("/u/{token}", page.unsubscribe, methods=["GET", "POST"]),
+            *preference_page.routes(settings, clock or SystemClock()),
         ]
     )
 
@@ -89,8 +76,8 @@ def app(settings: Settings, clock: Clock | None = None) -> Starlette:
 class _Page:
     """The routes."""
 
-    def __init__(self, settings: Settings, index: _Index, clock: Clock) -> None:
-        self._settings, self._index, self._clock = settings, index, clock
+    def __init__(self, settings: Settings, index: _Index) -> None:
+        self._settings, self._index = settings, index
 
     def list(self, request: Request) -> Response:
         asked = {name: request.query_params.get(name, "").strip()[:200] for name in ("q", "campaign")}
@@ -151,35 +138,13 @@ class _Page:
         place = head.end() if head else 0
         # links open beside the page: the frame itself may show nothing but the message
         shown = f'{content[:place]}<base target="_blank">{content[place:]}'
-        return HTMLResponse(shown, headers=_headers(_FOREIGN))
+        return HTMLResponse(shown, headers=web.headers(_FOREIGN))
 
     def eml(self, request: Request) -> Response:
         path = self._path(request)
         if path is None:
             return self._missing()
-        return FileResponse(path, media_type="message/rfc822", filename=path.name, headers=_headers(_FOREIGN))
-
-    async def unsubscribe(self, request: Request) -> Response:
-        """GET asks, POST does: mail scanners follow links, and must not unsubscribe anybody (RFC 8058)."""
-        token = request.path_params["token"]
-        state = await run_in_threadpool(self._unsubscribe, token, request.method == "POST")
-        if state is None:
-            return self._answer("unsubscribe.html", 404, state="wrong", token="")
-        return self._answer("unsubscribe.html", state=state, token=token)
-
-    def _unsubscribe(self, token: str, confirmed: bool) -> str | None:
-        """``ask`` or ``done``; ``None`` for a token that is not ours."""
-        message_id = links.token_message_id(token)
-        if message_id is None:
-            return None
-        with postgres.engine(self._settings).begin() as connection:
-            message = ledger.find(connection, message_id)
-            genuine = message and links.token_is_genuine(self._settings.hash_key, token, message.id, message.key)
-            if not message or not genuine or message.address_hash is None:
-                return None
-            if confirmed:
-                ledger.suppress(connection, message.address_hash, message.channel, "unsubscribe", at=self._clock.now())
-        return "done" if confirmed else "ask"
+        return FileResponse(path, media_type="message/rfc822", filename=path.name, headers=web.headers(_FOREIGN))
 
     def _path(self, request: Request) -> Path | None:
         try:
@@ -193,8 +158,7 @@ class _Page:
         return message_from_bytes(path.read_bytes(), policy=DEFAULT_POLICY) if path else None  # type: ignore[return-value]
 
     def _answer(self, name: str, status: int = 200, **values: object) -> HTMLResponse:
-        page = _PAGES.get_template(name).render(shop=self._settings.shop_name, live=self._settings.live, **values)
-        return HTMLResponse(page, status, headers=_headers(_OWN))
+        return web.page(name, status, shop=self._settings.shop_name, live=self._settings.live, **values)
 
     def _missing(self) -> HTMLResponse:
         return self._answer("missing.html", 404)
@@ -301,13 +265,3 @@ def _explanation(email: EmailMessage) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _headers(policy: str) -> dict[str, str]:
-    return {
-        "Content-Security-Policy": policy,
-        "X-Content-Type-Options": "nosniff",
-        "X-Frame-Options": "SAMEORIGIN",
-        "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-store",
-    }

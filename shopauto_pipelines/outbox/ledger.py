@@ -2,87 +2,64 @@
 
 States: ``planned → reserved → sent | failed | unknown``; ``planned → suppressed``; ``reserved → planned`` where nothing
 left; ``unknown → sent | failed`` once it is known; ``failed → planned`` by an operator. A trigger refuses every other
-change and writes ``message_history``. Times come from the caller's clock. Rendering and sending do not belong here.
+change and writes ``message_history``. Times come from the caller's clock. Rendering and sending do not belong here,
+nor what people chose (``consents``) and what operators switched (``controls``): a reservation obeys both.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from shopauto_pipelines.platform.postgres import SCHEMA
+from shopauto_pipelines.outbox import controls
+from shopauto_pipelines.outbox.eligibility import FACTS, Cap, verdict
+from shopauto_pipelines.outbox.schema import dispatchers, given, handed_over, messages, open_messages, provider_events
 
-#: Every state a message can be in.
-STATES = ("planned", "reserved", "sent", "failed", "unknown", "suppressed")
+#: What a later day brings along when it takes a message over that an earlier day left planned.
+_TAKEN_OVER = (
+    "channel",
+    "as_of",
+    "language",
+    "template",
+    "address_hash",
+    "topic",
+    "triggered_at",
+    "exit_on",
+    "explanation",
+)
 
-#: States that count against the frequency cap: what has left, may have left, or is about to.
-_COUNTED = ("reserved", "sent", "unknown")
+#: What a message says, as the last fields of a :class:`Message`; before it stands where the message is on its way.
+_SAYS = (
+    messages.c.channel,
+    messages.c.topic,
+    messages.c.language,
+    messages.c.template,
+    messages.c.address_hash,
+    sa.cast(messages.c.explanation, sa.Text),
+)
+_KEY = (messages.c.campaign, messages.c.step, messages.c.customer_id, messages.c.occasion)
+_MESSAGE = (
+    messages.c.id,
+    *_KEY,
+    messages.c.state,
+    messages.c.reason,
+    messages.c.via,
+    messages.c.as_of,
+    messages.c.changed_at,
+    *_SAYS,
+)
 
-#: What a planned message is made of, besides its explanation.
-_PLANNED = ("campaign", "step", "customer_id", "occasion", "channel", "as_of", "language", "template", "address_hash")
+#: The columns an outcome changes.
+_OUTCOME = ("id", "state", "reason", "provider_id")
 
 _WHEN = sa.DateTime(timezone=True)
-
-metadata = sa.MetaData(schema=SCHEMA)
-
-messages = sa.Table(
-    "messages",
-    metadata,
-    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True, doc="number of the message"),
-    sa.Column("campaign", sa.Text, nullable=False, doc="campaign"),
-    sa.Column("step", sa.Text, nullable=False, doc="step of the campaign"),
-    sa.Column("customer_id", sa.Text, nullable=False, doc="the person"),
-    sa.Column("occasion", sa.Text, nullable=False, doc="what it is about; with the three before it: once"),
-    sa.Column("state", sa.Text, nullable=False, server_default="planned", doc=", ".join(STATES)),
-    sa.Column("reason", sa.Text, doc="why it is in this state"),
-    sa.Column("channel", sa.Text, nullable=False, doc="email or sms"),
-    sa.Column("via", sa.Text, doc="who took it: inbox or sendgrid"),
-    sa.Column("as_of", sa.Date, nullable=False, doc="day of the audience it comes from"),
-    sa.Column("language", sa.Text, nullable=False, doc="language it is written in"),
-    sa.Column("template", sa.Text, nullable=False, doc="template it is rendered from"),
-    sa.Column("explanation", JSONB, nullable=False, doc="why this person was chosen"),
-    sa.Column("address_hash", sa.LargeBinary, doc="keyed hash of the address; null: there is none"),
-    sa.Column("provider_id", sa.Text, doc="the channel's own id of the message"),
-    sa.Column("planned_at", _WHEN, nullable=False, doc="when it was planned"),
-    sa.Column("reserved_at", _WHEN, doc="when a dispatcher took it"),
-    sa.Column("reserved_by", sa.Text, doc="the dispatcher"),
-    sa.Column("settled_at", _WHEN, doc="when its outcome was written"),
-    sa.Column("changed_at", _WHEN, nullable=False, doc="time of the latest change of state"),
-    sa.Column("run_id", sa.Text, doc="the run that planned it"),
-    sa.UniqueConstraint("campaign", "step", "customer_id", "occasion", name="messages_once"),
-    sa.CheckConstraint(f"state in {STATES}", name="messages_state"),
-    sa.CheckConstraint("(state = 'reserved') <= (reserved_by is not null)", name="messages_reserved_by"),
-    sa.Index("messages_work", "campaign", "as_of", "state", "id"),
-    sa.Index("messages_customer", "customer_id", "as_of"),
-    sa.Index("messages_reserved", "reserved_by", postgresql_where=sa.text("state = 'reserved'")),
-)
-message_history = sa.Table(
-    "message_history",
-    metadata,
-    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-    sa.Column("message_id", sa.BigInteger, sa.ForeignKey(messages.c.id), nullable=False, index=False),
-    sa.Column("from_state", sa.Text, doc="null: the message was new"),
-    sa.Column("to_state", sa.Text, nullable=False),
-    sa.Column("at", _WHEN, nullable=False),
-    sa.Column("why", sa.Text),
-    sa.Index("message_history_message", "message_id"),
-)
-suppressions = sa.Table(
-    "suppressions",
-    metadata,
-    sa.Column("address_hash", sa.LargeBinary, primary_key=True, doc="keyed hash of the address"),
-    sa.Column("channel", sa.Text, primary_key=True, doc="email or sms"),
-    sa.Column("reason", sa.Text, nullable=False, doc="unsubscribe, bounce, spam_report, …"),
-    sa.Column("at", _WHEN, nullable=False),
-)
 
 
 class MessageKey(NamedTuple):
@@ -94,25 +71,30 @@ class MessageKey(NamedTuple):
     occasion: str
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """A message of the ledger, as a dispatcher or a page needs it."""
 
     id: int
     key: MessageKey
     state: str
     reason: str | None
-    channel: str
     via: str | None
     as_of: date
+    changed_at: datetime
+    channel: str
+    topic: str
     language: str
     template: str
-    explanation: Mapping[str, Any]
     address_hash: bytes | None
+    explained: str
+
+    @property
+    def explanation(self) -> dict[str, Any]:
+        """Why this person was chosen; read from its JSON at every use, as few messages are ever asked."""
+        return json.loads(self.explained)
 
 
-@dataclass(frozen=True)
-class Settled:
+class Settled(NamedTuple):
     """The outcome of a reserved message. ``planned`` puts it back: surely nothing left."""
 
     message_id: int
@@ -121,12 +103,21 @@ class Settled:
     provider_id: str | None = None
 
 
-@dataclass(frozen=True)
-class Cap:
-    """At most ``messages`` to a person in ``days`` days, over all campaigns, the day of the send included."""
+class Reserved(NamedTuple):
+    """What a reservation took, how many planned messages it looked at, and why it took nothing where it was stopped."""
 
-    messages: int
-    days: int
+    messages: list[Message]
+    looked_at: int
+    stopped: str | None
+
+
+class Rates(NamedTuple):
+    """Messages of a campaign that were sent, and how many of these the provider says were received, or refused."""
+
+    sent: int
+    delivered: int
+    bounced: int
+    complained: int
 
 
 @contextmanager
@@ -134,111 +125,147 @@ def dispatcher(engine: sa.Engine) -> Iterator[str]:
     """A name for a dispatcher, alive for as long as the block runs.
 
     Its life is an advisory lock of a database session: it ends with the process, however that ends, so that others can
-    tell which reservations nobody works on any more.
+    tell which reservations nobody works on any more. What it handed over is kept until all of it is settled.
     """
     name = uuid.uuid4().hex
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.select(sa.func.pg_advisory_lock(_lock_of(name))))
+        connection.execute(sa.insert(dispatchers).values(name=name))
         try:
             yield name
+            connection.execute(sa.delete(dispatchers).where(dispatchers.c.name == name))
         finally:
             connection.execute(sa.select(sa.func.pg_advisory_unlock(_lock_of(name))))
 
 
 def plan(connection: sa.Connection, rows: Sequence[Mapping[str, Any]], *, run_id: str | None, at: datetime) -> int:
-    """Add planned messages; those the ledger knows already are left as they are. Returns how many are new.
+    """Add planned messages; returns how many are new to their day.
 
-    ``rows`` have the columns campaign, step, customer_id, occasion, channel, as_of, language, template, explanation and
-    address_hash (:func:`~shopauto_pipelines.outbox.links.address_hash`; null where the person has no address).
+    A message the ledger knows already is left as it is, except where an earlier day left it planned: the new day takes it
+    over, with all it says. ``rows`` have the columns campaign, step, customer_id, occasion, channel, as_of, language,
+    template, explanation and address_hash (:func:`~shopauto_pipelines.outbox.links.address_hash`; null where the person
+    has no address), and may have topic, triggered_at and exit_on.
     """
     if not rows:
         return 0
-    given = [{**row, "explanation": json.dumps(row["explanation"])} for row in rows]
-    told = _given(given, *(messages.c[name] for name in _PLANNED), sa.Column("explanation", sa.Text))
-    source = sa.select(
-        *(told.c[name] for name in _PLANNED),
-        sa.cast(told.c.explanation, JSONB),
-        sa.literal(at, _WHEN),
-        sa.literal(at, _WHEN),
-        sa.literal(run_id, sa.Text),
-    )
-    names = [*_PLANNED, "explanation", "planned_at", "changed_at", "run_id"]
+    rows_by_key = {tuple(row[name] for name in MessageKey._fields): row for row in rows}
+    names = (*MessageKey._fields, *_TAKEN_OVER)
+    told = given(list(rows_by_key.values()), *(messages.c[name] for name in names))
+    meant = {name: told.c[name] for name in names} | {
+        "topic": sa.func.coalesce(told.c.topic, "news"),
+        "exit_on": sa.func.coalesce(told.c.exit_on, sa.cast([], ARRAY(sa.Text))),
+    }
+    written = {**meant, "run_id": sa.literal(run_id, sa.Text), "changed_at": sa.literal(at, _WHEN)}
     added = connection.execute(
-        insert(messages).from_select(names, source).on_conflict_do_nothing().returning(messages.c.id)
+        insert(messages)
+        .from_select([*written, "planned_at"], sa.select(*written.values(), sa.literal(at, _WHEN)))
+        .on_conflict_do_nothing(),
+        execution_options={"preserve_rowcount": True},
     )
-    return len(added.all())
+    if added.rowcount == len(rows_by_key):
+        return added.rowcount
+    left_over = (
+        sa.select(messages.c.id, *(meant[name].label(name) for name in _TAKEN_OVER))
+        .where(
+            *(messages.c[name] == told.c[name] for name in MessageKey._fields),
+            messages.c.state == "planned",
+            messages.c.as_of < told.c.as_of,
+        )
+        .order_by(messages.c.id)
+        .with_for_update(of=messages, key_share=True)
+        .cte("left_over")
+    )
+    taken_over = connection.execute(
+        sa.update(messages)
+        .where(messages.c.id == left_over.c.id)
+        .values(**{name: left_over.c[name] for name in _TAKEN_OVER}, reason="taken_over", run_id=run_id, changed_at=at)
+    )
+    return added.rowcount + taken_over.rowcount
+
+
+def expire(connection: sa.Connection, campaign: str, before: date, *, at: datetime) -> int:
+    """Give up what days before ``before`` left planned, as ``window_closed``; returns how many messages."""
+    left = (
+        sa.select(messages.c.id)
+        .where(_is_open(open_messages.c.planned, open_messages.c.campaign == campaign, open_messages.c.as_of < before))
+        .where(messages.c.state == "planned", messages.c.as_of < before)
+        .order_by(messages.c.id)
+        .with_for_update(of=messages, key_share=True, skip_locked=True)
+        .cte("left_over")
+    )
+    changed = connection.execute(
+        sa.update(messages)
+        .where(messages.c.id == left.c.id)
+        .values(state="suppressed", reason="window_closed", settled_at=at, changed_at=at)
+    )
+    return changed.rowcount
 
 
 def reserve(
-    connection: sa.Connection, *, campaign: str, as_of: date, limit: int, by: str, via: str, cap: Cap, at: datetime
-) -> tuple[list[Message], int]:
-    """Take up to ``limit`` planned messages for the dispatcher ``by``; returns them and how many were looked at.
+    connection: sa.Connection,
+    *,
+    campaign: str,
+    as_of: date,
+    limit: int,
+    by: str,
+    via: str,
+    cap: Cap,
+    at: datetime,
+    after: int = 0,
+) -> Reserved:
+    """Take up to ``limit`` planned messages for the dispatcher ``by``, unless a switch says that nothing may leave.
 
-    In the same transaction each is checked again: an address that is missing or suppressed by now, or a person who has
-    had ``cap`` messages, makes it ``suppressed``, with the reason. No row is ever taken by two: rows another dispatcher
-    works on are skipped, and reservations wait for each other, so that two campaigns together keep the cap.
+    They come in the order of their ids, those greater than ``after``.
+
+    In the same transaction each is checked again: an address that is missing or suppressed by now, an opt-out, something
+    that takes the message back, or a person who has had ``cap`` messages, makes it ``suppressed``, with the reason. No
+    row is ever taken by two: rows another dispatcher works on are skipped, and reservations wait for each other, so that
+    two campaigns together keep the cap. A switch waits for them too: once it is committed, nothing more is reserved.
     """
-    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext("shopauto.reserve"))))
-    chosen = (
-        sa.select(messages.c.id, messages.c.customer_id, messages.c.channel, messages.c.address_hash)
-        .where(messages.c.campaign == campaign, messages.c.as_of == as_of, messages.c.state == "planned")
-        .order_by(messages.c.id)
+    controls.lock(connection)
+    if why := controls.stopped(connection, campaign):
+        return Reserved([], 0, why)
+    waiting = (
+        sa.select(open_messages.c.message_id)
+        .where(open_messages.c.campaign == campaign, open_messages.c.as_of == as_of, open_messages.c.planned)
+        .where(open_messages.c.message_id > after)
+        .order_by(open_messages.c.message_id)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+    )
+    chosen = (
+        sa.select(*(messages.c[name] for name in FACTS))
+        .where(_among(waiting), messages.c.state == "planned", messages.c.as_of == as_of)
+        .order_by(messages.c.id)
+        .with_for_update(of=messages, key_share=True, skip_locked=True)
         .cte("chosen")
     )
-    blocked = sa.case(
-        (chosen.c.address_hash.is_(None), "no_address"),
-        (suppressions.c.reason.is_not(None), sa.literal("suppressed_") + suppressions.c.reason),
-        else_=None,
-    )
-    checked = (
-        sa.select(chosen.c.id, chosen.c.customer_id, blocked.label("blocked"))
-        .select_from(
-            chosen.outerjoin(
-                suppressions,
-                (suppressions.c.address_hash == chosen.c.address_hash) & (suppressions.c.channel == chosen.c.channel),
-            )
-        )
-        .cte("checked")
-    )
-    earlier = messages.alias("earlier")
-    had = (
-        sa.select(sa.func.count())
-        .where(
-            earlier.c.customer_id == checked.c.customer_id,
-            earlier.c.as_of > as_of - timedelta(days=cap.days),
-            earlier.c.as_of <= as_of,
-            earlier.c.state.in_(_COUNTED),
-        )
-        .scalar_subquery()
-    )
-    turn = sa.func.row_number().over(
-        partition_by=[checked.c.customer_id, checked.c.blocked.is_(None)], order_by=checked.c.id
-    )
-    verdict = sa.select(
-        checked.c.id,
-        sa.case(
-            (checked.c.blocked.is_not(None), checked.c.blocked), (had + turn > cap.messages, "cap"), else_=None
-        ).label("blocked"),
-    ).cte("verdict")
-    free = verdict.c.blocked.is_(None)
+    checked = verdict(chosen, as_of, cap)
+    free = checked.c.blocked.is_(None)
     taken = connection.execute(
         sa.update(messages)
-        .where(messages.c.id == verdict.c.id)
+        .where(messages.c.id == checked.c.id)
         .values(
             state=sa.case((free, "reserved"), else_="suppressed"),
-            reason=verdict.c.blocked,
+            reason=checked.c.blocked,
             via=sa.case((free, via)),
             reserved_by=sa.case((free, by)),
             reserved_at=sa.case((free, at)),
             settled_at=sa.case((free, None), else_=at),
             changed_at=at,
         )
-        .returning(messages)
+        .returning(checked.c.blocked, messages.c.id, *_KEY, *_SAYS)
     ).all()
-    reserved = sorted((_message(row) for row in taken if row.state == "reserved"), key=lambda message: message.id)
-    return reserved, len(taken)
+    reserved = [
+        Message(row[1], MessageKey(*row[2:6]), "reserved", None, via, as_of, at, *row[6:])
+        for row in taken
+        if row[0] is None
+    ]
+    if not taken and (last := connection.scalar(sa.select(sa.func.max(waiting.subquery().c.message_id)))):
+        # others hold all of these at this moment, as a day that takes over: look further on
+        return reserve(
+            connection, campaign=campaign, as_of=as_of, limit=limit, by=by, via=via, cap=cap, at=at, after=last
+        )
+    return Reserved(sorted(reserved), len(taken), None)
 
 
 def settle(connection: sa.Connection, outcomes: Sequence[Settled], *, by: str, at: datetime) -> int:
@@ -248,20 +275,29 @@ def settle(connection: sa.Connection, outcomes: Sequence[Settled], *, by: str, a
     """
     if not outcomes:
         return 0
-    told = _given(
-        [{"id": o.message_id, "state": o.state, "reason": o.reason, "provider_id": o.provider_id} for o in outcomes],
-        *(messages.c[name] for name in ("id", "state", "reason", "provider_id")),
+    told = given(
+        [
+            {"id": o.message_id, "state": o.state, "reason": _storable(o.reason), "provider_id": o.provider_id}
+            for o in outcomes
+        ],
+        *(messages.c[name] for name in _OUTCOME),
     )
-    back = told.c.state == "planned"
-    known = messages.c.state == "reserved"
     better = (messages.c.state == "unknown") & told.c.state.in_(("sent", "failed"))
+    mine = (
+        sa.select(*told.c)
+        .where(messages.c.id == told.c.id, messages.c.reserved_by == by, (messages.c.state == "reserved") | better)
+        .order_by(messages.c.id)  # as everybody locks them: an event may settle the same messages at this moment
+        .with_for_update(of=messages, key_share=True)
+        .cte("mine")
+    )
+    back = mine.c.state == "planned"
     changed = connection.execute(
         sa.update(messages)
-        .where(messages.c.id == told.c.id, messages.c.reserved_by == by, known | better)
+        .where(messages.c.id == mine.c.id)
         .values(
-            state=told.c.state,
-            reason=told.c.reason,
-            provider_id=told.c.provider_id,
+            state=mine.c.state,
+            reason=mine.c.reason,
+            provider_id=mine.c.provider_id,
             settled_at=sa.case((back, None), else_=sa.cast(at, _WHEN)),
             reserved_at=sa.case((back, None), else_=messages.c.reserved_at),
             reserved_by=sa.case((back, None), else_=messages.c.reserved_by),
@@ -272,21 +308,97 @@ def settle(connection: sa.Connection, outcomes: Sequence[Settled], *, by: str, a
     return changed.rowcount
 
 
+def settle_by_event(connection: sa.Connection, outcomes: Sequence[tuple[int, str, str | None]], *, at: datetime) -> int:
+    """Settle messages as ``sent`` or ``failed`` because an event of the provider says so; returns how many.
+
+    ``outcomes`` are (message, state, provider's id). Only what is ``unknown`` changes, and what is ``reserved`` still:
+    its dispatcher may be dead, and there will be no other event. What is settled stays as it is.
+    """
+    if not outcomes:
+        return 0
+    last = {message: (state, provider_id) for message, state, provider_id in outcomes}
+    told = given(
+        [{"id": n, "state": state, "provider_id": provider_id} for n, (state, provider_id) in last.items()],
+        *(messages.c[name] for name in ("id", "state", "provider_id")),
+    )
+    open_ones = (
+        sa.select(messages.c.id, told.c.state, told.c.provider_id)
+        .where(messages.c.id == told.c.id, messages.c.state.in_(("reserved", "unknown")))
+        .order_by(messages.c.id)
+        .with_for_update(of=messages, key_share=True)  # others may store events of the same messages meanwhile
+        .cte("open_ones")
+    )
+    changed = connection.execute(
+        sa.update(messages)
+        .where(messages.c.id == open_ones.c.id)
+        .values(
+            state=open_ones.c.state,
+            reason=sa.case((open_ones.c.state == "failed", "event")),
+            provider_id=sa.func.coalesce(open_ones.c.provider_id, messages.c.provider_id),
+            settled_at=at,
+            changed_at=at,
+        )
+    )
+    return changed.rowcount
+
+
+def hand_over(connection: sa.Connection, message_ids: Collection[int], *, by: str) -> bool:
+    """Note that the dispatcher ``by`` is about to hand these messages over; to be committed before it does.
+
+    False where others have given it up for dead, because the database lost sight of it: it must not hand over anything,
+    for its messages are others' by now. Of its reservations only those noted can have left. They come in batches, in the
+    order of their ids, so a note is a range.
+    """
+    alive = (
+        sa.select(dispatchers.c.name, sa.literal(min(message_ids)), sa.literal(max(message_ids)))
+        .where(dispatchers.c.name == by, dispatchers.c.given_up_at.is_(None))
+        .with_for_update(read=True)
+    )
+    note = insert(handed_over).from_select([c.name for c in handed_over.columns], alive)
+    return connection.execute(note.returning(handed_over.c.dispatcher)).first() is not None
+
+
+class Abandoned(NamedTuple):
+    """What a dead dispatcher had reserved: what may have reached its channel, and what surely did not."""
+
+    dispatcher: str
+    handed_over: list[Message]
+    held: list[Message]
+
+
 @contextmanager
-def abandoned(connection: sa.Connection, via: str) -> Iterator[list[tuple[str, list[Message]]]]:
-    """Reservations through ``via`` of dispatchers that are dead, by dispatcher, held against others for the block."""
+def abandoned(connection: sa.Connection, *, at: datetime) -> Iterator[list[Abandoned]]:
+    """Reservations of dispatchers that are dead, held against others for the block. They are given up for good."""
     found = connection.execute(
-        sa.select(messages).where(messages.c.state == "reserved", messages.c.via == via).order_by(messages.c.id)
+        _still_open("reserved").add_columns(messages.c.reserved_by).order_by(messages.c.id)
     ).all()
     by_dispatcher: dict[str, list[Message]] = {}
     for row in found:
-        by_dispatcher.setdefault(row.reserved_by, []).append(_message(row))
-    dead = {
-        name: rows
-        for name, rows in by_dispatcher.items()
-        if connection.execute(sa.select(sa.func.pg_try_advisory_xact_lock(_lock_of(name)))).scalar_one()
-    }
-    yield list(dead.items())
+        by_dispatcher.setdefault(row.reserved_by, []).append(_message(row[:-1]))
+    left = []
+    for name, rows in by_dispatcher.items():
+        if connection.execute(sa.select(sa.func.pg_try_advisory_xact_lock(_lock_of(name)))).scalar_one():
+            # waits for a note under way; after it the dispatcher can make none, should it be alive after all
+            given_up = insert(dispatchers).values(name=name, given_up_at=at)
+            connection.execute(
+                given_up.on_conflict_do_update(
+                    index_elements=["name"], set_={"given_up_at": given_up.excluded.given_up_at}
+                )
+            )
+            noted = connection.execute(
+                sa.delete(handed_over)
+                .where(handed_over.c.dispatcher == name)
+                .returning(handed_over.c.first_id, handed_over.c.last_id)
+            ).all()
+            gone = [any(first <= message.id <= last for first, last in noted) for message in rows]
+            left.append(
+                Abandoned(
+                    name,
+                    [message for message, was in zip(rows, gone, strict=True) if was],
+                    [message for message, was in zip(rows, gone, strict=True) if not was],
+                )
+            )
+    yield left
 
 
 def retry_failed(connection: sa.Connection, campaign: str, as_of: date, *, at: datetime) -> int:
@@ -300,21 +412,84 @@ def retry_failed(connection: sa.Connection, campaign: str, as_of: date, *, at: d
     return changed.rowcount
 
 
-def suppress(connection: sa.Connection, address_hash: bytes, channel: str, reason: str, *, at: datetime) -> bool:
-    """Never write to this address again on this channel. False where that was so already."""
-    added = connection.execute(
-        insert(suppressions)
-        .values(address_hash=address_hash, channel=channel, reason=reason, at=at)
-        .on_conflict_do_nothing()
-        .returning(suppressions.c.channel)
+def unknown(connection: sa.Connection, campaign: str | None = None, *, limit: int = 1000) -> list[Message]:
+    """Messages that may or may not have left, the oldest first, up to ``limit``."""
+    wanted = _still_open("unknown").order_by(messages.c.id).limit(limit)
+    if campaign is not None:
+        wanted = wanted.where(messages.c.campaign == campaign)
+    return [_message(row) for row in connection.execute(wanted)]
+
+
+def unknown_counts(connection: sa.Connection) -> dict[tuple[str, date], int]:
+    """How many messages of each campaign and day may or may not have left."""
+    where = (messages.c.campaign, messages.c.as_of)
+    rows = connection.execute(
+        _still_open("unknown").with_only_columns(*where, sa.func.count()).group_by(*where).order_by(*where)
     )
-    return added.first() is not None
+    return {(row[0], row[1]): row[2] for row in rows}
+
+
+def resolve(
+    connection: sa.Connection,
+    *,
+    state: str,
+    why: str,
+    at: datetime,
+    ids: Collection[int] | None = None,
+    campaign: str | None = None,
+    as_of: date | None = None,
+    via: str | None = None,
+) -> int:
+    """Settle ``unknown`` messages by hand, all that the filters leave; returns how many.
+
+    ``state`` is ``sent`` or ``failed``; ``why`` is kept as the reason. What is not ``unknown`` is not touched.
+    """
+    filters = {"campaign": campaign, "as_of": as_of, "via": via}
+    chosen = _still_open("unknown").where(
+        *(messages.c[name] == value for name, value in filters.items() if value is not None),
+        *([messages.c.id == sa.any_(_array(list(ids), sa.BigInteger()))] if ids is not None else []),
+    )
+    chosen_ids = chosen.order_by(messages.c.id).with_for_update(of=messages, key_share=True).cte("chosen")
+    changed = connection.execute(
+        sa.update(messages)
+        .where(messages.c.id == chosen_ids.c.id)
+        .values(state=state, reason=why, settled_at=at, changed_at=at)
+    )
+    return changed.rowcount
+
+
+def rates(connection: sa.Connection, campaign: str, since: datetime) -> Rates:
+    """What became of the messages of a campaign that were sent since then, by the provider's events so far."""
+    # a look-up by message, which an aggregate keeps from becoming a join: one planned on stale counts took minutes
+    seen = (
+        sa.select(sa.func.array_agg(provider_events.c.type).label("types"))
+        .where(
+            provider_events.c.message_id == messages.c.id,
+            provider_events.c.type.in_(("delivered", "bounce", "dropped", "spam_report")),
+        )
+        .lateral("seen")
+    )
+
+    def having(*types: str) -> sa.ColumnElement[int]:
+        return sa.func.count().filter(seen.c.types.op("&&")(_array(list(types), sa.Text())))
+
+    row = connection.execute(
+        sa.select(sa.func.count(), having("delivered"), having("bounce", "dropped"), having("spam_report"))
+        .select_from(messages.join(seen, sa.true()))
+        .where(messages.c.campaign == campaign, messages.c.state == "sent", messages.c.settled_at >= since)
+    ).one()
+    return Rates._make(row)
 
 
 def find(connection: sa.Connection, message_id: int) -> Message | None:
     """The message with this id."""
-    row = connection.execute(sa.select(messages).where(messages.c.id == message_id)).one_or_none()
+    row = connection.execute(sa.select(*_MESSAGE).where(messages.c.id == message_id)).one_or_none()
     return _message(row) if row else None
+
+
+def newest_day(connection: sa.Connection, campaign: str) -> date | None:
+    """Newest day the campaign has messages of."""
+    return connection.execute(sa.select(sa.func.max(messages.c.as_of)).where(messages.c.campaign == campaign)).scalar()
 
 
 def counts(connection: sa.Connection, campaign: str, as_of: date) -> dict[tuple[str, str], int]:
@@ -331,23 +506,37 @@ def counts(connection: sa.Connection, campaign: str, as_of: date) -> dict[tuple[
 
 def sent_keys(connection: sa.Connection, campaign: str, as_of: date) -> Iterator[tuple[MessageKey, str]]:
     """Key and channel of every message of a campaign and day that was sent, in key order, read in bounded batches."""
-    rows = connection.execution_options(yield_per=10_000).execute(
+    rows = connection.execute(
         sa.select(messages.c.campaign, messages.c.step, messages.c.customer_id, messages.c.occasion, messages.c.channel)
         .where(messages.c.campaign == campaign, messages.c.as_of == as_of, messages.c.state == "sent")
-        .order_by(*(messages.c[name].collate("C") for name in MessageKey._fields[1:]))
+        .order_by(*(messages.c[name].collate("C") for name in MessageKey._fields[1:])),
+        execution_options={"yield_per": 10_000},
     )
     for row in rows:
         yield MessageKey(*row[:4]), row.channel
 
 
-def _given(rows: Sequence[Mapping[str, Any]], *columns: sa.Column[Any]) -> sa.TableValuedAlias:
-    """Rows as a table of a statement: one array a column, which is several times quicker than a parameter a value."""
-    arrays = [_array([row[column.name] for row in rows], column.type) for column in columns]
-    return sa.func.unnest(*arrays).table_valued(*(sa.column(c.name, c.type) for c in columns)).render_derived("told")
+def _still_open(state: str) -> sa.Select[Any]:
+    """Messages that are ``reserved`` or ``unknown``."""
+    return sa.select(*_MESSAGE).where(_is_open(~open_messages.c.planned), messages.c.state == state)
+
+
+def _is_open(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    return _among(sa.select(open_messages.c.message_id).where(*conditions))
+
+
+def _among(ids: sa.Select[Any]) -> sa.ColumnElement[bool]:
+    """As an array, so that messages are looked up by their ids whatever the planner makes of a join."""
+    return messages.c.id == sa.any_(sa.func.array(ids.scalar_subquery(), type_=ARRAY(sa.BigInteger)))
 
 
 def _array(values: list[Any], kind: Any) -> sa.BindParameter[Any]:
     return sa.bindparam(None, values, type_=ARRAY(kind), unique=True)
+
+
+def _storable(text: str | None) -> str | None:
+    """A provider's words without what PostgreSQL cannot hold."""
+    return text and text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _lock_of(name: str) -> int:
@@ -355,17 +544,6 @@ def _lock_of(name: str) -> int:
     return int(name[:16], 16) >> 1
 
 
-def _message(row: sa.Row[Any]) -> Message:
-    return Message(
-        id=row.id,
-        key=MessageKey(row.campaign, row.step, row.customer_id, row.occasion),
-        state=row.state,
-        reason=row.reason,
-        channel=row.channel,
-        via=row.via,
-        as_of=row.as_of,
-        language=row.language,
-        template=row.template,
-        explanation=row.explanation,
-        address_hash=None if row.address_hash is None else bytes(row.address_hash),
-    )
+def _message(row: Sequence[Any]) -> Message:
+    """A row of the columns ``_MESSAGE``."""
+    return Message(row[0], MessageKey(*row[1:5]), *row[5:])

@@ -52,10 +52,11 @@ def _unpacked(token: str) -> bytes | None:
 
 
 def _signature(key: bytes, message_id: int, message: MessageKey) -> bytes:
-    return hmac.digest(key, b"unsubscribe\0%d\0" % message_id + _joined(message), "sha256")[:_SIGNATURE_BYTES]
+    signed = b"unsubscribe\0%d\0" % message_id + _joined(message)
+    return hmac.digest(key, signed, "sha256")[:_SIGNATURE_BYTES]
 
 
 def _joined(message: MessageKey) -> bytes:
     """The key's parts, each with its length in front, so that no two keys give the same bytes."""
-    parts = (part.encode() for part in message)
-    return b"".join(b"%d:%s" % (len(part), part) for part in parts)
+    parts = [part.encode() for part in message]
+    return b"".join([b"%d:%s" % (len(part), part) for part in parts])

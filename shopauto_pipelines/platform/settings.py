@@ -11,6 +11,7 @@ import secrets
 from datetime import date
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import EmailStr, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -20,6 +21,16 @@ from shopauto_pipelines.platform.errors import ShopAutoError
 
 #: The folder that holds ``workspace.yaml`` and ``dagster.yaml``.
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+#: What a channel needs to be set in live mode.
+_NEEDED = {
+    "sendgrid": ("sendgrid_api_key",),
+    "smtp": ("smtp_host",),
+    "twilio": ("twilio_account_sid", "twilio_auth_token", "twilio_from"),
+    "webhook": ("webhook_url", "webhook_secret"),
+}
+
+_OWN_CLASS = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 
 
 class SettingsError(ShopAutoError):
@@ -71,16 +82,87 @@ class Settings(BaseSettings):
         3, ge=1, description="Most marketing messages to a person in `cap_days`, over all campaigns."
     )
     cap_days: int = Field(7, ge=1, description="Days that `cap_messages` counts.")
+    less_often_days: int = Field(
+        30, ge=1, description="Who asked for fewer messages gets at most one marketing message in so many days."
+    )
+    breaker_complaint_percent: float = Field(
+        0.3,
+        gt=0,
+        le=100,
+        description="A campaign is paused where more of its delivered messages than this are reported as spam, percent.",
+    )
+    breaker_bounce_percent: float = Field(
+        5.0, gt=0, le=100, description="A campaign is paused where more of its sent messages than this bounce, percent."
+    )
+    breaker_messages: int = Field(
+        200,
+        ge=1,
+        description="Fewest messages of a campaign, in 24 hours, whose complaint and bounce rates are judged.",
+    )
+    rollout_from: int = Field(
+        10_000,
+        ge=1,
+        description="In live mode a campaign of at least so many messages on a day is rolled out in two stages.",
+    )
+    rollout_percent: float = Field(
+        1.0, gt=0, le=100, description="Share that goes first in a staged roll-out, percent; 100: no stages."
+    )
+    rollout_wait_minutes: int = Field(
+        60, ge=0, description="Minutes between the first stage of a roll-out and the rest."
+    )
+    message_price: float = Field(
+        0.0, ge=0, description="What a message costs, in `currency`; the outbox's assets show the sum."
+    )
     live: bool = Field(
         False, description="Live mode: messages really leave. Off: every message goes to the local inbox."
     )
     live_grace_hours: int = Field(
         36, ge=1, description="In live mode a day's sends close so many hours after the day's end."
     )
-    sendgrid_api_key: SecretStr | None = Field(None, description="SendGrid API key; needed in live mode.")
+    email_via: str = Field(
+        "sendgrid",
+        pattern=rf"^(sendgrid|smtp|webhook|{_OWN_CLASS})$",
+        description="What e-mail leaves by in live mode: `sendgrid`, `smtp`, `webhook`, or your own `package.module:Class`.",
+    )
+    sms_via: str | None = Field(
+        None,
+        pattern=rf"^(twilio|webhook|{_OWN_CLASS})$",
+        description="What SMS leave by in live mode: `twilio`, `webhook`, or your own `package.module:Class`. Unset: none.",
+    )
+    sendgrid_api_key: SecretStr | None = Field(None, description="SendGrid API key.")
     sendgrid_url: str = Field("https://api.sendgrid.com", description="Base URL of the SendGrid API.")
+    sendgrid_webhook_key: str | None = Field(
+        None,
+        description="Verification key of SendGrid's signed event webhook (Mail Settings, Event Webhook). Unset: none is taken.",
+    )
     sendgrid_sandbox: bool = Field(
         False, description="SendGrid checks every message and delivers none (its sandbox mode)."
+    )
+    smtp_host: str | None = Field(None, description="SMTP relay; it signs with DKIM.")
+    smtp_port: int = Field(587, ge=1, le=65535, description="Port of the SMTP relay.")
+    smtp_security: Literal["starttls", "ssl", "none"] = Field(
+        "starttls",
+        description="Encryption to the relay: `starttls`, `ssl` from the start, or `none`. Where it fails nothing leaves.",
+    )
+    smtp_user: str | None = Field(None, description="User at the SMTP relay. Unset: no login.")
+    smtp_password: SecretStr | None = Field(None, description="Password of `smtp_user`.")
+    twilio_account_sid: str | None = Field(None, pattern="^AC[0-9a-fA-F]{32}$", description="Twilio account.")
+    twilio_auth_token: SecretStr | None = Field(None, description="Twilio auth token of the account.")
+    twilio_from: str | None = Field(
+        None,
+        pattern=r"^(\+[1-9][0-9]{6,14}|MG[0-9a-fA-F]{32}|[A-Za-z0-9 ]{1,11})$",
+        description="Sender of SMS: a number with its `+`, a messaging service `MG…`, or a name of up to 11 letters.",
+    )
+    twilio_url: str = Field("https://api.twilio.com", description="Base URL of the Twilio API.")
+    webhook_url: str | None = Field(
+        None, pattern="^https?://", description="Where the channel `webhook` posts its messages."
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, description="Key that the requests of the channel `webhook` are signed with."
+    )
+    webhook_idempotent: bool = Field(
+        False,
+        description="The receiver takes an `Idempotency-Key` once, it promises: where no answer came it is asked again.",
     )
     from_email: EmailStr = Field("shop@example.com", description="Sender address; must be set in live mode.")
     from_name: str | None = Field(None, description="Sender name. Unset: `shop_name`.")
@@ -94,6 +176,12 @@ class Settings(BaseSettings):
         None,
         description="Key for hashes and signed links; must be set in live mode. Unset: one is made and kept under `home`.",
     )
+    collector_replay_hours: int = Field(
+        25,
+        ge=1,
+        description="A signed request older than so many hours is refused; the provider tries again for 24 hours.",
+    )
+    collector_max_kib: int = Field(2048, ge=16, description="Largest request the collector takes, KiB.")
     engine_threads: int | None = Field(None, ge=1, description="Threads of the query engine. Unset: all cores.")
     engine_memory: str | None = Field(
         None,
@@ -119,18 +207,26 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _live_mode_is_complete(self) -> Settings:
-        if self.live:
-            needed = {
-                "SHOPAUTO_SENDGRID_API_KEY": self.sendgrid_api_key,
-                "SHOPAUTO_FROM_EMAIL": None if self.from_email.endswith("@example.com") else self.from_email,
-                "SHOPAUTO_POSTAL_ADDRESS": self.postal_address,
-                "SHOPAUTO_SHOP_URL": None if "example.com" in self.shop_url else self.shop_url,
-                "SHOPAUTO_BASE_URL": None if "localhost" in self.base_url else self.base_url,
-                "SHOPAUTO_SECRET_KEY": self.secret_key,
-            }
-            missing = [name for name, value in needed.items() if not value]
-            if missing:
-                raise ValueError(f"live mode needs {', '.join(missing)}; set them, or set SHOPAUTO_LIVE=false")
+        if not self.live:
+            return self
+        missing = [
+            f"SHOPAUTO_{name.upper()} (SHOPAUTO_{choice} is {via})"
+            for choice, via in (("EMAIL_VIA", self.email_via), ("SMS_VIA", self.sms_via))
+            for name in _NEEDED.get(via or "", ())
+            if not getattr(self, name)
+        ]
+        if self.email_via == "smtp" and self.smtp_user and not self.smtp_password:
+            missing.append("SHOPAUTO_SMTP_PASSWORD (SHOPAUTO_SMTP_USER is set)")
+        needed = {
+            "SHOPAUTO_FROM_EMAIL": not self.from_email.endswith("@example.com"),
+            "SHOPAUTO_POSTAL_ADDRESS": self.postal_address,
+            "SHOPAUTO_SHOP_URL": "example.com" not in self.shop_url,
+            "SHOPAUTO_BASE_URL": "localhost" not in self.base_url,
+            "SHOPAUTO_SECRET_KEY": self.secret_key,
+        }
+        missing += [name for name, there in needed.items() if not there]
+        if missing:
+            raise ValueError(f"live mode needs {', '.join(missing)}; set them, or set SHOPAUTO_LIVE=false")
         return self
 
     @cached_property

@@ -21,14 +21,22 @@ from shopauto_pipelines.sources.expressions import SOURCE_ROW
 from shopauto_pipelines.sources.landing import landed_days, refresh_landing
 from shopauto_pipelines.sources.mapping import mappings
 from shopauto_pipelines.sources.reading import LandingError
-from shopauto_pipelines.sources.tables import CORE_TABLES, QUARANTINE, RAW_TABLES
+from shopauto_pipelines.sources.tables import CONSENTS, CORE_TABLES, MESSAGE_EVENTS, QUARANTINE, RAW_TABLES
 
 _SOURCES = list(mappings())
+
+
+#: What lands our own rows, by the tables that have some: it runs before they are read.
+_OWN_ROWS = {table: dg.AssetKey(["realtime", "provider_events"]) for table in (CONSENTS, MESSAGE_EVENTS)}
 
 
 def _feeding(table: Table) -> list[dg.AssetKey]:
     short = table.name.removeprefix("raw/")
     return [files_key(source.name) for source in _SOURCES if short in source.tables]
+
+
+def _before(table: Table) -> list[dg.AssetKey]:
+    return _feeding(table) + ([_OWN_ROWS[table]] if table in _OWN_ROWS else [])
 
 
 def _origins(table: Table) -> dict[str, set[tuple[str, str]]]:
@@ -60,7 +68,7 @@ def _landed(settings: SettingsResource, lake: LakeResource) -> Lake:
 
 
 def _raw_asset(table: Table) -> dg.AssetsDefinition:
-    @lake_asset(table, group="sources", deps=_feeding(table), origins=_origins(table))
+    @lake_asset(table, group="sources", deps=_before(table), origins=_origins(table))
     def rows(settings: SettingsResource, lake: LakeResource) -> Any:
         opened = _landed(settings, lake)
         return lambda start, end: raw.accepted(opened, table, start, end)

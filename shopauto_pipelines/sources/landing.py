@@ -181,15 +181,22 @@ def land(
 
 
 def land_rows(
-    lake: Lake, source: str, table: Table, name: str, rows: pa.Table, settings: Settings | None = None
+    lake: Lake,
+    source: str,
+    table: Table,
+    name: str,
+    rows: pa.Table | pa.RecordBatchReader,
+    settings: Settings | None = None,
 ) -> FileReport:
     """Land canonical ``rows`` that another part of the program made, as the file ``name`` of ``source``.
 
-    ``rows`` has the table's columns but for the lineage; its times are UTC. The same name again replaces the rows.
+    ``rows`` has the table's columns but for the lineage, some or all; its times are UTC. A reader is read batch by batch.
+    The same name again replaces the rows.
     """
     settings = settings or load_settings()
     short = table.name.removeprefix("raw/")
-    columns = [n for n in mappable(table) if n in rows.column_names]
+    reader = rows.to_reader() if isinstance(rows, pa.Table) else rows
+    columns = [n for n in mappable(table) if n in reader.schema.names]
     mapping = SourceMapping(
         name=source,
         timezone="UTC",
@@ -197,8 +204,12 @@ def land_rows(
     )
     with _locked(lake), tempfile.TemporaryDirectory(dir=lake.root / "_staging") as folder:
         file = Path(folder) / f"{name}.parquet"
-        pq.write_table(rows.select(columns), file)
-        last = pc.max(rows[TIME_COLUMN[table.name]]).as_py()
+        last = None
+        with pq.ParquetWriter(file, pa.schema([reader.schema.field(n) for n in columns])) as writer:
+            for batch in reader:
+                writer.write_batch(batch.select(columns))
+                newest = pc.max(batch[TIME_COLUMN[table.name]]).as_py()
+                last = max(filter(None, (last, newest)), default=None)
         today = last.date() + timedelta(days=1) if last else EARLIEST
         load = _Load(lake, mapping, read_manifest(lake, source), settings, today)
         _sweep(lake, load.manifest)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ SCHEMAS = {
         "language": "string",
         "last_order_on": "date",
         "churn_probability": "float64",
+        "phone_known": "boolean",
     },
     "consent": {"customer_id": "string", "channel": "string", "state": "string"},
     "membership": {"segment": "string", "customer_id": "string", "entered_on": "date"},
@@ -44,10 +46,10 @@ RULES = Rules(cap_messages=3, cap_days=7, holdout_percent=0.0, language="en", ha
 
 
 def table(name: str, rows: Iterable[Sequence[Any]]) -> pa.Table:
-    """A planner input out of tuples."""
+    """A planner input out of tuples; values that a tuple leaves out at its end are null."""
     schema = SCHEMAS[name]
     arrow = ibis.schema(schema).to_pyarrow()
-    return pa.Table.from_pylist([dict(zip(schema, row, strict=True)) for row in rows], schema=arrow)
+    return pa.Table.from_pylist([dict(zip_longest(schema, row)) for row in rows], schema=arrow)
 
 
 def inputs(**rows: Iterable[Sequence[Any]]) -> dict[str, pa.Table]:

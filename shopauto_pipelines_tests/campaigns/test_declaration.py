@@ -142,7 +142,8 @@ def test_a_message_without_unsubscribe_link_or_postal_address_does_not_load(play
 def test_a_text_that_a_language_lacks_does_not_load(playbook):
     texts = playbook / "campaigns/welcome/texts/ro.yaml"
     texts.write_text(texts.read_text().replace("  more:", "  less:"))
-    assert "texts/ro.yaml, step help: there is no text 'more'" in _error(playbook)
+    error = _error(playbook)
+    assert f"welcome/texts/ro.yaml:{_line(texts, 'help:') + 1}, step help: there is no text 'more'" in error
 
 
 def test_a_language_without_texts_does_not_load(playbook):
@@ -155,7 +156,79 @@ def test_an_unknown_variable_does_not_load_even_where_only_one_person_in_two_wou
     template.write_text(
         template.read_text().replace("{{ text.intro }}", "{% if person.first_name %}{{ discount }}{% endif %}")
     )
-    assert "hello.txt.j2: 'discount' is undefined" in _error(playbook)
+    assert "hello.txt.j2:8: 'discount' is undefined" in _error(playbook)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "says"),
+    [
+        ("welcome/hello.mjml.j2", '[[ ui.words("intro") ]]', "<mj-image src='a' />", "<mj-image> has no text for those"),
+        ("welcome/hello.mjml.j2", '[[ ui.words("intro") ]]', "<mj-image src='a'>", "<mj-image> has no text for those"),
+        ("parts.mjml.j2", "{{ text.[[ name ]] }}</mj-button>", "<img src='a'></mj-button>", "<img> has no text for those"),
+        ("layout.mjml.j2", "<mj-title>{{ subject }}</mj-title>", "<mj-title>{{ subject }}", "<mj-title> is not closed"),
+        ("parts.mjml.j2", "<mj-button css-class", "<mj-buton css-class", "MJML has no <mj-buton>"),
+        ("welcome/hello.mjml.j2", '[[ ui.words("intro") ]]', "</mj-text>", "</mj-text> closes nothing"),
+        ("layout.mjml.j2", "{{ text.unsubscribe }}", "{{ text.unsubscribe", "unexpected '/'"),
+        ("layout.mjml.j2", "{{ text.why_you_get_this }}", "{{ discount }}", "'discount' is undefined"),
+        ("parts.mjml.j2", '{{ product.category or \'\' }}', "{{ product.colour.name }}", "has no attribute 'colour'"),
+        ("welcome/hello.mjml.j2", '[[ ui.words("intro") ]]', '[[ ui.nothing("intro") ]]', "has no attribute 'nothing'"),
+        ("welcome/hello.mjml.j2", "[% endblock %]", "[% endblok %]", "unknown tag 'endblok'"),
+        ("welcome/hello.txt.j2", "{{ text.intro }}", "{{ text.intro | upper( }}", "unexpected '}'"),
+        ("layout.txt.j2", "{{ text.why_you_get_this }}", "{{ discount }}", "'discount' is undefined"),
+        ("welcome/hello.txt.j2", "{{ text.intro }}", "{{ text.introo }}", "there is no text 'introo'"),
+    ],
+)  # fmt: skip
+def test_a_broken_template_is_named_with_the_line_at_fault(playbook, file, old, new, says):
+    template = playbook / "campaigns" / file
+    before = template.read_text()
+    assert old in before
+    template.write_text(before.replace(old, new))
+    error = _error(playbook)
+    assert says in error
+    assert f" {template.name}:{_line(template, new)}: " in error
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "says"),
+    [
+        ("welcome/texts/ro.yaml", '  intro: "', '  intro: "{{ discount }} ', "step hello, text 'intro': 'discount' is undefined"),
+        ("welcome/texts/ro.yaml", '  intro: "', '  intro: "{{ shop.name ', "step hello, text 'intro': "),
+        ("texts/ro.yaml", 'greeting: "', 'greeting: "{{ 1 / 0 }}', "text 'greeting': ZeroDivisionError"),
+    ],
+)  # fmt: skip
+def test_a_broken_text_is_named_with_its_line(playbook, file, old, new, says):
+    texts = playbook / "campaigns" / file
+    texts.write_text(texts.read_text().replace(old, new, 1))
+    error = _error(playbook)
+    assert says in error
+    assert f"{'/'.join(texts.parts[-3:])}:{_line(texts, new)}, " in error
+
+
+def test_a_broken_subject_is_named_with_its_line(playbook):
+    file = playbook / "campaigns/newsletter/defs.yaml"
+    file.write_text(
+        file.read_text().replace("ro: Luna aceasta la {{ shop.name }}", "ro: Luna aceasta la {{ shop.nume }}")
+    )
+    error = _error(playbook)
+    assert f"newsletter/defs.yaml:{_line(file, 'shop.nume')}: the subject of step issue (ro): " in error
+    assert "no attribute 'nume'" in error
+
+
+def test_a_decoration_needs_no_text_but_must_say_that_it_is_one(playbook):
+    template = playbook / "campaigns/welcome/hello.mjml.j2"
+    image = "<mj-section><mj-column><mj-image src='https://x.example/a.png' alt='' /></mj-column></mj-section>"
+    template.write_text(template.read_text().replace("[[ ui.headline() ]]", image))
+    assert "welcome" in load_campaigns(playbook)
+
+
+def test_a_campaign_has_a_topic_to_choose_on_the_preference_page(playbook, change):
+    change("win_back", {"topic": "offers"})
+    loaded = load_campaigns(playbook)
+    assert {name: one.topic for name, one in loaded.items()} == {
+        "win_back": "offers",
+        "welcome": "welcome",
+        "newsletter": "news",
+    }
 
 
 def test_a_subject_may_be_one_text_which_is_then_english(playbook, change):

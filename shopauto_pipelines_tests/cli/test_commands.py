@@ -4,14 +4,16 @@ import shutil
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from shopauto_pipelines.cli import main
+from shopauto_pipelines.cli.doctor import examine
 from shopauto_pipelines.platform.settings import PROJECT_ROOT
 
-COMMANDS = ("demo", "sample", "load", "refresh", "inbox", "doctor", "migrate", "settings")
+COMMANDS = ("demo", "sample", "load", "refresh", "inbox", "outbox", "collect", "doctor", "migrate", "settings")
 HEAVY = ("dagster", "duckdb", "ibis", "pandas", "sklearn", "great_expectations", "sqlalchemy", "matplotlib")
 
 
@@ -211,3 +213,22 @@ def test_the_doctor_ends_with_code_1_where_the_database_does_not_answer(shopauto
     assert "✗ database" in shown
     assert "does not answer" in shown
     assert "pass-word" not in shown
+
+
+@pytest.mark.parametrize(("key", "told"), [(None, True), ("MFkw", False)])
+def test_the_doctor_tells_where_live_mode_hears_nothing_of_bounces(monkeypatch, tmp_path, key, told):
+    live = {
+        "HOME": str(tmp_path),
+        "LIVE": "true",
+        "SENDGRID_API_KEY": "SG.x",
+        "FROM_EMAIL": "shop@shop.test.org",
+        "POSTAL_ADDRESS": "1 High Street",
+        "SHOP_URL": "https://shop.test.org",
+        "BASE_URL": "https://mail.shop.test.org",
+        "SECRET_KEY": "s" * 40,
+        "SENDGRID_WEBHOOK_KEY": key or "",
+    }
+    for name, value in live.items():
+        monkeypatch.setenv(f"SHOPAUTO_{name}", value)
+    first_two = list(islice(examine(), 2))
+    assert ("events" in [finding.subject for finding in first_two]) is told

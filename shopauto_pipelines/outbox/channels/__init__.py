@@ -5,31 +5,60 @@ A channel is handed rendered messages and says what became of each. It knows not
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from shopauto_pipelines.campaigns.drafts import Draft
 from shopauto_pipelines.outbox.ledger import MessageKey
+from shopauto_pipelines.outbox.links import reference
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Envelope:
-    """One message, rendered and addressed. ``reference`` names it for ever, ``message_id`` is the ledger's number."""
+    """One message, rendered and addressed. ``message_id`` is the ledger's number.
+
+    What it says is a ``draft``, shared by everybody who gets the same but for the ``values`` in its holes.
+    """
 
     message_id: int
-    reference: str
     key: MessageKey
     channel: str
     to: str
     to_name: str
-    subject: str
-    html: str
-    text: str
+    draft: Draft
+    values: Mapping[str, str]
     language: str
     unsubscribe_url: str
-    explanation: Mapping[str, Any]
+    explained: str
     date: datetime
+
+    @property
+    def reference(self) -> str:
+        """Names the message for ever, in every run and on every machine."""
+        return reference(self.key)
+
+    @property
+    def explanation(self) -> dict[str, Any]:
+        """Why this person was chosen; read from its JSON at every use, as most channels never ask."""
+        return json.loads(self.explained)
+
+    @property
+    def subject(self) -> str:
+        """The subject of this person."""
+        return self.draft.filled_subject(self.values)
+
+    @property
+    def html(self) -> str:
+        """The HTML of this person."""
+        return self.draft.filled_html(self.values)
+
+    @property
+    def text(self) -> str:
+        """The text part of this person."""
+        return self.draft.filled_text(self.values)
 
 
 @dataclass(frozen=True)
@@ -37,7 +66,8 @@ class Outcome:
     """What became of a message.
 
     ``sent``: accepted. ``failed``: surely not accepted, and trying again will not help by itself. ``deferred``: surely
-    not accepted, for a reason that has nothing to do with the message. ``unknown``: it may or may not have left.
+    not accepted for now, be it this one (a full mailbox) or every one (no connection, a wrong key). ``unknown``: it may
+    or may not have left.
     """
 
     state: Literal["sent", "failed", "deferred", "unknown"]
@@ -52,6 +82,8 @@ class Channel(Protocol):
     name: str
     #: Most messages of one :meth:`send`.
     batch_size: int
+    #: How many threads may be in :meth:`send` at the same time.
+    calls_at_once: int
 
     def send(self, batch: Sequence[Envelope]) -> Sequence[Outcome]:
         """Send; one outcome per envelope, in order. Raises nothing for what the far side does."""

@@ -1,0 +1,375 @@
+"""``shopauto outbox``: what an operator does with messages under way: look, stop, go on, settle what is unclear, suppress."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import date
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from shopauto_pipelines.cli.options import AsJson, day_option
+from shopauto_pipelines.platform.errors import ShopAutoError
+from shopauto_pipelines.platform.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from shopauto_pipelines.outbox.controls import Control
+
+console = Console(highlight=False)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help=(
+        "Messages under way: see where they are, stop and go on, settle what is unclear, suppress addresses.\n\n"
+        "`pause CAMPAIGN` and `stop` act within one batch of at most 1,000 messages, in every process and on every "
+        "machine; `resume` and `start` let the next refresh go on with exactly the people who are left."
+    ),
+)
+suppressions = typer.Typer(
+    no_args_is_help=True,
+    help=(
+        "Addresses that get nothing, whatever a campaign says. Lists are CSV files; addresses are kept as keyed hashes "
+        "only, so a list outlives the erasure of a person and a new import of the same shop."
+    ),
+)
+app.add_typer(suppressions, name="suppress")
+
+
+class Ending(StrEnum):
+    """What an unclear message turned out to be."""
+
+    SENT = "sent"
+    FAILED = "failed"
+
+
+class Reason(StrEnum):
+    """Why the addresses of a list get nothing."""
+
+    UNSUBSCRIBE = "unsubscribe"
+    BOUNCE = "bounce"
+    SPAM_REPORT = "spam_report"
+    IMPORT = "import"
+
+
+_Campaign = Annotated[str, typer.Argument(help="Name of a campaign of the playbook.")]
+_Why = Annotated[str, typer.Option("--why", help="The cause, for the others: it is shown and kept with the switch.")]
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Show the newest day of every campaign: how many messages are where, and what is paused.
+
+    `unknown` messages may or may not have left: they are never sent again by themselves (`shopauto outbox unknown`).
+    """
+    from shopauto_pipelines.outbox import controls, ledger
+    from shopauto_pipelines.outbox.schema import EVERYTHING, STATES
+
+    with _connection() as (connection, _):
+        switches = {switch.scope: switch for switch in controls.controls(connection) if switch.paused}
+        unclear = ledger.unknown_counts(connection)
+        rows = []
+        for name in sorted({*_campaigns(), *(campaign for campaign, _ in unclear)}):
+            day = ledger.newest_day(connection, name)
+            states: Counter[str] = Counter()
+            for (state, _reason), count in ledger.counts(connection, name, day).items() if day else ():
+                states[state] += count
+            rows.append((name, day, states))
+    stopped = switches.pop(EVERYTHING, None)
+    if as_json:
+        _print_json(
+            {
+                "stopped": stopped and stopped.why,
+                "unknown": sum(unclear.values()),
+                "campaigns": [
+                    {
+                        "campaign": name,
+                        "day": day and day.isoformat(),
+                        "paused": switches[name].why if name in switches else None,
+                        **{state: states[state] for state in STATES},
+                    }
+                    for name, day, states in rows
+                ],
+            }
+        )
+        return
+    if stopped:
+        console.print(f"[red]Everything is stopped[/red] {_told(stopped)}", soft_wrap=True)
+        console.print("`shopauto outbox start` lets it go on.")
+    table = _table(("campaign", "day"), title="Messages of the newest day")
+    shown = [state for state in STATES if any(states[state] for _, _, states in rows)] or ["sent"]
+    for state in shown:
+        table.add_column(state, justify="right", no_wrap=True)
+    for name, day, states in rows:
+        table.add_row(name, str(day or "none yet"), *(f"{states[state]:,}" if day else "" for state in shown))
+    console.print(table)
+    for name, switch in switches.items():
+        console.print(f"[yellow]{name} is paused[/yellow] {_told(switch)}", soft_wrap=True)
+    if unclear:
+        console.print(f"{sum(unclear.values()):,} messages of all days are unclear: `shopauto outbox unknown`.")
+
+
+@app.command()
+def pause(campaign: _Campaign, why: _Why) -> None:
+    """Let nothing more of a campaign leave. What a dispatcher holds at this moment is the last batch."""
+    _switch(_known(campaign), True, why)
+
+
+@app.command()
+def resume(campaign: _Campaign, why: _Why = "") -> None:
+    """Let a paused campaign go on, from the very next person, at its next refresh."""
+    _switch(_known(campaign), False, why)
+
+
+@app.command()
+def stop(why: _Why) -> None:
+    """Stop everything: no message of any campaign leaves any more, until `start`."""
+    _switch(None, True, why)
+
+
+@app.command()
+def start(why: _Why = "") -> None:
+    """Let messages leave again after `stop`. Campaigns that were paused one by one stay paused."""
+    _switch(None, False, why)
+
+
+@app.command()
+def unknown(
+    campaign: Annotated[str | None, typer.Option("--campaign", help="Of this campaign only.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many to list, the oldest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List messages that may or may not have left: the provider was asked and its answer never came.
+
+    They are settled by the provider's events, or by you, once you have looked: `shopauto outbox resolve`.
+    """
+    from shopauto_pipelines.outbox import ledger
+
+    if campaign:
+        _known(campaign)
+    with _connection() as (connection, _):
+        counts = {key: n for key, n in ledger.unknown_counts(connection).items() if campaign in (None, key[0])}
+        found = ledger.unknown(connection, campaign, limit=limit)
+    total = sum(counts.values())
+    if as_json:
+        _print_json(
+            [
+                message.key._asdict()
+                | {
+                    "id": message.id,
+                    "via": message.via,
+                    "day": message.as_of.isoformat(),
+                    "since": message.changed_at.isoformat(),
+                    "reason": message.reason,
+                }
+                for message in found
+            ]
+        )
+        return
+    if not total:
+        console.print("Nothing is unclear.")
+        return
+    table = _table(("id", "campaign", "step", "person", "occasion"))
+    for name in ("via", "since (UTC)", "why"):
+        table.add_column(name, overflow="fold")
+    for message in found:
+        cells = (
+            message.id,
+            *message.key,
+            message.via or "",
+            f"{message.changed_at:%Y-%m-%d %H:%M}",
+            message.reason or "",
+        )
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    console.print(table)
+    if total > len(found):
+        console.print(f"The oldest {len(found):,} of {total:,}; `--limit` shows more.")
+    for (name, day), count in counts.items():
+        console.print(f"{name} of {day}: {count:,}")
+
+
+@app.command()
+def resolve(
+    ending: Annotated[Ending, typer.Option("--as", help="What became of them.")],
+    why: Annotated[str, typer.Option("--why", help="How you know; kept with each message.")],
+    ids: Annotated[list[int] | None, typer.Argument(help="Ids, as `shopauto outbox unknown` shows them.")] = None,
+    campaign: Annotated[str | None, typer.Option("--campaign", help="All of this campaign.")] = None,
+    day: Annotated[date | None, day_option("--day", "All of this day.")] = None,
+    via: Annotated[str | None, typer.Option("--via", help="All that went this way, e.g. `sendgrid`.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
+) -> None:
+    """Settle unclear messages by hand: `sent` if they left, `failed` if they surely did not.
+
+    `sent` is safe: nothing leaves again. What you settle as `failed` can be planned again with `shopauto outbox retry`,
+    and would reach people twice if it had left after all. Filters are combined; only unclear messages are touched.
+    """
+    from shopauto_pipelines.outbox import ledger
+    from shopauto_pipelines.platform.clock import SystemClock
+
+    if everything == any((ids, campaign, day, via)):
+        raise typer.BadParameter("say which messages: ids, --campaign, --day, --via, or --all for every one")
+    if campaign:
+        _known(campaign)
+    with _connection() as (connection, _):
+        count = ledger.resolve(
+            connection,
+            state=ending.value,
+            why=f"by hand, {_me()}: {why}",
+            at=SystemClock().now(),
+            ids=ids or None,
+            campaign=campaign,
+            as_of=day,
+            via=via,
+        )
+    console.print(f"{count:,} messages are settled as {ending.value}.")
+    if ids and count < len(set(ids)):
+        console.print(f"{len(set(ids)) - count:,} of the ids are not unclear, or do not exist: they were not touched.")
+
+
+@app.command()
+def retry(
+    campaign: _Campaign,
+    day: Annotated[date, day_option("--day", "Day of the messages.")],
+) -> None:
+    """Plan the failed messages of a campaign's day again, once the cause is mended.
+
+    `failed` means that the provider surely did not take them, so nobody gets a message twice. They leave with the next
+    refresh of that day, if it is still open; every check is made again.
+    """
+    from shopauto_pipelines.outbox import ledger
+    from shopauto_pipelines.platform.clock import SystemClock
+
+    _known(campaign)
+    with _connection() as (connection, _):
+        count = ledger.retry_failed(connection, campaign, day, at=SystemClock().now())
+    console.print(f"{count:,} messages of {campaign} of {day} are planned again.")
+
+
+@suppressions.command("import")
+def import_list(
+    file: Annotated[
+        typer.FileText,
+        typer.Argument(encoding="utf-8-sig", help="CSV file with a header; `-` reads the standard input."),
+    ],
+    reason: Annotated[
+        Reason | None, typer.Option("--reason", help="Why, for all of them. Without it: the list's own, else `import`.")
+    ] = None,
+) -> None:
+    """Take a suppression list: a column `email` or `phone` of any other tool, or `hash` of `suppress export`.
+
+    Other columns are left alone. Lines that are no address are counted and shown by their number; the others are taken.
+    An address that was suppressed for a graver reason keeps it. Taking a list twice changes nothing.
+    """
+    from shopauto_pipelines.outbox import suppression_lists
+    from shopauto_pipelines.platform.clock import SystemClock
+
+    with _connection() as (connection, settings):
+        done = suppression_lists.read(
+            connection, file, settings, at=SystemClock().now(), reason=reason.value if reason else None
+        )
+    console.print(f"{done.new:,} addresses are suppressed now, {done.known:,} were already.")
+    if done.refused_count:
+        console.print(f"[yellow]{done.refused_count:,} lines were left out:[/yellow]")
+        for line, why in done.refused:
+            console.print(f"  line {line}: {escape(why)}")
+        raise typer.Exit(1)
+
+
+@suppressions.command("export")
+def export_list(
+    file: Annotated[Path | None, typer.Argument(help="File to write; without it, the standard output.")] = None,
+) -> None:
+    """Write every suppressed address as its keyed hash, with channel, reason and time, as CSV.
+
+    The hashes are of use only where SHOPAUTO_SECRET_KEY is the same.
+    """
+    from shopauto_pipelines.outbox import consents, suppression_lists
+
+    with ExitStack() as stack:
+        connection, _ = stack.enter_context(_connection())
+        target = stack.enter_context(file.open("w", encoding="utf-8", newline="")) if file else sys.stdout
+        count = suppression_lists.write(consents.suppressed(connection), target)
+    if file:
+        console.print(f"{count:,} suppressed addresses are in {escape(str(file))}.", soft_wrap=True)
+
+
+def _switch(campaign: str | None, paused: bool, why: str) -> None:
+    from shopauto_pipelines.outbox import controls
+    from shopauto_pipelines.outbox.schema import EVERYTHING
+    from shopauto_pipelines.platform.clock import SystemClock
+
+    if paused and not why.strip():
+        raise typer.BadParameter("say why: the others will ask", param_hint="--why")
+    with _connection() as (connection, _):
+        change = controls.pause if paused else controls.resume
+        changed = change(connection, campaign or EVERYTHING, by=_me(), at=SystemClock().now(), why=why.strip())
+        left = controls.stopped(connection, campaign) if campaign else None
+    what = campaign or "Everything"
+    done = ("is paused" if campaign else "is stopped") if paused else "goes on"
+    console.print(f"{what} {done}." if changed else f"{what} {done} already; nothing was changed.")
+    if not paused and left:
+        console.print(f"But {escape(left)}. `shopauto outbox start` lets messages leave again.")
+
+
+def _told(switch: Control) -> str:
+    return f"since {switch.at:%Y-%m-%d %H:%M} UTC by {escape(switch.by)}: {escape(switch.why or '')}"
+
+
+def _table(names: tuple[str, ...], title: str | None = None) -> RichTable:
+    """A table that stays readable in a narrow window: ``names`` are columns that are never cut or folded."""
+    table = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    table.title, table.title_justify = title and f"[bold]{title}[/bold]", "left"
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    return table
+
+
+def _campaigns() -> set[str]:
+    """Names of the playbook's campaigns, none where it cannot be read: stopping must work all the same."""
+    from shopauto_pipelines.platform.playbook import declarations
+
+    try:
+        return {str(declaration.attributes.get("name")) for declaration in declarations("Campaign")}
+    except ShopAutoError:
+        return set()
+
+
+def _known(campaign: str) -> str:
+    names = _campaigns()
+    if names and campaign not in names:
+        raise typer.BadParameter(f"there is no campaign {campaign!r}; the playbook has {', '.join(sorted(names))}")
+    return campaign
+
+
+def _me() -> str:
+    """Who is at the keyboard."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "command line"
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def _connection() -> Iterator[tuple[sa.Connection, Settings]]:
+    """A transaction and the settings; what is done is committed at the end."""
+    from shopauto_pipelines.platform.postgres import engine
+
+    settings = load_settings()
+    with engine(settings).begin() as connection:
+        yield connection, settings

@@ -1,0 +1,262 @@
+"""How planned messages leave: reserve a batch, write it, hand it to the channel, settle it, until nothing is planned.
+
+While calls are under way the next batch is reserved and written, so that neither the database nor the channel waits for
+the other. Two batches more than the channel takes at once are in memory, whatever the size of the audience.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from threading import Lock
+from time import monotonic
+from typing import Any
+
+import sqlalchemy as sa
+
+from shopauto_pipelines.campaigns.content import ContentError, Renderer
+from shopauto_pipelines.campaigns.declaration import Campaign
+from shopauto_pipelines.campaigns.drafts import Drafts
+from shopauto_pipelines.campaigns.products import Showcase
+from shopauto_pipelines.features.tables import CUSTOMER_FEATURES
+from shopauto_pipelines.outbox import breakers, controls, ledger, links
+from shopauto_pipelines.outbox.channels import Channel, Envelope, Outcome
+from shopauto_pipelines.platform.clock import Clock
+from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.lookup import Lookup
+from shopauto_pipelines.platform.progress import report
+from shopauto_pipelines.platform.settings import Settings
+from shopauto_pipelines.profiles.tables import CUSTOMERS
+
+#: Most messages planned, reserved or sent at once.
+BATCH = 1000
+
+#: Which column of ``profiles/customers`` a channel writes to.
+ADDRESS = {"email": "email", "sms": "phone"}
+
+#: After so many batches in a row of which nothing was accepted the others stay planned. A batch of fewer messages than
+#: ``_A_BATCH`` that all failed for one reason may be bad luck.
+_BATCHES_LOST, _A_BATCH = 3, 10
+
+#: Seconds between two looks at complaints and bounces while a campaign is sent.
+_JUDGED_EVERY = 60.0
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What one dispatch sent: how many messages in how many seconds, and why not all.
+
+    ``stopped`` is for somebody to act on, and so is ``trouble``: batches that were not accepted though others were.
+    ``waiting`` is a staged roll-out, whose rest may leave from ``rest_from``.
+    """
+
+    messages: int = 0
+    seconds: float = 0.0
+    stopped: str | None = None
+    trouble: tuple[str, ...] = ()
+    waiting: str | None = None
+    rest_from: datetime | None = None
+
+
+def send_planned(
+    engine: sa.Engine, lake: Lake, settings: Settings, campaign: Campaign, as_of: date, channel: Channel, clock: Clock
+) -> Sent:
+    """Send what the ledger has planned for a campaign and day, as far as switches, breakers and the roll-out let it."""
+    with engine.begin() as connection:
+        breakers.trip(connection, settings, campaign.name, at=clock.now())
+        stage = breakers.stage(connection, settings, campaign.name, as_of, at=clock.now())
+        counts = ledger.counts(connection, campaign.name, as_of)
+        stopped = controls.stopped(connection, campaign.name)
+    planned = sum(n for (state, _), n in counts.items() if state == "planned")
+    if not planned or stopped:
+        return Sent(stopped=stopped if planned else None)
+    if stage.limit is not None:
+        planned = min(planned, stage.limit)
+    with ledger.dispatcher(engine) as me:
+        loop = _Loop(engine, lake, settings, campaign, as_of, channel, clock, me)
+        return loop.run(planned, stage)
+
+
+def settled(message_id: int, outcome: Outcome) -> ledger.Settled:
+    """An outcome as the ledger takes it: what was put off is planned again."""
+    state = "planned" if outcome.state == "deferred" else outcome.state
+    return ledger.Settled(message_id, state, outcome.reason, outcome.provider_id)
+
+
+class _Loop:
+    """One dispatcher at work on a campaign and day."""
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        lake: Lake,
+        settings: Settings,
+        campaign: Campaign,
+        as_of: date,
+        channel: Channel,
+        clock: Clock,
+        me: str,
+    ) -> None:
+        self._engine, self._settings, self._channel, self._clock, self._me = engine, settings, channel, clock, me
+        self._campaign, self._as_of = campaign, as_of
+        self._writer = _Writer(lake, settings, campaign, as_of)
+        self._stopped: str | None = None
+        self._trouble: Counter[str] = Counter()
+        self._lost_in_a_row = 0
+        self._lock = Lock()
+        self._judged = monotonic()
+
+    def run(self, planned: int, stage: breakers.Stage) -> Sent:
+        """Send up to the stage's limit; ``planned`` is what there is to do, for the progress."""
+        began, sent, done, after = monotonic(), 0, 0, 0
+        under_way: deque[Future[tuple[int, int]]] = deque()
+        left = stage.limit
+
+        def finish(keep: int) -> None:
+            nonlocal sent, done
+            while len(under_way) > keep:
+                looked_at, gone = under_way.popleft().result()
+                done, sent = done + looked_at, sent + gone
+                report(f"outbox/{self._campaign.name}", done, max(done, planned))
+
+        with ThreadPoolExecutor(self._channel.calls_at_once, "outbox") as pool:
+            while self._stopped is None and left != 0:
+                taken = self._reserve(left, after)
+                if not taken.looked_at:
+                    self._stopped = self._stopped or taken.stopped
+                    break
+                left = None if left is None else left - len(taken.messages)
+                after = max([after, *(message.id for message in taken.messages)])
+                envelopes, outcomes = self._writer.write(taken.messages)
+                under_way.append(pool.submit(self._leave, envelopes, outcomes, taken.looked_at))
+                finish(keep=self._channel.calls_at_once)
+                self._judge()
+            finish(keep=0)
+        waiting = stage.why if self._stopped is None and left == 0 else None
+        return Sent(
+            messages=sent,
+            seconds=monotonic() - began,
+            stopped=self._stopped,
+            trouble=tuple(f"{n:,} messages: {why}" for why, n in self._trouble.most_common()),
+            waiting=waiting,
+            rest_from=stage.rest_from if waiting else None,
+        )
+
+    def _reserve(self, left: int | None, after: int) -> ledger.Reserved:
+        """The next batch, after what this loop has had: what a channel put off waits for another dispatch."""
+        most = min(BATCH, self._channel.batch_size)
+        with self._engine.begin() as connection:
+            return ledger.reserve(
+                connection,
+                campaign=self._campaign.name,
+                as_of=self._as_of,
+                limit=most if left is None else min(most, left),
+                by=self._me,
+                via=self._channel.name,
+                cap=ledger.Cap(self._settings.cap_messages, self._settings.cap_days, self._settings.less_often_days),
+                at=self._clock.now(),
+                after=after,
+            )
+
+    def _leave(self, envelopes: Sequence[Envelope], outcomes: dict[int, Outcome], looked_at: int) -> tuple[int, int]:
+        """Hand over one batch and settle it, in a thread of its own; returns how many were looked at, and sent.
+
+        The switches are asked again: a batch that waited for its turn is put back where they were turned meanwhile.
+        """
+        with self._engine.begin() as connection:
+            self._stopped = self._stopped or controls.stopped(connection, self._campaign.name)
+            numbers = [envelope.message_id for envelope in envelopes]
+            if numbers and not self._stopped and not ledger.hand_over(connection, numbers, by=self._me):
+                self._stopped = "the database lost sight of this dispatcher, and others took over its messages"
+        if self._stopped:
+            answers: Sequence[Outcome] = [Outcome("deferred", "stopped before it left")] * len(envelopes)
+        else:
+            answers = self._channel.send(envelopes)
+        outcomes |= {e.message_id: answer for e, answer in zip(envelopes, answers, strict=True)}
+        with self._engine.begin() as connection:
+            told = [settled(message_id, outcome) for message_id, outcome in outcomes.items()]
+            ledger.settle(connection, told, by=self._me, at=self._clock.now())
+        self._note(answers)
+        return looked_at, sum(outcome.state == "sent" for outcome in answers)
+
+    def _note(self, answers: Sequence[Outcome]) -> None:
+        """Stop where going on would not help: all is put off, or batch after batch is lost."""
+        reasons = Counter((outcome.state, outcome.reason) for outcome in answers)
+        (state, reason), most = reasons.most_common(1)[0] if reasons else (("sent", None), 0)
+        whole = most == len(answers)
+        refused = state == "failed" and most >= _A_BATCH and not self._settings.sendgrid_sandbox
+        with self._lock:
+            for (each, why), n in reasons.items():
+                if each == "unknown" or (whole and refused):
+                    self._trouble[f"{each}, {why}"] += n
+            if whole and (refused or state == "unknown"):
+                self._lost_in_a_row += 1
+            elif any(each == "sent" for each, _ in reasons):
+                self._lost_in_a_row = 0
+            if whole and state == "deferred":
+                self._stopped = self._stopped or reason
+            elif self._lost_in_a_row >= _BATCHES_LOST:
+                self._stopped = self._stopped or f"{self._lost_in_a_row} batches in a row are {state}: {reason}"
+
+    def _judge(self) -> None:
+        if monotonic() - self._judged > _JUDGED_EVERY:
+            with self._engine.begin() as connection:
+                breakers.trip(connection, self._settings, self._campaign.name, at=self._clock.now())
+            self._judged = monotonic()
+
+
+class _Writer:
+    """Turns reserved messages into written, addressed ones. Names and addresses are read as the ledger's order needs them."""
+
+    def __init__(self, lake: Lake, settings: Settings, campaign: Campaign, as_of: date) -> None:
+        self._key, self._base = settings.hash_key, settings.base_url.rstrip("/")
+        self._drafts = Drafts(Renderer(campaign, settings).render)
+        self._people = Lookup(lake, CUSTOMERS, as_of)
+        self._favourites = Lookup(lake, CUSTOMER_FEATURES, as_of)
+        self._showcase = Showcase.read(lake, as_of)
+        self._date = datetime.combine(as_of + timedelta(days=1), time(), UTC)
+
+    def write(self, taken: Sequence[ledger.Message]) -> tuple[list[Envelope], dict[int, Outcome]]:
+        """The envelopes, and the outcome of each message that cannot be put into one, by its number."""
+        envelopes: list[Envelope] = []
+        outcomes: dict[int, Outcome] = {}
+        wanted = [message.key.customer_id for message in taken]
+        people, favourites = self._people.rows(wanted), self._favourites.rows(wanted)
+        for message in taken:
+            customer = message.key.customer_id
+            person = people.get(customer, _NOBODY)
+            address = person.get(ADDRESS[message.channel])
+            if not address or links.address_hash(self._key, message.channel, address) != message.address_hash:
+                outcomes[message.id] = Outcome("failed", "the address has changed since it was planned")
+                continue
+            favourite = favourites.get(customer, _NOBODY).get("favourite_category")
+            token = links.unsubscribe_token(self._key, message.id, message.key)
+            urls = {"unsubscribe": f"{self._base}/u/{token}", "preferences": f"{self._base}/p/{token}"}
+            goods = self._showcase.of(favourite)
+            try:
+                draft, values = self._drafts.draft(message.key.step, message.language, person, urls, goods)
+            except ContentError as error:
+                outcomes[message.id] = Outcome("failed", f"not rendered: {error}"[:200])
+                continue
+            envelopes.append(
+                Envelope(
+                    message_id=message.id,
+                    key=message.key,
+                    channel=message.channel,
+                    to=address,
+                    to_name=" ".join(name for name in (person["first_name"], person["last_name"]) if name),
+                    draft=draft,
+                    values=values,
+                    language=message.language,
+                    unsubscribe_url=urls["unsubscribe"],
+                    explained=message.explained,
+                    date=self._date,
+                )
+            )
+        return envelopes, outcomes
+
+
+_NOBODY: Mapping[str, Any] = {}

@@ -1,0 +1,36 @@
+"""The Dagster face of what goes on later: the rest of staged roll-outs. Off in a fresh install, like everything that sends."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from shopauto_pipelines.outbox import breakers
+from shopauto_pipelines.platform.dagster.resources import SettingsResource
+from shopauto_pipelines.platform.postgres import engine
+
+
+@dg.sensor(
+    name="rest_of_roll_outs",
+    target=dg.AssetSelection.groups("outbox"),
+    minimum_interval_seconds=300,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    description=(
+        "Sends the rest of a campaign that is rolled out in stages, once its wait is over and no breaker has tripped. "
+        "Without it, materialise the campaign's outbox again by hand."
+    ),
+)
+def rest_of_roll_outs(settings: SettingsResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """One run a campaign and stage. The key holds how many have gone: a run that failed is not started again by itself."""
+    with engine(settings.settings).connect() as connection:
+        due = breakers.rests_due(connection, settings.settings, at=settings.clock.now())
+    for campaign, as_of, gone in due:
+        yield dg.RunRequest(
+            run_key=f"{campaign}:{as_of}:{gone}",
+            partition_key=str(as_of),
+            asset_selection=[dg.AssetKey(["outbox", campaign])],
+        )
+    if not due:
+        yield dg.SkipReason("no roll-out has a rest that is due")
+
+
+SENSORS = [rest_of_roll_outs]

@@ -1,0 +1,154 @@
+"""Drafts: what comes out of a hole and a value is what the template gives, whatever the template does with a person."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jinja2 import StrictUndefined
+from jinja2.sandbox import SandboxedEnvironment
+
+from shopauto_pipelines.campaigns.content import Rendered, Renderer
+from shopauto_pipelines.campaigns.declaration import load_campaigns
+from shopauto_pipelines.campaigns.drafts import MARK, Drafts, printed
+from shopauto_pipelines.platform.settings import Settings
+
+LINKS = {"unsubscribe": "https://shop.example/u/1", "preferences": "https://shop.example/p/1"}
+GOODS = [{"name": "A cup & saucer", "category": "Kitchen", "price_cents": 1290}]
+
+
+class _Template:
+    """A step whose HTML and text are one template; counts how often it is rendered."""
+
+    def __init__(self, source: str) -> None:
+        kinds = {"undefined": StrictUndefined, "finalize": printed}
+        self.page = SandboxedEnvironment(autoescape=True, **kinds).from_string(source)
+        self.text = SandboxedEnvironment(**kinds).from_string(source)
+        self.rendered = 0
+
+    def render(self, step, language, person, links, products) -> Rendered:
+        self.rendered += 1
+        values = {"person": person, "links": links, "products": products}
+        return Rendered(f"Issue {language}", self.page.render(values), self.text.render(values))
+
+
+def _same(template, drafts: Drafts, person: dict, links=LINKS) -> bool:
+    """Whether the draft filled in is what the template gives; true where it has holes."""
+    draft, values = drafts.draft("step", "en", person, links, GOODS)
+    truth = template.render("step", "en", person, links, GOODS)
+    assert draft.fill(values) == (truth.subject, truth.html, truth.text)
+    return bool(draft.names)
+
+
+def _people(count: int) -> list[dict]:
+    return [{"first_name": f"Ana{n}", "city": ("Lisbon", "Porto")[n % 2], "age": n % 3} for n in range(count)]
+
+
+@pytest.mark.parametrize("campaign", load_campaigns().values(), ids=lambda c: c.name)
+def test_every_shipped_message_is_rendered_once_for_all_who_have_a_name_and_once_for_those_who_have_none(campaign):
+    rendered = []
+    renderer = Renderer(campaign, Settings(_env_file=None))
+
+    def render(*message):
+        rendered.append(message)
+        return renderer.render(*message)
+
+    drafts = Drafts(render)
+    for step in campaign.steps:
+        for language in step.languages:
+            seen = set()
+            for name in ("Ana", "Žofia", "O'Neill & Söhne <b>", None, "", "Ben"):
+                person = {"first_name": name, "last_name": "Example"}
+                draft, values = drafts.draft(step.name, language, person, LINKS, GOODS)
+                truth = renderer.render(step.name, language, person, LINKS, GOODS)
+                assert draft.fill(values) == (truth.subject, truth.html, truth.text)
+                seen.add(draft)
+            assert len(seen) <= 3  # a name, none, and an empty one
+    before = len(rendered)
+    drafts.draft(campaign.steps[0].name, campaign.steps[0].languages[0], {"first_name": "New"}, LINKS, GOODS)
+    assert len(rendered) == before
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "Hello {{ person.first_name }}, {{ links.unsubscribe }}",
+        "{% if person.first_name %}Hello {{ person.first_name }}{% else %}Hello{% endif %}",
+        "{{ person.first_name or 'friend' }} {% set name = person.first_name %}{{ name }}",
+        "{{ person.first_name | default('friend') }}",
+        "{% if person.city == 'Porto' %}Olá{% else %}Hello{% endif %} {{ person.first_name }}",
+        "{{ person.age }} {{ person.first_name }} {% if person.age > 1 %}{{ person.city }}{% endif %}",
+    ],
+)
+def test_people_who_get_the_same_text_around_the_holes_share_a_draft(source):
+    template = _Template(source)
+    drafts = Drafts(template.render)
+    assert all([_same(template, drafts, person) for person in _people(60)])
+    assert template.rendered <= 60 + 40  # 60 times by the comparison
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ person.first_name | upper }}",
+        "{{ person.first_name[0] }}. {{ person.first_name | length }}",
+        "{{ 'Dear ' ~ person.first_name }}",
+        "{{ 'Dear %s' % person.first_name }}",
+        "{% for letter in person.first_name %}{{ letter }}-{% endfor %}",
+        "{% if 'na' in person.first_name %}yes{% endif %}",
+        "{% if person.first_name is string %}yes{% endif %}",
+        "{{ person.first_name | safe }}",
+        "{{ person.first_name.upper() }}",
+        "{% for field in person %}{{ field }}: {{ person[field] }}{% endfor %}",
+        "{{ person.items() | list }}",
+        "{{ links.unsubscribe | urlencode }}",
+        f"{{{{ person.first_name }}}} pays {MARK}person.first_name%",
+    ],
+)
+def test_whatever_else_a_template_does_with_a_value_comes_out_as_it_would_by_itself(source):
+    template = _Template(source)
+    drafts = Drafts(template.render)
+    for person in [*_people(5), {"first_name": "<b>Zoë</b>", "city": "Á", "age": 0}]:
+        _same(template, drafts, person)
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "first_name": st.none() | st.text("a &<>'\"%{}\n:sap.on;é😀", max_size=12),
+                "city": st.none() | st.sampled_from(["Porto", "Lisbon", "", f"{MARK}person.city%"]),
+                "age": st.integers(0, 3),
+            }
+        ),
+        max_size=8,
+    )
+)
+def test_no_value_comes_out_otherwise_than_the_template_prints_it(people):
+    template = _Template(
+        "{{ person.first_name or '' }} {% if person.city == 'Porto' %}{{ person.city }}{% endif %} {{ person.age }}"
+    )
+    drafts = Drafts(template.render)
+    for person in people:
+        _same(template, drafts, person)
+
+
+def test_a_link_that_needs_escaping_is_escaped_in_html():
+    template = _Template("<a href='{{ links.unsubscribe }}'>{{ links.unsubscribe }}</a>")
+    assert _same(template, Drafts(template.render), {}, {"unsubscribe": "https://shop.example/u?a=1&b=2"})
+    assert _same(template, Drafts(template.render), {}, {"unsubscribe": "https://shop.example/u/1"})
+
+
+def test_what_is_wrong_with_a_template_is_said_as_without_drafts():
+    template = _Template("{{ person.nickname }}")
+    with pytest.raises(Exception, match="nickname"):
+        Drafts(template.render).draft("step", "en", {"first_name": "Ana"}, LINKS, GOODS)
+
+
+def test_values_that_never_repeat_do_not_fill_the_memory():
+    template = _Template("{{ person.first_name | upper }}")
+    drafts = Drafts(template.render)
+    for n in range(2000):
+        drafts.draft("step", "en", {"first_name": f"Ana{n}"}, LINKS, GOODS)
+    (memo,) = drafts._memos.values()
+    assert len(memo._entries) <= 512
