@@ -58,7 +58,8 @@ def shared() -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The order of a run on several workers: quick tests, a file on one worker; then the slow ones one by one.
 
-    The first slow test makes the shops that many share; the others that need them come last, so that no worker waits.
+    Of the slow ones the longest come first, and the short ones fill the gaps at the end. Among the long ones the first makes
+    the shops that many share; the others that need them come last, so that no worker waits.
     """
     quick = [item for item in items if not item.get_closest_marker("slow")]
     slow = [item for item in items if item.get_closest_marker("slow")]
@@ -66,4 +67,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
     sharing = [item for item in slow if {"loaded", "refreshed"} & {*getattr(item, "fixturenames", ())}]
     alone = [item for item in slow if item not in sharing]
-    items[:] = [*quick, *sharing[:1], *alone, *sharing[1:]]
+    long = [item for item in alone if item.path.parent.name == "e2e" or item.path.name == "test_faults.py"]
+    short = [item for item in alone if item not in long]
+    items[:] = [*quick, *sharing[:1], *long, *sharing[1:], *short]

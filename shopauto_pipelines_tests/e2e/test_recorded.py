@@ -8,8 +8,9 @@ from shopauto_pipelines.definitions import defs
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("recorded")]
 
-#: No column of these is computed from columns: one tells of models, the other of rows that could not be read.
-WITHOUT_COLUMN_LINEAGE = {"predictions/models", "raw/quarantine"}
+#: No column of these is computed from columns of others: they tell of models, of rows that could not be read, of what the
+#: outside world said, and of messages whose outcome is not known.
+WITHOUT_COLUMN_LINEAGE = {"predictions/models", "raw/quarantine", "realtime/provider_events", "outbox/unknown"}
 
 
 @pytest.fixture(scope="module")

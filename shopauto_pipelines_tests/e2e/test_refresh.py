@@ -16,8 +16,8 @@ COMPUTED = ("profiles", "features", "predictions", "segments", "campaigns")
 
 #: Days of the range, and how many of them are computed again one by one. 30 and 30 take a quarter of an hour: Dagster, Ibis
 #: and Great Expectations cost seconds a run.
-RANGE_DAYS = int(os.environ.get("SHOPAUTO_TEST_RANGE_DAYS", "4"))
-SINGLE_DAYS = int(os.environ.get("SHOPAUTO_TEST_SINGLE_DAYS", "2"))
+RANGE_DAYS = int(os.environ.get("SHOPAUTO_TEST_RANGE_DAYS", "3"))
+SINGLE_DAYS = int(os.environ.get("SHOPAUTO_TEST_SINGLE_DAYS", "1"))
 
 
 def test_the_same_day_again_gives_the_same_bytes_and_not_one_more_message(new_shop, refreshed):
