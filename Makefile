@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
-# more than cores: many tests wait, for a process to end or a disk to write
-WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) \* 3 / 2)
+# compiled once, not by every process
+UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .PHONY: help demo dev test check format lock clean
 
