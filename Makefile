@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help demo dev test check format lock clean
+.PHONY: help demo dev test check tests rules types format lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -31,14 +31,20 @@ demo: $(VENV)/runtime  ## load the sample shop, refresh its last week, deliver t
 dev: $(VENV)/runtime  ## open the Dagster UI on http://localhost:3000
 	@$(BIN)/dagster dev
 
-test: $(VENV)/dev  ## all checks and all tests, the quick ones first
-	@$(MAKE) --no-print-directory check
+test: rules  ## all checks and all tests, the quick ones first
+	@$(MAKE) --no-print-directory --jobs 2 types tests  # mypy alone would keep one core busy for a minute
+
+check: rules types  ## lint, format, which room may import which, and types
+
+tests: $(VENV)/dev
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-check: $(VENV)/dev  ## lint, format, types, and which room may import which
+rules: $(VENV)/dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
+
+types: $(VENV)/dev
 	@$(BIN)/mypy
 
 format: $(VENV)/dev  ## format the code

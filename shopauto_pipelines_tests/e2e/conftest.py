@@ -4,51 +4,33 @@ Loading a shop and writing its history takes longer than what most tests look at
 the workers comes first, and the tests work on copies of them.
 """
 
-import atexit
 import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import textwrap
-import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
 import pytest
 
-_PROCESSES = multiprocessing.get_context("forkserver")
-# Libraries alone: the project's own modules read the settings, which differ from shop to shop.
-_PROCESSES.set_forkserver_preload(
-    [
-        *(
-            "alembic.command",
-            "dagster",
-            "dagster.components",
-            "dagster_postgres",
-            "email_validator",
-            "great_expectations",
-        ),
-        *("ibis.backends.duckdb", "matplotlib.pyplot", "mjml", "phonenumbers", "psycopg", "pydantic_settings"),
-        *("rich.progress", "sklearn.ensemble", "skops.io", "sqlalchemy", "typer"),
-    ]
-)
+from shopauto_pipelines_tests.e2e.forks import Forked
+
+#: Days that are refreshed in one run, up to the newest. 30 of them, and each again alone, take a quarter of an hour: Dagster,
+#: Ibis and Great Expectations cost seconds a run.
+RANGE_DAYS = int(os.environ.get("SHOPAUTO_TEST_RANGE_DAYS", "3"))
+
+#: The arguments of that run.
+RANGE = ("--from", f"2026-06-{31 - RANGE_DAYS:02}", "--to", "2026-06-30")
 
 
 class Shop:
-    """A home folder and the commands run on it.
-
-    Each command is a process of its own, forked from one that has imported the libraries and done nothing else: a new
-    interpreter would spend ten seconds on them every time.
-    """
+    """A home folder and the commands run on it, each a process of its own."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -61,19 +43,17 @@ class Shop:
         """Run a script in the shop's environment; returns what it printed."""
         return self._finish(["-c", textwrap.dedent(script)], 0, timeout)
 
-    def start(self, *arguments: object) -> BaseProcess:
+    def start(self, *arguments: object) -> Forked:
         """Start ``shopauto`` and return at once."""
         return self._start(["shopauto", *map(str, arguments)], os.devnull)
 
-    def _start(self, program: list[str], output: str) -> BaseProcess:
+    def _start(self, program: list[str], output: str) -> Forked:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("SHOPAUTO_")},
             "SHOPAUTO_HOME": str(self.home),
             "COLUMNS": "160",
         }
-        process = _PROCESSES.Process(target=_become, args=(program, environment, output))
-        process.start()
-        return process
+        return Forked(program, environment, output)
 
     def _finish(self, program: list[str], code: int, timeout: float) -> str:
         with tempfile.NamedTemporaryFile("r", suffix=".txt") as printed:
@@ -132,34 +112,6 @@ class Shop:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
-def _become(program: list[str], environment: dict[str, str], output: str) -> None:
-    """Make this process ``shopauto``, or a script given by ``-c``, and end it as an interpreter ends."""
-    os.environ.clear()
-    os.environ.update(environment)
-    printed = os.open(output, os.O_WRONLY)
-    os.dup2(printed, 1)
-    os.dup2(printed, 2)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-    warnings.simplefilter("ignore")
-    sys.argv = program
-    code: object = 0
-    try:
-        if program[0] == "-c":
-            exec(compile(program[1], "<script>", "exec"), {"__name__": "__main__"})
-        else:
-            from shopauto_pipelines.cli import main
-
-            main()
-    except SystemExit as ended:
-        code = ended.code or 0
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    atexit._run_exitfuncs()  # the last one to leave stops the database; multiprocessing does not run these
-    sys.stdout.flush()
-    os._exit(code if isinstance(code, int) else 1)
-
-
 @pytest.fixture(scope="session")
 def once(homes) -> Callable[[str, Callable[[Path], object]], Path]:
     """``once(name, make)``: the folder that ``make(folder)`` filled, made by one of the workers and used by all."""
@@ -213,5 +165,10 @@ def loaded(once, small_files) -> Shop:
 
 @pytest.fixture(scope="session")
 def refreshed(once, loaded) -> Shop:
-    """The small shop with its newest day refreshed too, and the day's messages sent. To be copied, not run on."""
-    return Shop(once("refreshed", lambda home: loaded.copy(home).run("refresh", "--day", "2026-06-30")))
+    """The small shop with its newest days refreshed too, in one run, and the newest day's messages sent. To be copied."""
+
+    def make(home: Path) -> None:
+        output = loaded.copy(home).run("refresh", *RANGE)
+        assert f"daily_refresh {RANGE[1]} … {RANGE[3]}" in output
+
+    return Shop(once("refreshed", make))
