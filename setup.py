@@ -23,6 +23,7 @@ RUNTIME = [
     "psutil>=7",
     "pydantic[email]>=2.12,<3",
     "pydantic-settings>=2.14,<3",
+    "typing-extensions>=4.14",
     "pyyaml>=6",
     # from 30.18 on, Ibis 12 drops its temporary tables with a nameless DROP TABLE
     "sqlglot>=30,<30.18",
@@ -53,6 +54,7 @@ DEV = [
     "playwright>=1.60,<2",
     "aiosmtpd>=1.4,<2",
     "jsonschema-rs>=0.60,<0.61",
+    "schemathesis>=4.32,<5",
 ]
 
 setup(
@@ -69,6 +71,7 @@ setup(
             "outbox/pages/**/*",
             "platform/migrations/*",
             "platform/migrations/versions/*",
+            "realtime/collector/snippet/*",
         ]
     },
     install_requires=RUNTIME,

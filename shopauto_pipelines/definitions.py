@@ -16,6 +16,8 @@ from shopauto_pipelines.predictions import checks as predictions_checks
 from shopauto_pipelines.profiles import assets as profiles
 from shopauto_pipelines.profiles import checks as profiles_checks
 from shopauto_pipelines.realtime import assets as realtime
+from shopauto_pipelines.realtime import checks as realtime_checks
+from shopauto_pipelines.realtime import sensors as realtime_sensors
 from shopauto_pipelines.segments import assets as segments
 from shopauto_pipelines.sources import assets as sources
 from shopauto_pipelines.sources import checks as sources_checks
@@ -41,10 +43,11 @@ def defs() -> dg.Definitions:
             *profiles_checks.CHECKS,
             *features_checks.CHECKS,
             *predictions_checks.CHECKS,
+            *realtime_checks.CHECKS,
         ],
         jobs=jobs.JOBS,
         schedules=schedules.SCHEDULES,
-        sensors=outbox_sensors.SENSORS,
+        sensors=[*outbox_sensors.SENSORS, *realtime_sensors.SENSORS],
         resources={"settings": settings, "lake": lake, "lake_io": LakeIOManager(lake=lake)},
         executor=jobs.EXECUTOR,
     )

@@ -1,14 +1,20 @@
 """What several rooms' tests share. Tests run on real files, a real embedded PostgreSQL, and real Dagster."""
 
+import gc
+import io
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from shopauto_pipelines.cli import main
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.settings import PROJECT_ROOT, Settings
+from shopauto_pipelines_tests.e2e import forks
 
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
@@ -18,10 +24,18 @@ _HOMES = "SHOPAUTO_TEST_HOMES"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the folder of :func:`homes` before the workers start, and remove it when they have ended."""
+    """Make what the workers share before they start, and remove it when they have ended."""
     if _HOMES not in os.environ:
         os.environ[_HOMES] = tempfile.mkdtemp(prefix="shopauto-tests-")
         config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(_HOMES), ignore_errors=True))
+        config.add_cleanup(forks.start(Path(os.environ[_HOMES])).kill)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: the garbage collector need not look through it time and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +57,24 @@ def lake(tmp_path) -> Lake:
 def settings(tmp_path) -> Settings:
     """Default settings with a home of their own; no environment, no ``.env``."""
     return Settings(home=tmp_path, _env_file=None)
+
+
+@pytest.fixture
+def shopauto(monkeypatch, capsys, tmp_path) -> Callable[..., str]:
+    """Runs the command line, in a home of its own; it must end with ``code``. Returns what it printed."""
+    monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+
+    def run(*arguments: object, code: int = 0, stdin: str = "") -> str:
+        monkeypatch.setattr(sys, "argv", ["shopauto", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        assert ended.value.code == code, shown
+        return shown.out + shown.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, timedelta
 
 import ibis
 import ibis.expr.types as ir
 from ibis import _
 
 from shopauto_pipelines.campaigns import tables
-from shopauto_pipelines.campaigns.declaration import Campaign
+from shopauto_pipelines.campaigns.declaration import Campaign, Wait
 from shopauto_pipelines.campaigns.holdout import GLOBAL, holdout_key, is_held_out
 from shopauto_pipelines.campaigns.planner import Inputs, Rules, plan
-from shopauto_pipelines.campaigns.triggers import triggered
+from shopauto_pipelines.campaigns.triggers import pauses, triggered
 from shopauto_pipelines.platform.lake import Lake, LakeTable
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.platform.tables import Table
@@ -23,7 +23,10 @@ from shopauto_pipelines.profiles.tables import CONSENT
 
 @dataclass(frozen=True)
 class Sources:
-    """The lake's tables behind an audience; ``before`` are the audiences of campaigns that are planned first."""
+    """The lake's tables behind an audience; ``before`` are the audiences of campaigns that are planned first.
+
+    ``events`` and ``orders`` are for campaigns about carts only.
+    """
 
     customer_360: LakeTable
     scores: LakeTable
@@ -33,6 +36,8 @@ class Sources:
     changes: LakeTable
     message_events: LakeTable
     before: tuple[LakeTable, ...] = ()
+    events: LakeTable | None = None
+    orders: LakeTable | None = None
 
 
 def audience(campaign: Campaign, sources: Sources, settings: Settings, as_of: date) -> ir.Table:
@@ -43,6 +48,8 @@ def audience(campaign: Campaign, sources: Sources, settings: Settings, as_of: da
     rules = rules_of(settings)
     start = as_of - timedelta(days=max(campaign.lookback_days, rules.cap_days))
     people = sources.customer_360.on(as_of)
+    if campaign.is_realtime:
+        return _of_carts(campaign, sources, settings, as_of, start)
     inputs = Inputs(
         triggers=triggered(campaign, people, sources.changes.between(start, as_of), as_of),
         people=with_scores(people, sources.scores.on(as_of)),
@@ -52,6 +59,39 @@ def audience(campaign: Campaign, sources: Sources, settings: Settings, as_of: da
         planned=planned([table.on(as_of) for table in sources.before], people),
     )
     return plan(campaign, inputs, rules, as_of)
+
+
+def _of_carts(campaign: Campaign, sources: Sources, settings: Settings, as_of: date, start: date) -> ir.Table:
+    """Whose carts made a step due on the day, whatever has become of it: the messages themselves left within seconds.
+
+    What the campaign sent on the day itself is no reason to plan less of it.
+    """
+    if sources.events is None or sources.orders is None:
+        raise ValueError(f"{campaign.name} is about carts: it is planned from events and orders")
+    begins, ends = settings.midnight(as_of), settings.midnight(as_of + timedelta(days=1))
+    day = ends.astimezone(UTC) - begins.astimezone(UTC)
+    waits = campaign.waits(timedelta(minutes=settings.cart_abandoned_minutes))
+    longest = max(wait.after for wait in waits.values()) + day
+    first = as_of - timedelta(days=2 * campaign.lookback_days)
+    identities, people = sources.identities.on(as_of), sources.customer_360.on(as_of)
+    inputs = Inputs(
+        triggers=pauses(
+            sources.events.between(first, as_of),
+            sources.orders.between(first, as_of),
+            identities,
+            until=ends.astimezone(UTC).replace(tzinfo=None) - timedelta(microseconds=1),
+            longest=longest,
+            zone=settings.zone,
+        ),
+        people=with_scores(people, sources.scores.on(as_of)),
+        consent=sources.consent.on(as_of),
+        membership=sources.membership.on(as_of),
+        history=history(sources.message_events.between(start, as_of), identities).filter(
+            (_.on < ibis.literal(as_of)) | (_.campaign != campaign.name)
+        ),
+        planned=planned([], people),
+    )
+    return plan(campaign, inputs, rules_of(settings), as_of, {step: Wait(w.after, day) for step, w in waits.items()})
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -65,8 +105,8 @@ def rules_of(settings: Settings) -> Rules:
     )
 
 
-def with_scores(people: ir.Table, scores: ir.Table) -> ir.Table:
-    """What the planner knows of a person: columns of ``people`` in :class:`~.planner.Inputs`."""
+def with_scores(people: ir.Table, scores: ir.Table, *others: str) -> ir.Table:
+    """What the planner knows of a person, columns of ``people`` in :class:`~.planner.Inputs`, and ``others``."""
     churn = scores.select("customer_id", "churn_probability")
     return people.left_join(churn, "customer_id").select(
         "customer_id",
@@ -75,6 +115,7 @@ def with_scores(people: ir.Table, scores: ir.Table) -> ir.Table:
         "churn_probability",
         email_known=_.email.notnull(),
         phone_known=_.phone.notnull(),
+        **{name: _[name] for name in others},
     )
 
 

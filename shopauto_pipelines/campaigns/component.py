@@ -16,16 +16,18 @@ from shopauto_pipelines.campaigns.declaration import Campaign as Declared
 from shopauto_pipelines.campaigns.declaration import Step, load_campaigns, planned_before
 from shopauto_pipelines.campaigns.sms import segments
 from shopauto_pipelines.features.tables import CUSTOMER_360
+from shopauto_pipelines.platform import live_settings
 from shopauto_pipelines.platform.dagster.assets import OWNERS, asset_key, lake_asset
 from shopauto_pipelines.platform.dagster.io_manager import Summary
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.dagster.runs import run_days
 from shopauto_pipelines.platform.lake import Lake, LakeTable
+from shopauto_pipelines.platform.postgres import engine
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import CONSENT, IDENTITIES
 from shopauto_pipelines.segments.tables import CHANGES, MEMBERSHIP
-from shopauto_pipelines.sources.tables import MESSAGE_EVENTS
+from shopauto_pipelines.sources.tables import EVENTS, MESSAGE_EVENTS, ORDERS
 
 _SOURCES = {
     "customer_360": CUSTOMER_360,
@@ -36,6 +38,9 @@ _SOURCES = {
     "changes": CHANGES,
     "message_events": MESSAGE_EVENTS,
 }
+
+#: What a campaign about carts reads beside these.
+_OF_CARTS = {"events": EVENTS, "orders": ORDERS}
 
 
 class Campaign(dg.Component):
@@ -72,22 +77,24 @@ def audience_asset(campaign: Declared, before: tuple[str, ...]) -> dg.AssetsDefi
     """The asset ``campaigns/<name>/audience``. ``before`` names the campaigns that are planned first on a day."""
     table = tables.audience(campaign.name)
     first = {f"before_{name}": tables.audience(name) for name in before}
+    read = _SOURCES | (_OF_CARTS if campaign.is_realtime else {})
 
     @lake_asset(
         table,
-        ins=_SOURCES | first,
+        ins=read | first,
         description=_description(campaign),
         owners=[campaign.owner],
         summary=_decisions(table),
     )
     def audience(context: dg.AssetExecutionContext, settings: SettingsResource, **upstream: LakeTable) -> Any:
         """The planner's decisions, and a preview of every message: a message that cannot be rendered stops here."""
-        shown = _previews(content.previews(campaign, settings.settings))
+        chosen = live_settings.current(engine(settings.settings), settings.settings)
+        shown = _previews(content.previews(campaign, chosen))
         context.add_asset_metadata({"preview": dg.MetadataValue.md(shown)}, partition_key=context.partition_keys[-1])
         sources = logic.Sources(
-            **{name: upstream[name] for name in _SOURCES}, before=tuple(upstream[name] for name in first)
+            **{name: upstream[name] for name in read}, before=tuple(upstream[name] for name in first)
         )
-        return lambda as_of: logic.audience(campaign, sources, settings.settings, as_of)
+        return lambda as_of: logic.audience(campaign, sources, chosen, as_of)
 
     return audience
 
@@ -138,8 +145,7 @@ def _decisions(table: Table) -> Summary:
 
 def _description(campaign: Declared) -> str:
     steps = "\n".join(
-        f"{n}. `{step.name}`: {step.wait_days} days after the trigger, {_shown(step)}"
-        for n, step in enumerate(campaign.steps, start=1)
+        f"{n}. `{step.name}`: {_wait(step)}, {_shown(step)}" for n, step in enumerate(campaign.steps, start=1)
     )
     audience = ", ".join(f"`{name}`" for name in campaign.included or ()) or "everyone who is triggered"
     without = f", without {', '.join(f'`{name}`' for name in campaign.excluded)}" if campaign.excluded else ""
@@ -147,6 +153,22 @@ def _description(campaign: Declared) -> str:
         f"{campaign.description}\n\n**Goal:** {campaign.goal}\n\n**Trigger:** `{campaign.trigger}`. "
         f"**Audience:** {audience}{without}.\n\n{steps}\n\nOne row per step, person and occasion that is due as of the day: "
         "planned or refused, each with its reason. Computing it never sends."
+        + (f"\n\n{_BY_THE_HOUR}" if campaign.is_realtime else "")
+    )
+
+
+#: Said of a campaign whose messages do not wait for the day's end.
+_BY_THE_HOUR = (
+    "The messages themselves leave within seconds of being due, by `realtime/abandoned_carts`. This table is the day as "
+    "history tells it, for reports and backfills."
+)
+
+
+def _wait(step: Step) -> str:
+    if step.wait_hours is None:
+        return f"{step.wait_days} days after the trigger"
+    return (
+        f"{step.wait_hours:g} hours without a sign of life" if step.wait_hours else "as soon as the cart is abandoned"
     )
 
 

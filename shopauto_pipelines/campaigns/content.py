@@ -10,14 +10,18 @@ A message is written in three places, so that a translator never touches the lay
 - The folder above holds what campaigns share: ``layout.*.j2``, ``parts.*.j2``, and ``texts/<language>.yaml``: ``name → words``.
 
 Templates know ``text``, ``person`` (columns of ``profiles/customers``), ``products`` (``name``, ``category``, ``price`` written
-as the language does, ``url``), ``shop`` (``name``, ``url``, ``postal_address``), ``links`` (``unsubscribe``,
-``preferences``), ``language`` and ``subject``. Anything else is an error: a message with a hole in it does not leave.
+as the language does, ``url``), ``shop`` (``name``, ``url``, ``cart_url``, ``postal_address``), ``links`` (``unsubscribe``,
+``preferences``), ``language`` and ``subject``; and of a cart that was left ``cart`` (``name``, ``pieces``, both as
+``label``, ``2 × Lamp``, ``price``, ``category``; empty in other campaigns) and ``offer`` (``kind``: ``percent`` or
+``free_shipping``, ``percent``, ``code``, ``expires_on``; none where none was granted). Anything else is an error: a message
+with a hole in it does not leave.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -26,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from babel import Locale, UnknownLocaleError
-from babel.numbers import format_currency, get_currency_precision
+from babel.dates import format_date
+from babel.numbers import format_currency, format_percent, get_currency_precision
 from jinja2 import (
     Environment,
     FileSystemLoader,
@@ -39,6 +44,7 @@ from jinja2 import (
 from jinja2.sandbox import SandboxedEnvironment
 
 from shopauto_pipelines.campaigns.drafts import printed
+from shopauto_pipelines.campaigns.products import Product
 from shopauto_pipelines.campaigns.sms import MOST_SEGMENTS, says_how_to_stop, segments
 from shopauto_pipelines.campaigns.template_lint import faults, locate
 
@@ -49,6 +55,8 @@ if TYPE_CHECKING:
 #: Language of a subject that names none, and of people whose language no text is written in.
 FALLBACK_LANGUAGE = "en"
 
+#: Most products of a cart that a template is given.
+_MOST_PRODUCTS = 6
 
 #: File and line of a line of a source that was put together.
 _At = Callable[[int], str]
@@ -99,6 +107,7 @@ class Renderer:
         self._shop = {
             "name": settings.shop_name,
             "url": settings.shop_url,
+            "cart_url": settings.cart_url or f"{settings.shop_url.rstrip('/')}/cart",
             "postal_address": settings.postal_address or f"{settings.shop_name}, postal address not set",
         }
         self._messages: dict[str, _Message] = {}
@@ -110,12 +119,14 @@ class Renderer:
         person: Mapping[str, object],
         links: Mapping[str, str],
         products: Sequence[Mapping[str, Any]] = (),
+        cart: Sequence[Mapping[str, Any]] = (),
+        offer: Mapping[str, Any] | None = None,
     ) -> Rendered:
         """The message of ``step`` in ``language``, one of the step's languages.
 
         ``person`` is a row of ``profiles/customers``; ``links`` holds ``unsubscribe`` and ``preferences``; ``products`` hold
-        ``name``, ``category``, ``price_cents`` (minor units of the shop's currency) and may hold ``url``.
-        Raises :class:`ContentError`.
+        ``name``, ``category``, ``price_cents`` (minor units of the shop's currency) and may hold ``url``. ``cart`` and
+        ``offer`` are as :meth:`cart` and :meth:`offer` word them. Raises :class:`ContentError`.
         """
         if step not in self._messages:
             self._messages[step] = _Message(self._campaign.folder, self._campaign.step(step))
@@ -128,10 +139,45 @@ class Renderer:
             }
             for product in products
         ]
-        context = {"person": person, "shop": self._shop, "links": links, "products": goods}
+        context = {
+            "person": person,
+            "shop": self._shop,
+            "links": links,
+            "products": goods,
+            "cart": cart,
+            "offer": offer,
+        }
         return self._messages[step].render(language, context)
 
+    def cart(self, contents: Mapping[str, int], wares: Mapping[str, Product], language: str) -> list[dict[str, Any]]:
+        """What is in a cart as ``language`` writes it, what is worth most first; nameless products are left out.
 
+        At most six: a template that shows five can say that there are more, and large carts share their drafts.
+        """
+        known = [(wares[ware], pieces) for ware, pieces in contents.items() if pieces > 0 and ware in wares]
+        known.sort(key=lambda each: (-(each[0].price_cents or 0) * each[1], each[0]))
+        return [
+            {
+                "name": ware.name,
+                "pieces": pieces,
+                "label": ware.name if pieces == 1 else f"{pieces:,} × {ware.name}",
+                "category": ware.category,
+                "price": price(ware.price_cents, self._currency, language),
+            }
+            for ware, pieces in known
+            if ware.name
+        ][:_MOST_PRODUCTS]
+
+    def offer(self, granted: Mapping[str, Any] | None, language: str) -> dict[str, Any] | None:
+        """The offer of a message's explanation as ``language`` writes it; ``None`` where none was granted."""
+        if not granted or not granted.get("code"):
+            return None
+        percent = granted["percent"] and _percent(granted["percent"], language)
+        shown = {"kind": granted["kind"], "percent": percent, "code": granted["code"]}
+        return shown | {"expires_on": _day(granted["expires_on"], language)}
+
+
+@lru_cache(maxsize=65_536)
 def price(cents: int | None, currency: str, language: str) -> str | None:
     """An amount of minor units as ``language`` writes it, e.g. ``R$ 1.234,50``; ``None`` where there is no price."""
     if cents is None:
@@ -140,10 +186,23 @@ def price(cents: int | None, currency: str, language: str) -> str | None:
     return format_currency(amount, currency, locale=_locale(language))
 
 
+@lru_cache
+def _percent(percent: int, language: str) -> str:
+    """A percentage as ``language`` writes it, e.g. ``5 %``."""
+    return format_percent(Decimal(percent) / 100, locale=_locale(language))
+
+
+@lru_cache
+def _day(day: str, language: str) -> str:
+    """A day, ISO, as ``language`` writes it."""
+    return format_date(date.fromisoformat(day), "long", locale=_locale(language))
+
+
 def check_step(folder: Path, step: Step) -> None:
     """Raise :class:`ContentError` unless the step can be written in each of its languages, and may be sent.
 
-    Every part is filled in for two people who do not exist: one of whom everything is known and one of whom nothing is.
+    Every part is filled in for people who do not exist: one of whom everything is known and one of whom nothing is, after a
+    cart with and without an offer.
     An e-mail must come out with the unsubscribe link and the postal address in both parts, an SMS with the shop's name and
     a way to end the messages. The MJML is read but not compiled here, so loading the playbook stays quick.
     """
@@ -151,14 +210,34 @@ def check_step(folder: Path, step: Step) -> None:
     if step.channel == "email":
         message.check_source()
     for language in step.languages:
-        for person, goods in ((_SOMEBODY, _GOODS), (dict.fromkeys(_SOMEBODY), [])):
-            context = {"person": person, "shop": _SHOP, "links": _LINKS, "products": goods}
+        for known in _extremes(step):
+            context = {"shop": _SHOP, "links": _LINKS, **known}
             rendered = message.render(language, context, compiled=False)
             if step.channel == "sms":
                 _check_sms(rendered.text, f"{step.template}.sms.j2 ({language})")
             else:
                 _check_email_part(rendered.html, f"{step.template}.mjml.j2")
                 _check_email_part(rendered.text, f"{step.template}.txt.j2")
+
+
+def _extremes(step: Step) -> Iterator[dict[str, Any]]:
+    """Everything that can be known of a person, and nothing; of a cart with each kind of offer, and with none."""
+    nobody = dict.fromkeys(_SOMEBODY)
+    if step.wait_hours is None:
+        yield {"person": _SOMEBODY, "products": _GOODS, "cart": [], "offer": None}
+        yield {"person": nobody, "products": [], "cart": [], "offer": None}
+        return
+    shown = _OFFER | {"percent": "10%", "expires_on": "1 January 2030"}
+    for offer in (shown, shown | {"kind": "free_shipping", "percent": None}) if step.offer else ():
+        yield {"person": _SOMEBODY, "products": [], "cart": _CART, "offer": offer}
+    yield {"person": _SOMEBODY, "products": [], "cart": _CART, "offer": None}
+    yield {
+        "person": nobody,
+        "products": [],
+        "cart": [dict.fromkeys(_CART[0]) | {"name": "A", "pieces": 1, "label": "A"}],
+        "offer": None,
+    }
+    yield {"person": nobody, "products": [], "cart": [], "offer": None}
 
 
 def _check_email_part(part: str, name: str) -> None:
@@ -183,7 +262,17 @@ def _check_sms(text: str, name: str) -> None:
 _SOMEBODY = {"first_name": "Alex", "last_name": "Example", "gender": None, "city": "Exampletown", "country": "GB"}
 _GOODS = [{"name": "Example product", "category": "Examples", "price": "12.00", "url": "https://shop.example/p"}]
 _LINKS = {"unsubscribe": "https://shop.example/unsubscribe", "preferences": "https://shop.example/preferences"}
-_SHOP = {"name": "Example Shop", "url": "https://shop.example", "postal_address": "1 Example Street"}
+_SHOP = {
+    "name": "Example Shop",
+    "url": "https://shop.example",
+    "cart_url": "https://shop.example/cart",
+    "postal_address": "1 Example Street",
+}
+_CART = [
+    {"name": "Example", "pieces": 2, "label": "2 × Example", "category": "Examples", "price": "12.00"},
+    {"name": "Other", "pieces": 1, "label": "Other", "category": "Examples", "price": "9.50"},
+]
+_OFFER = {"kind": "percent", "percent": 10, "code": "ABCD-EFGH-IJKL", "expires_on": "2030-01-01"}
 
 
 def previews(campaign: Campaign, settings: Settings) -> dict[tuple[str, str], Rendered]:
@@ -191,13 +280,16 @@ def previews(campaign: Campaign, settings: Settings) -> dict[tuple[str, str], Re
 
     Raises :class:`ContentError` where one cannot be rendered.
     """
-    goods = [{"name": f"Example product {n}", "category": "Examples", "price_cents": 1900 + 750 * n} for n in (1, 2, 3)]
+    wares = {str(n): Product(f"Example product {n}", "Examples", 1900 + 750 * n, None) for n in (1, 2, 3)}
+    goods = [ware._asdict() for ware in wares.values()]
     renderer = Renderer(campaign, settings)
-    return {
-        (step.name, language): renderer.render(step.name, language, _SOMEBODY, _LINKS, goods)
-        for step in campaign.steps
-        for language in step.languages
-    }
+
+    def preview(step: Step, language: str) -> Rendered:
+        cart = renderer.cart(dict.fromkeys(wares, 1), wares, language) if campaign.is_realtime else ()
+        offer = renderer.offer(_OFFER if step.offer else None, language)
+        return renderer.render(step.name, language, _SOMEBODY, _LINKS, goods, cart, offer)
+
+    return {(step.name, language): preview(step, language) for step in campaign.steps for language in step.languages}
 
 
 class _Message:
@@ -282,16 +374,12 @@ class _Message:
 
     @cached_property
     def _html(self) -> Template:
-        from mjml.mjml2html import mjml_to_html  # 0.3 s, and only rendering needs it
-
         name = f"{self._template}.mjml.j2"
         try:
-            result = mjml_to_html(self._source)
+            html = _html_of(self._source)
         except Exception as error:
             raise ContentError(f"{name} is not valid MJML: {error}") from None
-        if result.errors:
-            raise ContentError(f"{name} is not valid MJML: {result.errors[0]}")
-        return _from_string(_PAGE, result.html, name)
+        return _from_string(_PAGE, html, name)
 
     @cached_property
     def _text(self) -> Template:
@@ -322,6 +410,17 @@ class _Texts:
             return _fill(_plain(words), self.__values, "")
         except ContentError as error:
             raise ContentError(f"{self.__written(name)}, text {name!r}: {error}") from None
+
+
+@lru_cache(maxsize=64)
+def _html_of(source: str) -> str:
+    """MJML as HTML: several steps may have one template, and a process may render a campaign many times."""
+    from mjml.mjml2html import mjml_to_html  # 0.3 s, and only rendering needs it
+
+    result = mjml_to_html(source)
+    if result.errors:
+        raise ValueError(result.errors[0])
+    return result.html
 
 
 _PAGE = SandboxedEnvironment(undefined=StrictUndefined, autoescape=True, finalize=printed)

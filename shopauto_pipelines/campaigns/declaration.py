@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
+from itertools import pairwise
+from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from shopauto_pipelines.campaigns.content import FALLBACK_LANGUAGE, ContentError, check_step, match_language
+from shopauto_pipelines.campaigns.offers import ONSITE
 from shopauto_pipelines.platform.playbook import PLAYBOOK, Declaration, PlaybookError, declarations, once_per_change
 from shopauto_pipelines.segments.declaration import SegmentDeclaration, check_name, load_segments
 
@@ -26,10 +29,10 @@ _Text = Annotated[str, Field(min_length=1)]
 
 _MISSING = {
     "steps": "does not say which message: declare `steps`",
-    "trigger": "does not say when: declare a `trigger` (signed_up, segment_entered or broadcast)",
+    "trigger": "does not say when: declare a `trigger` (signed_up, segment_entered, broadcast or cart_abandoned)",
     "template": "does not say which message: name the `template`",
     "subject": "does not say which message: give it a `subject`",
-    "wait_days": "does not say when: give `wait_days`, the days after the trigger (0 is the same day)",
+    "wait": "does not say when: give `wait_days`, the days after the trigger (0 is the same day), or, for carts, `wait_hours`",
 }
 
 
@@ -39,6 +42,10 @@ class _Declared(BaseModel):
 
 class SignedUp(_Declared):
     """Triggered by the first account, or by the first order where the shop knows no account."""
+
+
+class CartAbandoned(_Declared):
+    """Triggered by a cart to which nothing has happened for a step's wait, and that no order took."""
 
 
 class Broadcast(_Declared):
@@ -66,28 +73,32 @@ class Broadcast(_Declared):
 
 
 class Trigger(_Declared):
-    """What starts the campaign for a person: exactly one of the three."""
+    """What starts the campaign for a person: exactly one of the four."""
 
     signed_up: SignedUp | None = Field(None, description="The person became known to the shop.")
     segment_entered: _Segment | None = Field(None, description="The person entered this segment.")
     broadcast: Broadcast | None = Field(None, description="A day for the whole audience.")
+    cart_abandoned: CartAbandoned | None = Field(
+        None, description="The person left a cart. Decided within seconds, by the hour, not once a day."
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _empty_mapping(cls, value: Any) -> Any:
-        return {**value, "signed_up": {}} if isinstance(value, dict) and value.get("signed_up", 0) is None else value
+        if not isinstance(value, dict):
+            return value
+        return {k: {} if v is None and k in ("signed_up", "cart_abandoned") else v for k, v in value.items()}
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Trigger:
-        if sum(kind is not None for kind in (self.signed_up, self.segment_entered, self.broadcast)) != 1:
-            raise ValueError("declare exactly one of signed_up, segment_entered and broadcast")
+        if len(self.model_dump(exclude_none=True)) != 1:
+            raise ValueError("declare exactly one of signed_up, segment_entered, broadcast and cart_abandoned")
         return self
 
     def __str__(self) -> str:
         """The trigger in a word, e.g. ``segment_entered:lapsed``."""
-        if self.segment_entered:
-            return f"segment_entered:{self.segment_entered}"
-        return "signed_up" if self.signed_up else "broadcast"
+        (kind,) = self.model_dump(exclude_none=True)
+        return f"{kind}:{self.segment_entered}" if self.segment_entered else str(kind)
 
 
 class Audience(_Declared):
@@ -104,11 +115,27 @@ class Audience(_Declared):
         return None if EVERYONE in self.include else self.include
 
 
+class Incentive(_Declared):
+    """An offer that may come with a step: which one follows from the person's churn factor and the cart's margin."""
+
+    valid_days: int = Field(7, ge=1, le=90, description="Days for which the code holds, from when it is granted.")
+
+
 class Step(_Declared):
     """One message of the campaign: which, and how long after the trigger."""
 
     name: _Name = Field(description="Name of the step, unique in the campaign.")
-    wait_days: int = Field(ge=0, le=365, description="Days after the trigger that the step is due; 0 is the same day.")
+    wait_days: int | None = Field(
+        None, ge=0, le=365, description="Days after the trigger that the step is due; 0 is the same day."
+    )
+    wait_hours: float | None = Field(
+        None,
+        ge=0,
+        le=720,
+        description="Hours without any sign of life in the cart that the step is due after; 0: as soon as the cart counts "
+        "as abandoned (`cart_abandoned_minutes`). It is never due before.",
+    )
+    offer: Incentive | None = Field(None, description="An incentive that the step may bring; steps after a cart only.")
     channel: Literal["email", "sms"] = Field("email", description="Channel the message takes.")
     template: str = Field(
         pattern=r"^[\w-]+$",
@@ -126,7 +153,9 @@ class Step(_Declared):
     def _languages(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        step = dict(value)
+        if value.get("wait_days") is None and value.get("wait_hours") is None:
+            raise ValueError(_MISSING["wait"])
+        step = {**value, "offer": {}} if value.get("offer", 0) is None else dict(value)
         if isinstance(step.get("subject"), str):
             step["subject"] = {FALLBACK_LANGUAGE: step["subject"]}
         if step.get("channel") == "sms":
@@ -136,6 +165,13 @@ class Step(_Declared):
         if not step.get("subject") and step.get("channel", "email") == "email":
             raise ValueError(_MISSING["subject"])
         return {**step, "languages": tuple(step["subject"])} if isinstance(step.get("subject"), dict) else step
+
+
+class Wait(NamedTuple):
+    """When a step is due: from ``after`` its trigger on, for ``valid``."""
+
+    after: timedelta
+    valid: timedelta
 
 
 class Campaign(_Declared):
@@ -153,14 +189,19 @@ class Campaign(_Declared):
     trigger: Trigger = Field(description="When, and for whom.")
     audience: Audience | None = Field(None, description="To whom, beyond the trigger; a broadcast must say it.")
     steps: tuple[Step, ...] = Field(min_length=1, description="The messages, in order.")
-    exit_on: tuple[Literal["ordered", "left_segment", "unsubscribed"], ...] = Field(
-        (), description="What ends the journey after its trigger."
+    exit_on: tuple[Literal["ordered", "left_segment", "unsubscribed", "cart_emptied", "ticket_opened"], ...] = Field(
+        (),
+        description="What ends the journey after its trigger. The planner asks what the lake knows, the outbox, for each "
+        "message, what has happened since. A ticket only the outbox knows of, but for carts.",
     )
     holdout_percent: float = Field(
         0.0, ge=0, le=90, description="Share of people who do not get this campaign, percent."
     )
     valid_days: int = Field(
         3, ge=1, le=30, description="Days, from the day a step is due, that it may still be planned."
+    )
+    valid_hours: float = Field(
+        12, gt=0, le=168, description="With `wait_hours`: hours, from when a step is due, that it may still be sent."
     )
 
     _folder: Path = PrivateAttr()
@@ -174,7 +215,21 @@ class Campaign(_Declared):
         names = [step.name for step in self.steps]
         if len(set(names)) < len(names):
             raise ValueError("two steps have the same name")
+        self._check_waits()
+        if "cart_emptied" in self.exit_on and not self.is_realtime:
+            raise ValueError("`exit_on: cart_emptied` needs the trigger `cart_abandoned`")
         return self
+
+    def _check_waits(self) -> None:
+        unit, other = ("wait_hours", "wait_days") if self.is_realtime else ("wait_days", "wait_hours")
+        for step in self.steps:
+            if getattr(step, unit) is None or getattr(step, other) is not None:
+                raise ValueError(f"step {step.name} says when by `{unit}`, as the trigger is `{self.trigger}`")
+            if step.offer and not self.is_realtime:
+                raise ValueError(f"step {step.name} has an `offer`, which needs the trigger `cart_abandoned`")
+        waits = [step.wait_hours or 0 for step in self.steps]
+        if self.is_realtime and any(earlier >= later for earlier, later in pairwise(waits)):
+            raise ValueError("each step waits longer than the one before it: look at `wait_hours`")
 
     @property
     def folder(self) -> Path:
@@ -198,9 +253,26 @@ class Campaign(_Declared):
         return tuple(sorted({*trigger, *(self.included or ()), *self.excluded}))
 
     @property
+    def is_realtime(self) -> bool:
+        """Whether steps follow their trigger by the hour: sent by the cart job, not by the daily refresh."""
+        return self.trigger.cart_abandoned is not None
+
+    def waits(self, threshold: timedelta) -> dict[str, Wait]:
+        """When each step of a cart is due, where a cart counts as abandoned after ``threshold``.
+
+        No step is due before its cart counts as abandoned, nor any more once it is the next one's turn.
+        """
+        after = [max(timedelta(hours=step.wait_hours or 0), threshold) for step in self.steps]
+        turns = [later - earlier for earlier, later in pairwise(after)]
+        valid = [min(timedelta(hours=self.valid_hours), turn) for turn in (*turns, timedelta.max)]
+        return {step.name: Wait(a, v) for step, a, v in zip(self.steps, after, valid, strict=True)}
+
+    @property
     def lookback_days(self) -> int:
         """How many days after its trigger a person may still be due a step."""
-        return max(step.wait_days for step in self.steps) + self.valid_days
+        if self.is_realtime:
+            return ceil(max(step.wait_hours or 0 for step in self.steps) / 24) + 1
+        return max(step.wait_days or 0 for step in self.steps) + self.valid_days
 
     def step(self, name: str) -> Step:
         """The step ``name``; raises ``KeyError``."""
@@ -225,6 +297,8 @@ def load_campaigns(folder: Path = PLAYBOOK) -> dict[str, Campaign]:
     loaded: dict[str, Campaign] = {}
     for declaration in declarations("Campaign", folder):
         campaign = _load(declaration, segments)
+        if campaign.name == ONSITE:
+            raise declaration.error(f"{ONSITE!r} is the on-site offer: choose another name", "name")
         if campaign.name in loaded:
             raise declaration.error(f"there is another campaign {campaign.name!r}", "name")
         loaded[campaign.name] = campaign
@@ -232,8 +306,13 @@ def load_campaigns(folder: Path = PLAYBOOK) -> dict[str, Campaign]:
 
 
 def planned_before(campaign: str, campaigns: Mapping[str, Campaign]) -> list[str]:
-    """Names of the campaigns that are planned before ``campaign`` on the same day."""
-    names = list(campaigns)
+    """Names of the campaigns that are planned before ``campaign`` on the same day.
+
+    One that sends by the hour is planned on no day: what it has sent counts towards the cap as sent.
+    """
+    if campaigns[campaign].is_realtime:
+        return []
+    names = [name for name, other in campaigns.items() if not other.is_realtime]
     return names[: names.index(campaign)]
 
 

@@ -4,32 +4,34 @@ A million messages of a campaign differ in a few words: a name, a link. Renderin
 millisecond; a :class:`Draft` is rendered once for everybody who gets the same text around the holes, and filling it in
 costs a microsecond.
 
-What makes a hole is found out, not declared. The template is given a stand-in for every text about a person (and for
-every link) that can be printed and tested for being there. Whatever else a template does with one (compare it, cut it,
-look inside) is refused, and from then on that field is taken by its value: people with the same value share a draft. Each
-new draft is filled in and compared with what the template gives for this person and for an awkward one; where they differ,
-the step is rendered message by message, as if this module were not there.
+What makes a hole is found out, not declared. The template is given a stand-in for every text about a person, their cart and
+their offer (and for every link) that can be printed and tested for being there. Whatever else a template does with one
+(compare it, cut it, look inside) is refused, and from then on that field is taken by its value: people with the same value
+share a draft. Each new draft is filled in and compared with what the template gives for this person and for an awkward one;
+where they differ, the step is rendered message by message, as if this module were not there.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import escape
 
 if TYPE_CHECKING:
     from shopauto_pipelines.campaigns.content import Rendered
 
-#: How a mark begins. That of a hole is ``%sa:person.<field>%`` or ``%sa:links.<name>%``, with ``;`` before the last sign
-#: where the value has to be escaped, as a name in HTML.
+#: How a mark begins. That of a hole is ``%sa:person.<field>%``, ``%sa:cart.<n>.<field>%``, ``%sa:offer.<field>%`` or
+#: ``%sa:links.<name>%``, with ``;`` before the last sign where the value has to be escaped, as a name in HTML.
 MARK = "%sa:"
 
-_MARKS = re.compile(r"%sa:((?:person|links)\.\w+;?)%")
+_MARKS = re.compile(r"%sa:((?:person|links|offer|cart\.\d+)\.\w+;?)%")
+
+_SPECIAL = re.compile("[&<>\"']").search
 
 #: Most drafts kept of a step and language. Beyond it a template uses values that hardly repeat.
 _KEPT = 512
@@ -37,8 +39,13 @@ _KEPT = 512
 #: A value that shows where a template does more with a text than to print it.
 _AWKWARD = 'Zoë & <b>"o\'Neill"</b> {{ 7 }}'
 
+#: Spaces that hold words together, as in an amount of money: a template leaves them as they are.
+_TIES = str.maketrans({"\u00a0": "_", "\u202f": "_"})
+
 Links = Mapping[str, str]
 Products = Sequence[Mapping[str, Any]]
+Cart = Sequence[Mapping[str, Any]]
+Offer = Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,10 +100,16 @@ def fill(pieces: Sequence[str], values: Mapping[str, str]) -> str:
 
 def valued(name: str, values: Mapping[str, str]) -> str:
     """What is to stand where the mark ``name`` stands."""
-    return str(escape(values[name[:-1]])) if name[-1] == ";" else values[name]
+    if name[-1] != ";":
+        return values[name]
+    value = values[name[:-1]]
+    return str(escape(value)) if _SPECIAL(value) else value
 
 
-Render = Callable[[str, str, Mapping[str, Any], Links, Products], "Rendered"]
+Render = Callable[[str, str, Mapping[str, Any], Links, Products, Cart, Offer], "Rendered"]
+
+#: What a message is about, by name: ``person``, each product of the cart, ``cart.0``, ``cart.1``, …, and ``offer``.
+_Subjects = dict[str, Mapping[str, Any]]
 
 
 class Drafts:
@@ -108,7 +121,14 @@ class Drafts:
         self._lock = Lock()
 
     def draft(
-        self, step: str, language: str, person: Mapping[str, Any], links: Links, products: Products
+        self,
+        step: str,
+        language: str,
+        person: Mapping[str, Any],
+        links: Links,
+        products: Products,
+        cart: Cart = (),
+        offer: Offer = None,
     ) -> tuple[Draft, dict[str, str]]:
         """The draft of a message and the values of this person's holes. Raises what ``render`` raises.
 
@@ -117,57 +137,67 @@ class Drafts:
         memo = self._memos.get((step, language))
         if memo is None:
             memo = self._memos.setdefault((step, language), _Memo())
-        found = memo.find(person, products)
+        about: _Subjects = {"person": person}
+        if cart:
+            about |= {f"cart.{n}": product for n, product in enumerate(cart)}
+        if offer:
+            about["offer"] = offer
+        found = memo.find(about, products)
         if found is None:
             with self._lock:
-                found = memo.find(person, products) or self._make(memo, step, language, person, links, products)
-        draft, fields, _ = found
+                found = memo.find(about, products) or self._make(memo, step, language, about, links, products)
+        draft, holes, _ = found
         values = {"links." + name: url for name, url in links.items()}
-        for name, field in fields:
-            value = values[name] = person[field]
-            if _is_odd(value):
-                return self._whole(step, language, person, links, products), {}
+        for name, subject, field, in_subject_line in holes:
+            value = values[name] = about[subject][field]
+            if _is_odd(value, in_subject_line):
+                return self._whole(step, language, about, links, products), {}
         return draft, values
 
-    def _whole(self, *message: Any) -> Draft:
-        rendered = self._render(*message)
+    def _whole(self, step: str, language: str, about: _Subjects, links: Links, products: Products) -> Draft:
+        rendered = self._render(step, language, about["person"], links, products, _cart(about), about.get("offer"))
         return Draft(rendered.subject, rendered.html, rendered.text)
 
     def _make(
-        self, memo: _Memo, step: str, language: str, person: Mapping[str, Any], links: Links, products: Products
+        self, memo: _Memo, step: str, language: str, about: _Subjects, links: Links, products: Products
     ) -> _Entry:
         while not memo.hopeless:
-            touched: set[str] = set()
-            about = _Traced("person", person, touched, memo.by_value)
+            touched: set[_Field] = set()
+            traced: Any = {name: _Traced(name, values, touched, memo.by_value) for name, values in about.items()}
+            no_links: Any = _Traced("links", links, set(), frozenset())
             try:
-                made = self._render(step, language, about, _Traced("links", links, set(), frozenset()), products)  # type: ignore[arg-type]
+                made = self._whole(step, language, traced, no_links, products)
             except _Refused as refused:
-                kind, _, field = refused.name.partition(".")
-                if kind == "person" and field:
-                    memo.take_by_value(field)
-                else:
-                    memo.hopeless = True
+                memo.refuse(refused)
                 continue
             except Exception:
                 break  # rendering the message itself will say what is wrong
             memo.touch(touched)
             html = _escaping(made.html, links)
-            names = frozenset(name for part in (made.subject, made.html, made.text) for name in cut(part)[1::2])
-            fields = [(name, name.partition(".")[2]) for name in sorted(names) if name.startswith("person.")]
-            entry = (Draft(made.subject, html, made.text, names), fields, products)
-            for probe in (person, {**person, **{field: _AWKWARD for _, field in fields}}):
+            in_subject_line = frozenset(cut(made.subject)[1::2])
+            names = in_subject_line.union(*(cut(part)[1::2] for part in (made.html, made.text)))
+            holes = [_place(name, in_subject_line) for name in sorted(names) if not name.startswith("links.")]
+            entry: _Entry = (Draft(made.subject, html, made.text, names), holes, products)
+            awkward: _Subjects = {
+                name: {**values, **{hole.field: _AWKWARD for hole in holes if hole.subject == name}}
+                for name, values in about.items()
+            }
+            for probe in (about, awkward):
                 values = {f"links.{name}": url for name, url in links.items()}
-                values |= {name: str(probe[field]) for name, field in fields}
-                truth = self._render(step, language, probe, links, products)
+                values |= {hole.name: str(probe[hole.subject][hole.field]) for hole in holes}
+                truth = self._whole(step, language, probe, links, products)
                 whole = (truth.subject, truth.html, truth.text)
-                if not any(map(_is_odd, values.values())) and (
-                    any(MARK in part for part in whole) or entry[0].fill(values) != whole
-                ):
+                odd = any(_is_odd(value, name in in_subject_line) for name, value in values.items())
+                if not odd and (any(MARK in part for part in whole) or entry[0].fill(values) != whole):
                     memo.hopeless = True
                     break
             else:
-                return memo.keep(person, products, entry)
-        return self._whole(step, language, person, links, products), [], products
+                return memo.keep(about, products, entry)
+        return self._whole(step, language, about, links, products), [], products
+
+
+def _cart(about: _Subjects) -> Cart:
+    return [values for name, values in about.items() if name.startswith("cart.")]
 
 
 def _escaping(html: str, links: Links) -> str:
@@ -176,59 +206,93 @@ def _escaping(html: str, links: Links) -> str:
     return _MARKS.sub(lambda mark: mark[0] if mark[1] in plain else f"{mark[0][:-1]};%", html)
 
 
-_Entry = tuple[Draft, list[tuple[str, str]], Products]
+#: A subject and a field of it, both by name.
+_Field = tuple[str, str]
+
+
+class _Place(NamedTuple):
+    """A hole: its name, whose field it is, and whether it stands in the subject line too."""
+
+    name: str
+    subject: str
+    field: str
+    in_subject_line: bool
+
+
+def _place(name: str, in_subject_line: Collection[str]) -> _Place:
+    subject, _, field = name.rpartition(".")
+    return _Place(name, subject, field, name in in_subject_line)
+
+
+#: A draft, its holes, and the products it shows.
+_Entry = tuple[Draft, list[_Place], Products]
 
 
 class _Memo:
     """The drafts of a step in a language, by what they depend on."""
 
     def __init__(self) -> None:
-        self.by_value: frozenset[str] = frozenset()
+        self.by_value: frozenset[_Field] = frozenset()
         self.hopeless = False
-        self._touched: tuple[str, ...] = ()
+        self._touched: tuple[_Field, ...] = ()
         self._entries: dict[tuple[Any, ...], _Entry] = {}
 
-    def find(self, person: Mapping[str, Any], products: Products) -> _Entry | None:
-        return self._entries.get(self._key(person, products))
+    def find(self, about: _Subjects, products: Products) -> _Entry | None:
+        return self._entries.get(self._key(about, products))
 
-    def keep(self, person: Mapping[str, Any], products: Products, entry: _Entry) -> _Entry:
+    def keep(self, about: _Subjects, products: Products, entry: _Entry) -> _Entry:
         if len(self._entries) >= _KEPT:
             self._entries = {}
-        self._entries[self._key(person, products)] = entry
+        self._entries[self._key(about, products)] = entry
         return entry
 
-    def touch(self, fields: set[str]) -> None:
+    def touch(self, fields: set[_Field]) -> None:
         if not fields <= set(self._touched):
             self._touched, self._entries = tuple(sorted(fields.union(self._touched))), {}
 
-    def take_by_value(self, field: str) -> None:
-        self.by_value, self._entries = self.by_value | {field}, {}
+    def refuse(self, refused: _Refused) -> None:
+        """From now on take what the template looked into by its value; a link has none, nor has a person as a whole."""
+        if refused.field and refused.subject != "links":
+            self.by_value, self._entries = self.by_value | {(_kind(refused.subject), refused.field)}, {}
+        else:
+            self.hopeless = True
 
-    def _key(self, person: Mapping[str, Any], products: Products) -> tuple[Any, ...]:
-        key: list[Any] = [id(products)]
-        for field in self._touched:
-            value = person[field]
-            key.append(_HOLE if _is_hole(value) and field not in self.by_value else (type(value), value))
+    def _key(self, about: _Subjects, products: Products) -> tuple[Any, ...]:
+        key: list[Any] = [id(products), *about]
+        for subject, field in self._touched:
+            if subject not in about:
+                continue
+            value = about[subject][field]
+            hole = _is_hole(value) and (_kind(subject), field) not in self.by_value
+            key.append(_HOLE if hole else (type(value), value))
         return tuple(key)
 
 
 _HOLE = object()
 
 
+def _kind(subject: str) -> str:
+    """``cart`` of ``cart.3``: what is done with one product of a cart is done with the others."""
+    return subject.partition(".")[0]
+
+
 def _is_hole(value: object) -> bool:
     return type(value) is str and value != ""
 
 
-def _is_odd(value: str) -> bool:
+def _is_odd(value: str, in_subject_line: bool) -> bool:
     """Whether a value may come out otherwise than as it stands: a template takes space away, and a mark is ours."""
-    return MARK in value or value != " ".join(value.split())
+    if value == " ".join(value.split()):
+        return MARK in value
+    tied = value.translate(_TIES)
+    return in_subject_line or value != value.strip() or tied != " ".join(tied.split()) or MARK in value
 
 
 class _Refused(BaseException):
     """A template does more with a hole than to print it. Not an ``Exception``: rendering turns those into words."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, subject: str, field: str = "") -> None:
+        self.subject, self.field = subject, field
 
 
 class _Hole:
@@ -245,11 +309,11 @@ class _Hole:
     def __getattribute__(self, name: str) -> Any:
         if name == "__class__":  # asked by filters such as `default`
             return _Hole
-        raise _Refused(object.__getattribute__(self, "_name"))
+        return _refuse(self)
 
 
 def _refuse(self: _Hole, *_: object) -> Any:
-    raise _Refused(object.__getattribute__(self, "_name"))
+    raise _Refused(*object.__getattribute__(self, "_name").rsplit(".", 1))
 
 
 for _operation in (
@@ -262,21 +326,28 @@ for _operation in (
 class _Traced:
     """A mapping whose texts are holes, and which notes what was asked for."""
 
-    def __init__(self, kind: str, values: Mapping[str, Any], touched: set[str], by_value: frozenset[str]) -> None:
-        self._kind, self._values, self._touched, self._by_value = kind, values, touched, by_value
+    def __init__(
+        self, subject: str, values: Mapping[str, Any], touched: set[_Field], by_value: frozenset[_Field]
+    ) -> None:
+        self._subject, self._values, self._touched, self._by_value = subject, values, touched, by_value
 
     def __getitem__(self, field: str) -> Any:
         value = self._values[field]
-        self._touched.add(field)
-        return _Hole(f"{self._kind}.{field}") if _is_hole(value) and field not in self._by_value else value
+        self._touched.add((self._subject, field))
+        if _is_hole(value) and (_kind(self._subject), field) not in self._by_value:
+            return _Hole(f"{self._subject}.{field}")
+        return value
 
     def __getattr__(self, name: str) -> Any:
         if hasattr(dict, name):  # `items`, `get`: the template looks at the whole person
-            raise _Refused(self._kind)
+            raise _Refused(self._subject)
         raise AttributeError(name)
 
+    def __bool__(self) -> bool:
+        return True  # whether there is an offer is known before its draft is chosen
+
     def __iter__(self) -> Any:
-        raise _Refused(self._kind)
+        raise _Refused(self._subject)
 
     __len__ = __contains__ = __iter__  # type: ignore[assignment]
 

@@ -6,16 +6,17 @@ million people are planned in the engine's bounded memory.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
 import ibis
 import ibis.expr.types as ir
 from ibis import _
+from ibis.common.deferred import Deferred
 
 from shopauto_pipelines.campaigns.content import FALLBACK_LANGUAGE, match_language
-from shopauto_pipelines.campaigns.declaration import Campaign, Step
+from shopauto_pipelines.campaigns.declaration import Campaign, Step, Wait
 from shopauto_pipelines.campaigns.holdout import GLOBAL, held_out, holdout_key
 from shopauto_pipelines.segments.declaration import SEPARATOR
 from shopauto_pipelines.segments.membership import members
@@ -31,6 +32,9 @@ REASONS = {
     "unsubscribed": "exit: the person unsubscribed or complained after the trigger",
     "ordered": "exit: the person ordered after the trigger",
     "left_segment": "exit: the person has left the segment since the trigger",
+    "cart_emptied": "exit: the cart is empty",
+    "ticket_opened": "exit: the person has asked the shop for help since the trigger",
+    "cart_changed": "something has happened to the cart since: its wait has begun anew",
     "holdout": "the person is in the holdout of all campaigns",
     "campaign_holdout": "the person is in the holdout of this campaign",
     "cap": "the person gets as many messages as the frequency cap allows",
@@ -39,12 +43,20 @@ REASONS = {
 
 _KEY = ["step", "customer_id", "occasion"]
 
+#: What the triggers say of a cart and its owner: microseconds from the trigger until it was so; null: it is not.
+CART_FACTS = ("ordered", "emptied", "ticket_opened", "changed")
+
+
+_MICROSECOND = timedelta(microseconds=1)
+
 
 @dataclass(frozen=True)
 class Inputs:
     """What is known as of the day, one table each.
 
-    - ``triggers``: ``customer_id``, ``occasion``, ``triggered_on``; one row per customer and occasion.
+    - ``triggers``: ``customer_id``, ``occasion``, ``triggered_on``; one row per customer and occasion. Of carts one row per
+      pause, which also tells in microseconds its ``age``, how long it ``lasted`` (null: it still does), the longest pause
+      of the cart ``before`` it (0: none), and :data:`CART_FACTS`.
     - ``people``: ``customer_id``, ``email_known`` and ``phone_known`` (boolean), ``language``, ``last_order_on``,
       ``churn_probability``.
     - ``consent``: ``customer_id``, ``channel``, ``state``; one row per customer and channel.
@@ -75,14 +87,20 @@ class Rules:
         return f"Rules({self.cap_messages} in {self.cap_days} days, holdout {self.holdout_percent} %, {self.language})"
 
 
-def plan(campaign: Campaign, inputs: Inputs, rules: Rules, as_of: date) -> ir.Table:
+def plan(
+    campaign: Campaign, inputs: Inputs, rules: Rules, as_of: date, waits: Mapping[str, Wait] | None = None
+) -> ir.Table:
     """One decision for every step, person and occasion that is due as of the day: columns of ``campaigns/<name>/audience``.
 
-    A step is due from ``wait_days`` after its trigger, for ``valid_days``, until it has been sent for that occasion. Rows
-    of the inputs that are later than ``as_of`` change nothing.
+    A step is due from ``wait_days`` after its trigger, for ``valid_days``, until it has been sent for that occasion. With
+    ``waits``, per step, triggers are pauses of carts: a step is due where the first pause as long as its wait has reached
+    it, and may be sent for as long as it is valid. Rows of the inputs that are later than ``as_of`` change nothing.
     """
     history = inputs.history.filter(_.on <= ibis.literal(as_of))
-    due = _due(campaign, inputs.triggers, as_of).anti_join(_sent_before(campaign, history), _KEY)
+    if waits:
+        due = _due_in_pauses(campaign, inputs.triggers, waits, as_of)
+    else:
+        due = _due(campaign, inputs.triggers, as_of).anti_join(_sent_before(campaign, history), _KEY)
     known = _with_facts(campaign, due, inputs, history, rules, as_of)
     return _decided(campaign, known, rules)
 
@@ -91,22 +109,46 @@ def _due(campaign: Campaign, triggers: ir.Table, as_of: date) -> ir.Table:
     """Every step that is due, for each trigger: the row's key, its days, and what the step declares."""
 
     def of(step: Step, position: int) -> ir.Table:
-        newest = as_of - timedelta(days=step.wait_days)
+        wait = step.wait_days or 0
+        newest = as_of - timedelta(days=wait)
         oldest = newest - timedelta(days=campaign.valid_days - 1)
-        rows = triggers.filter(_.triggered_on.between(ibis.literal(oldest), ibis.literal(newest)))
-        return rows.select(
-            "customer_id",
-            "occasion",
-            "triggered_on",
-            step=ibis.literal(step.name),
-            position=ibis.literal(position, "int64"),
-            due_on=(_.triggered_on.cast("timestamp(6)") + ibis.interval(days=step.wait_days)).date(),
-            wait_days=ibis.literal(step.wait_days, "int64"),
-            channel=ibis.literal(step.channel),
-            template=ibis.literal(step.template),
+        return triggers.filter(_.triggered_on.between(ibis.literal(oldest), ibis.literal(newest))).select(
+            *_of_step(step, position),
+            due_on=(_.triggered_on.cast("timestamp(6)") + ibis.interval(days=wait)).date(),
+            wait=ibis.literal(wait, "int64"),
         )
 
     return ibis.union(*(of(step, position) for position, step in enumerate(campaign.steps)))
+
+
+def _due_in_pauses(campaign: Campaign, triggers: ir.Table, waits: Mapping[str, Wait], as_of: date) -> ir.Table:
+    """:func:`_due` of carts, with :data:`CART_FACTS` as they were when the step was due."""
+
+    def of(step: Step, position: int) -> ir.Table:
+        wait = waits[step.name]
+        first, end = wait.after // _MICROSECOND, (wait.after + wait.valid) // _MICROSECOND
+        reached = _.lasted.isnull() | (_.lasted >= first)
+        return triggers.filter((_.age >= first) & (_.age < end) & reached & (_.before < first)).select(
+            *_of_step(step, position),
+            **{fact: (_[fact] <= first).fill_null(False) for fact in CART_FACTS},
+            due_on=ibis.literal(as_of),
+            wait=ibis.literal(wait.after / timedelta(hours=1), "float64"),
+        )
+
+    return ibis.union(*(of(step, position) for position, step in enumerate(campaign.steps)))
+
+
+def _of_step(step: Step, position: int) -> list[ir.Value | str | Deferred]:
+    """What every row of a step says: its key, its trigger, and what the step declares."""
+    return [
+        "customer_id",
+        "occasion",
+        "triggered_on",
+        ibis.literal(step.name).name("step"),
+        ibis.literal(position, "int64").name("position"),
+        ibis.literal(step.channel).name("channel"),
+        ibis.literal(step.template).name("template"),
+    ]
 
 
 def _sent_before(campaign: Campaign, history: ir.Table) -> ir.Table:
@@ -125,6 +167,8 @@ def _with_facts(
         unsubscribed_on=_.on.max(where=_.type.isin(["unsubscribe", "spam_report"])),
     )
     membership = inputs.membership.filter(_.entered_on <= today)
+    told = {fact: _[fact] if fact in due.columns else ibis.literal(False) for fact in CART_FACTS}
+    ordered_since = ((_.last_order_on > _.triggered_on) & (_.last_order_on <= today)).fill_null(False)
     joined = due
     for table, key in (
         (inputs.people, ["customer_id"]),
@@ -136,7 +180,7 @@ def _with_facts(
     ):
         joined = joined.left_join(table, key, rname=f"{{name}}_of_{len(joined.columns)}")
     return joined.select(
-        *due.columns,
+        *(column for column in due.columns if column not in CART_FACTS),
         "language",
         "churn_probability",
         "segments",
@@ -147,7 +191,7 @@ def _with_facts(
         excluded=_.excluded.fill_null(False),
         staying=_.staying.fill_null(False),
         unsubscribed=(_.unsubscribed_on >= _.triggered_on).fill_null(False),
-        ordered=((_.last_order_on > _.triggered_on) & (_.last_order_on <= today)).fill_null(False),
+        **told | {"ordered": told["ordered"] | ordered_since},
     )
 
 
@@ -193,6 +237,9 @@ def _decided(campaign: Campaign, known: ir.Table, rules: Rules) -> ir.Table:
         "unsubscribed": _.unsubscribed if "unsubscribed" in campaign.exit_on else never,
         "ordered": _.ordered if "ordered" in campaign.exit_on else never,
         "left_segment": ~_.staying if "left_segment" in campaign.exit_on else never,
+        "cart_emptied": _.emptied if "cart_emptied" in campaign.exit_on else never,
+        "ticket_opened": _.ticket_opened if "ticket_opened" in campaign.exit_on else never,
+        "cart_changed": _.changed,
         "holdout": held(GLOBAL, rules.holdout_percent),
         "campaign_holdout": held(campaign.name, campaign.holdout_percent),
     }
@@ -242,7 +289,7 @@ def _explanation(campaign: Campaign) -> ir.StringValue:
         {
             "trigger": ibis.literal(str(campaign.trigger)),
             "triggered_on": _.triggered_on.strftime("%Y-%m-%d"),
-            "wait_days": _.wait_days,
+            "wait_hours" if campaign.is_realtime else "wait_days": _.wait,
             "segments": _.segments,
             "churn_probability": _.churn_probability.round(6),
             "reason": _.reason,

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from shopauto_pipelines.cli import outbox
+from shopauto_pipelines.cli import live_settings, outbox
 from shopauto_pipelines.cli.options import day_option
 from shopauto_pipelines.platform.errors import ShopAutoError
-from shopauto_pipelines.platform.settings import PROJECT_ROOT, Settings, load_settings
+from shopauto_pipelines.platform.settings import CHANGEABLE, PREFIX, PROJECT_ROOT, Settings, load_settings
 
 if TYPE_CHECKING:
     from shopauto_pipelines.platform.lake import Lake
@@ -40,6 +40,7 @@ app = typer.Typer(
 
 
 app.add_typer(outbox.app, name="outbox")
+app.add_typer(live_settings.app, name="live-settings")
 
 
 @app.command()
@@ -153,18 +154,19 @@ def collect(
         str, typer.Option(help="Address to serve on; 0.0.0.0 for all, behind your reverse proxy.")
     ] = "127.0.0.1",
 ) -> None:
-    """Serve the collector: SendGrid's events, unsubscribe links, the preference page. Stop with Ctrl+C.
+    """Serve the collector: what happens in the shop, webhooks, offers, unsubscribe links, preferences. Stop with Ctrl+C.
 
-    SHOPAUTO_BASE_URL is where the outside world reaches it. Give SendGrid's signed event webhook the address
-    `<base URL>/webhooks/sendgrid`, and its verification key to SHOPAUTO_SENDGRID_WEBHOOK_KEY.
+    `/docs` describes every address; `/demo` is a page to try it with, while live is off. SHOPAUTO_BASE_URL is where the
+    outside world reaches it. What has no key in the settings is not taken (docs/collector.md).
     """
+    import gc
     import logging
 
     import uvicorn
 
     from shopauto_pipelines.outbox.preference_page import topics
     from shopauto_pipelines.platform.postgres import engine
-    from shopauto_pipelines.realtime.collector import app as collector_app
+    from shopauto_pipelines.realtime.collector.service import app as collector_app
 
     settings = load_settings()
     collector = collector_app(settings)
@@ -173,8 +175,19 @@ def collect(
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("shopauto_pipelines").setLevel(logging.INFO)
     console.print(f"Collector: [bold]http://{host}:{port}[/bold]  (Ctrl+C stops)")
-    if settings.sendgrid_webhook_key is None:
-        console.print("SHOPAUTO_SENDGRID_WEBHOOK_KEY is not set: SendGrid's events are refused until it is.")
+    console.print(f"What it takes: http://{host}:{port}/docs")
+    missing = {
+        "the shop's servers": settings.collector_key or not settings.live,
+        "logins from browsers": settings.identity_secret or not settings.live,
+        "SendGrid": settings.sendgrid_webhook_key,
+        "Shopify": settings.shopify_webhook_secret,
+        "WooCommerce": settings.woocommerce_webhook_secret,
+        "Twilio": settings.twilio_auth_token,
+    }
+    if unheard := [name for name, there in missing.items() if not there]:
+        console.print(f"No key is set for: {', '.join(unheard)}.", soft_wrap=True)
+    gc.collect()
+    gc.freeze()  # all that is imported stays: to look through it again would hold answers up by a tenth of a second
     # no access log: the links name people
     uvicorn.run(collector, host=host, port=port, log_level="warning", access_log=False, server_header=False)
 
@@ -210,7 +223,10 @@ def migrate() -> None:
 def settings(
     markdown: Annotated[bool, typer.Option("--markdown", help="The reference page, docs/settings.md.")] = False,
 ) -> None:
-    """Show every setting with its value in force. Secrets are masked."""
+    """Show every setting with its value when a process starts now. Secrets are masked.
+
+    `shopauto live-settings list` shows what was changed since, while everything runs.
+    """
     if markdown:
         print(settings_page(), end="")
         return
@@ -223,7 +239,7 @@ def settings(
         value = getattr(values, name)
         changed = value != field.get_default()
         shown = "" if value is None else escape(str(value))
-        table.add_row(f"SHOPAUTO_{name.upper()}", f"[bold]{shown}[/bold]" if changed else shown, field.description)
+        table.add_row(f"{PREFIX}{name.upper()}", f"[bold]{shown}[/bold]" if changed else shown, field.description)
     console.print(table)
 
 
@@ -233,15 +249,20 @@ def settings_page() -> str:
         "# Settings",
         "",
         "Read from the environment and from `.env` beside `workspace.yaml`; the environment wins. `shopauto settings` shows",
-        "the values in force. This page is written by `shopauto settings --markdown`.",
+        "them. This page is written by `shopauto settings --markdown`.",
         "",
-        "| variable | default | what it does |",
-        "|---|---|---|",
+        "Those marked • can be changed while everything runs, for all machines that share the database: `shopauto live-settings",
+        'set cap_messages 2 --why "sale week"` holds for whatever begins afterwards, until `unset`; `list` shows them,',
+        "`history` who changed what.",
+        "",
+        "| variable | default | | what it does |",
+        "|---|---|---|---|",
     ]
     for name, field in Settings.model_fields.items():
         default = field.get_default()
         shown = "" if default is None else f"`{str(default).replace(str(PROJECT_ROOT) + os.sep, '')}`"
-        lines.append(f"| `SHOPAUTO_{name.upper()}` | {shown} | {field.description} |")
+        mark = "•" if field.json_schema_extra == CHANGEABLE else ""
+        lines.append(f"| `{PREFIX}{name.upper()}` | {shown} | {mark} | {field.description} |")
     return "\n".join(lines) + "\n"
 
 

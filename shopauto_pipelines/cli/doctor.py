@@ -71,15 +71,29 @@ def _playbook(settings: Settings) -> Iterator[Finding]:
 def _database(settings: Settings) -> Iterator[Finding]:
     from shopauto_pipelines.outbox import controls, ledger
     from shopauto_pipelines.outbox.schema import EVERYTHING
+    from shopauto_pipelines.platform import live_settings
     from shopauto_pipelines.platform.postgres import engine
 
     with engine(settings).connect() as connection:
+        changed = live_settings.changed(connection).values()
         version = connection.scalar(sa.text("show server_version"))
         unclear = sum(ledger.unknown_counts(connection).values())
         paused = [switch for switch in controls.controls(connection) if switch.paused]
         sent = connection.scalar(sa.text("select count(*) from messages where state = 'sent'")) or 0
     kind = "embedded" if settings.postgres_url is None else "your own"
     yield Finding("ok", "database", f"PostgreSQL {version} ({kind}), tables up to date")
+    for change in changed:
+        since = f"{change.at:%Y-%m-%d %H:%M} UTC, by {change.by}: {change.why or 'no reason given'}"
+        yield Finding(
+            "note",
+            "live settings",
+            f"{change.name} is {change.value} since {since}",
+            f"shopauto live-settings unset {change.name}",
+        )
+    try:
+        live_settings.overlay(settings, {change.name: change.value or "" for change in changed})
+    except ShopAutoError as error:
+        yield Finding("problem", "live settings", str(error))
     yield Finding("ok", "outbox", f"{sent:,} messages sent")
     if unclear:
         yield Finding(

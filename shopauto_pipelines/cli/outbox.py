@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import getpass
-import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table as RichTable
 
-from shopauto_pipelines.cli.options import AsJson, day_option
+from shopauto_pipelines.cli.options import AsJson, connection_and_settings, day_option, me, print_json, small_table
 from shopauto_pipelines.platform.errors import ShopAutoError
-from shopauto_pipelines.platform.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
     from shopauto_pipelines.outbox.controls import Control
 
 console = Console(highlight=False)
@@ -34,8 +26,9 @@ app = typer.Typer(
     no_args_is_help=True,
     help=(
         "Messages under way: see where they are, stop and go on, settle what is unclear, suppress addresses.\n\n"
-        "`pause CAMPAIGN` and `stop` act within one batch of at most 1,000 messages, in every process and on every "
-        "machine; `resume` and `start` let the next refresh go on with exactly the people who are left."
+        "`pause CAMPAIGN` and `stop` act at once, in every process and on every machine: only what is being handed over to "
+        "the provider at that moment still leaves. `resume` and `start` let the next refresh go on with exactly the people "
+        "who are left."
     ),
 )
 suppressions = typer.Typer(
@@ -77,7 +70,7 @@ def status(as_json: AsJson = False) -> None:
     from shopauto_pipelines.outbox import controls, ledger
     from shopauto_pipelines.outbox.schema import EVERYTHING, STATES
 
-    with _connection() as (connection, _):
+    with connection_and_settings() as (connection, _):
         switches = {switch.scope: switch for switch in controls.controls(connection) if switch.paused}
         unclear = ledger.unknown_counts(connection)
         rows = []
@@ -89,7 +82,7 @@ def status(as_json: AsJson = False) -> None:
             rows.append((name, day, states))
     stopped = switches.pop(EVERYTHING, None)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "stopped": stopped and stopped.why,
                 "unknown": sum(unclear.values()),
@@ -108,7 +101,7 @@ def status(as_json: AsJson = False) -> None:
     if stopped:
         console.print(f"[red]Everything is stopped[/red] {_told(stopped)}", soft_wrap=True)
         console.print("`shopauto outbox start` lets it go on.")
-    table = _table(("campaign", "day"), title="Messages of the newest day")
+    table = small_table(("campaign", "day"), title="Messages of the newest day")
     shown = [state for state in STATES if any(states[state] for _, _, states in rows)] or ["sent"]
     for state in shown:
         table.add_column(state, justify="right", no_wrap=True)
@@ -123,7 +116,7 @@ def status(as_json: AsJson = False) -> None:
 
 @app.command()
 def pause(campaign: _Campaign, why: _Why) -> None:
-    """Let nothing more of a campaign leave. What a dispatcher holds at this moment is the last batch."""
+    """Let nothing more of a campaign leave. What is being handed over at this moment still does."""
     _switch(_known(campaign), True, why)
 
 
@@ -159,12 +152,12 @@ def unknown(
 
     if campaign:
         _known(campaign)
-    with _connection() as (connection, _):
+    with connection_and_settings() as (connection, _):
         counts = {key: n for key, n in ledger.unknown_counts(connection).items() if campaign in (None, key[0])}
         found = ledger.unknown(connection, campaign, limit=limit)
     total = sum(counts.values())
     if as_json:
-        _print_json(
+        print_json(
             [
                 message.key._asdict()
                 | {
@@ -181,7 +174,7 @@ def unknown(
     if not total:
         console.print("Nothing is unclear.")
         return
-    table = _table(("id", "campaign", "step", "person", "occasion"))
+    table = small_table(("id", "campaign", "step", "person", "occasion"))
     for name in ("via", "since (UTC)", "why"):
         table.add_column(name, overflow="fold")
     for message in found:
@@ -222,11 +215,11 @@ def resolve(
         raise typer.BadParameter("say which messages: ids, --campaign, --day, --via, or --all for every one")
     if campaign:
         _known(campaign)
-    with _connection() as (connection, _):
+    with connection_and_settings() as (connection, _):
         count = ledger.resolve(
             connection,
             state=ending.value,
-            why=f"by hand, {_me()}: {why}",
+            why=f"by hand, {me()}: {why}",
             at=SystemClock().now(),
             ids=ids or None,
             campaign=campaign,
@@ -252,7 +245,7 @@ def retry(
     from shopauto_pipelines.platform.clock import SystemClock
 
     _known(campaign)
-    with _connection() as (connection, _):
+    with connection_and_settings() as (connection, _):
         count = ledger.retry_failed(connection, campaign, day, at=SystemClock().now())
     console.print(f"{count:,} messages of {campaign} of {day} are planned again.")
 
@@ -275,7 +268,7 @@ def import_list(
     from shopauto_pipelines.outbox import suppression_lists
     from shopauto_pipelines.platform.clock import SystemClock
 
-    with _connection() as (connection, settings):
+    with connection_and_settings() as (connection, settings):
         done = suppression_lists.read(
             connection, file, settings, at=SystemClock().now(), reason=reason.value if reason else None
         )
@@ -298,7 +291,7 @@ def export_list(
     from shopauto_pipelines.outbox import consents, suppression_lists
 
     with ExitStack() as stack:
-        connection, _ = stack.enter_context(_connection())
+        connection, _ = stack.enter_context(connection_and_settings())
         target = stack.enter_context(file.open("w", encoding="utf-8", newline="")) if file else sys.stdout
         count = suppression_lists.write(consents.suppressed(connection), target)
     if file:
@@ -312,9 +305,9 @@ def _switch(campaign: str | None, paused: bool, why: str) -> None:
 
     if paused and not why.strip():
         raise typer.BadParameter("say why: the others will ask", param_hint="--why")
-    with _connection() as (connection, _):
+    with connection_and_settings() as (connection, _):
         change = controls.pause if paused else controls.resume
-        changed = change(connection, campaign or EVERYTHING, by=_me(), at=SystemClock().now(), why=why.strip())
+        changed = change(connection, campaign or EVERYTHING, by=me(), at=SystemClock().now(), why=why.strip())
         left = controls.stopped(connection, campaign) if campaign else None
     what = campaign or "Everything"
     done = ("is paused" if campaign else "is stopped") if paused else "goes on"
@@ -327,21 +320,13 @@ def _told(switch: Control) -> str:
     return f"since {switch.at:%Y-%m-%d %H:%M} UTC by {escape(switch.by)}: {escape(switch.why or '')}"
 
 
-def _table(names: tuple[str, ...], title: str | None = None) -> RichTable:
-    """A table that stays readable in a narrow window: ``names`` are columns that are never cut or folded."""
-    table = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    table.title, table.title_justify = title and f"[bold]{title}[/bold]", "left"
-    for name in names:
-        table.add_column(name, no_wrap=True)
-    return table
-
-
 def _campaigns() -> set[str]:
-    """Names of the playbook's campaigns, none where it cannot be read: stopping must work all the same."""
+    """Names of the playbook's campaigns and the on-site offer; none where it cannot be read: stopping must work all the same."""
+    from shopauto_pipelines.campaigns.offers import ONSITE
     from shopauto_pipelines.platform.playbook import declarations
 
     try:
-        return {str(declaration.attributes.get("name")) for declaration in declarations("Campaign")}
+        return {ONSITE, *(str(declaration.attributes.get("name")) for declaration in declarations("Campaign"))}
     except ShopAutoError:
         return set()
 
@@ -349,27 +334,5 @@ def _campaigns() -> set[str]:
 def _known(campaign: str) -> str:
     names = _campaigns()
     if names and campaign not in names:
-        raise typer.BadParameter(f"there is no campaign {campaign!r}; the playbook has {', '.join(sorted(names))}")
+        raise typer.BadParameter(f"there is no campaign {campaign!r}; there are {', '.join(sorted(names))}")
     return campaign
-
-
-def _me() -> str:
-    """Who is at the keyboard."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return "command line"
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-@contextmanager
-def _connection() -> Iterator[tuple[sa.Connection, Settings]]:
-    """A transaction and the settings; what is done is committed at the end."""
-    from shopauto_pipelines.platform.postgres import engine
-
-    settings = load_settings()
-    with engine(settings).begin() as connection:
-        yield connection, settings

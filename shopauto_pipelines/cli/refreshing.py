@@ -17,7 +17,7 @@ from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.lake import Lake, days_between
 from shopauto_pipelines.platform.postgres import engine
 from shopauto_pipelines.platform.settings import Settings
-from shopauto_pipelines.realtime.closed_days import land_own_rows
+from shopauto_pipelines.realtime.closed_days import land_held_rows
 from shopauto_pipelines.sources import landing, staleness
 from shopauto_pipelines.sources.mapping import mapping_named, mappings
 
@@ -29,7 +29,7 @@ class RefreshError(ShopAutoError):
 def load(lake: Lake, settings: Settings, source: str, path: Path, console: Console, *, add: bool = False) -> None:
     """Land the files of ``source`` found at ``path`` and print what became of every row."""
     mapping = mapping_named(source)
-    others = [m.source for m in landing.manifests(lake) if m.source not in (mapping.name, landing.OWN_SOURCE)]
+    others = [m.source for m in landing.manifests(lake) if m.source not in (mapping.name, *landing.HELD_SOURCES)]
     if others and not add:
         raise RefreshError(
             f"this home already holds the shop of source `{others[0]}` ({settings.home}). Two shops do not mix: set "
@@ -66,9 +66,10 @@ def wanted_days(
 ) -> tuple[date, date]:
     """The days a refresh is for: as asked, or what is stale, or what is missing since the last refresh.
 
-    Before that it lands what has changed: the shop's files or tables, and our own events of the days that are over.
+    Before that it lands what has changed: the shop's files or tables, and what the database holds of the days that are over.
     """
     landing.refresh_landing(lake, list(mappings()), settings, _today(settings), fresh_for=timedelta(0))
+    land_held_rows(engine(settings), lake, settings, SystemClock().now())
     first, last = landed(lake)
     if start is None or end is None:
         newest = max((day for day in lake.days(CUSTOMER_360) if day <= last), default=None)
@@ -77,7 +78,6 @@ def wanted_days(
         raise RefreshError(f"--from {start} is after --to {end}")
     if start < first or end > last:
         raise RefreshError(f"there is data from {first} to {last}; {start if start < first else end} is outside")
-    land_own_rows(engine(settings), lake, settings, SystemClock().now())
     outdated = staleness.stale_days(lake, CUSTOMER_360)
     if stale:
         if not outdated:

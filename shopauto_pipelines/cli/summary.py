@@ -113,9 +113,9 @@ def _models(lake: Lake, as_of: date) -> RichTable:
 def _messages(lake: Lake, settings: Settings, as_of: date) -> RichTable:
     shown = _titled(f"Messages of {as_of}", "campaign", "planned", "sent", "refused", "why refused")
     with engine(settings).connect() as connection:
-        for name in load_campaigns():
+        for name, campaign in load_campaigns().items():
             table: Table = audience(name)
-            if as_of not in lake.days(table):
+            if campaign.is_realtime or as_of not in lake.days(table):  # what is sent by the hour is of no day
                 continue
             decided = lake.on(table, as_of)
             refused = _counter(decided.filter(_.decision == "refused"), "reason")

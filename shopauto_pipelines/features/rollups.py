@@ -25,10 +25,12 @@ def daily_activity(
     """``features/daily_activity`` from the raw tables of the same days.
 
     A visit is a session with an event on the day; all events of a customer without a session are one visit, whose
-    length is not known and counts as zero. Items are lines of kind ``product``. Opens and clicks by machines are not people's.
+    length is not known and counts as zero. Who asks the support does not visit. Items are lines of kind ``product``. Opens
+    and clicks by machines are not people's.
     """
     sessions = (
         _known(events)
+        .filter(_.type != "ticket_opened")
         .group_by(*_BY_CUSTOMER, "session_id")
         .aggregate(
             page_views=_.count(where=_.type.isin(["page_view", "product_view"])),

@@ -8,16 +8,20 @@ be computed again for any day, a message cannot be taken back.
 - ``eligibility`` what a reservation asks once more of each message: may it still leave?
 - ``consents``    what people chose, suppressed addresses, exits; ``suppression_lists`` reads and writes them as CSV.
 - ``controls``    the kill switch and the pause of a campaign: from its commit on nothing is reserved.
+- ``breakers``    what pauses a campaign by itself: complaints, bounces; and the first stage of a large one.
 - ``schema``      the tables of all this in PostgreSQL.
 - ``windows``     which day may still be sent for. A backfill never sends.
-- ``dispatch``    audience → ledger → rendered message → channel → ledger, in bounded batches; several at once are safe,
-  and so is killing one at any point.
+- ``dispatch``    a campaign's day from end to end: audience → ledger, then ``sending``, then what left → lake.
+- ``sending``     ledger → rendered message → channel → ledger, in bounded batches; several at once are safe, and so is
+  killing one at any point.
+- ``dispatchers`` the lives of dispatchers: who is alive, and what becomes of a dead one's reservations.
 - ``links``       addresses as keyed hashes, signed unsubscribe links.
 - ``channels``    the far side, behind one small interface: the local inbox (default); in live mode SendGrid or SMTP for
   e-mail, Twilio for SMS, or a signed webhook for both, as ``channels.choice`` reads it off the settings.
 - ``inbox_page``  the page that shows the local inbox (``shopauto inbox``).
 - ``preference_page``  the pages behind a message's links: unsubscribe, preferences. ``web`` is what all pages share.
-- ``assets``      the Dagster face: ``outbox/<campaign>``, never automated.
+- ``assets``      the Dagster face: ``outbox/<campaign>``, never automated; ``sensors`` sends the rest of roll-outs, off
+  until it is switched on.
 
 What the states promise: ``failed`` was surely not accepted and may be planned again by an operator; ``unknown`` may or
 may not have left and is never sent again by itself. No address is stored in the ledger.

@@ -11,7 +11,7 @@ from shopauto_pipelines.campaigns.tables import audience
 from shopauto_pipelines.features.tables import CUSTOMER_FEATURES
 from shopauto_pipelines.outbox import ledger, schema
 from shopauto_pipelines.outbox.dispatch import Dispatched, dispatch
-from shopauto_pipelines.platform.dagster.assets import FRESHNESS, OWNERS, asset_key
+from shopauto_pipelines.platform.dagster.assets import FRESHNESS, OWNERS, asset_key, database_schema
 from shopauto_pipelines.platform.dagster.io_manager import lineage_metadata
 from shopauto_pipelines.platform.dagster.partitions import DAILY, ONE_RUN
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
@@ -46,7 +46,7 @@ def outbox_asset(campaign: Campaign) -> dg.AssetsDefinition:
         owners=[campaign.owner],
         kinds={"email", "postgres"},
         tags={"shopauto/side_effect": "sends_messages"},
-        metadata={"dagster/column_schema": _column_schema(), "dagster/column_lineage": lineage},
+        metadata={"dagster/column_schema": database_schema(schema.messages.columns), "dagster/column_lineage": lineage},
         # raw/quarantine: nothing is sent on a day of which too much could not be read
         deps=[asset_key(table) for table in (planned, CUSTOMERS, CUSTOMER_FEATURES, QUARANTINE)],
         partitions_def=DAILY,
@@ -153,7 +153,7 @@ def unknown_asset(campaigns: Iterable[Campaign]) -> dg.AssetsDefinition:
         ),
         owners=OWNERS,
         kinds={"postgres"},
-        metadata={"dagster/column_schema": _column_schema(*shown)},
+        metadata={"dagster/column_schema": database_schema(c for c in schema.messages.columns if c.name in shown)},
         deps=[dg.AssetKey(["outbox", campaign.name]) for campaign in campaigns],
         partitions_def=DAILY,
         backfill_policy=ONE_RUN,
@@ -180,27 +180,14 @@ def unknown_asset(campaigns: Iterable[Campaign]) -> dg.AssetsDefinition:
     return unknown
 
 
-def _column_schema(*only: str) -> dg.TableSchema:
-    """The ledger's columns, all or some."""
-    return dg.TableSchema(
-        [
-            dg.TableColumn(
-                column.name,
-                str(column.type).lower(),
-                column.doc,
-                constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
-            )
-            for column in schema.messages.columns
-            if not only or column.name in only
-        ]
-    )
-
-
 def _column_lineage(audience_name: str) -> dg.TableColumnLineage:
     """What the ledger takes over from the audience, and the address it keeps only a hash of."""
     origins = {name: [(audience_name, name)] for name in _FROM_AUDIENCE}
     return lineage_metadata(origins | {"address_hash": [(CUSTOMERS.name, name) for name in ("email", "phone")]})
 
 
-#: The room's assets: one per campaign of the playbook, and what is unknown of all.
-ASSETS = [*outbox_assets(load_campaigns().values()), unknown_asset(load_campaigns().values())]
+#: Campaigns that are sent day by day; what goes out by the hour is sent by the job of its trigger.
+_DAILY = [campaign for campaign in load_campaigns().values() if not campaign.is_realtime]
+
+#: The room's assets: one per campaign, and what is unknown of all.
+ASSETS = [*outbox_assets(_DAILY), unknown_asset(_DAILY)]

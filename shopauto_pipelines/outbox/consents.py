@@ -69,6 +69,30 @@ def choose(
         )
 
 
+def withdraw(
+    connection: sa.Connection,
+    address_hash: bytes,
+    channel: str,
+    *,
+    source: str,
+    at: datetime,
+    customer_id: str | None = None,
+    message_id: int | None = None,
+    wording: str | None = None,
+    reason: str = "unsubscribe",
+) -> None:
+    """Stop everything on a channel because its reader said so: opted out, suppressed, and out of what ends with that.
+
+    Where the person has opted in again after ``at``, what comes in late is kept but suppresses nothing, unless it is a
+    ``spam_report``. ``customer_id`` is whose journeys end; ``None``: nobody is known. The others are as in :func:`choose`.
+    """
+    choose(connection, address_hash, channel, "opted_out", source=source, at=at, wording=wording, message_id=message_id)
+    if customer_id is not None:
+        left(connection, customer_id, "unsubscribed", at=at)
+    if reason == "spam_report" or choices(connection, address_hash, channel)[ALL_TOPICS] == "opted_out":
+        suppress(connection, address_hash, channel, reason, at=at)
+
+
 def choices(connection: sa.Connection, address_hash: bytes, channel: str) -> dict[str, str]:
     """The choice that counts by topic, ``*`` for all topics; a topic without a choice is missing."""
     rows = connection.execute(

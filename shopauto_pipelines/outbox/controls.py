@@ -1,7 +1,8 @@
 """The switches of operators and breakers: nothing of a paused campaign is reserved, and nothing at all once all is stopped.
 
 A switch takes the lock that reservations hold until they are committed. So it waits for those under way, and from its
-commit on no message is reserved: what was reserved before is the last batch that leaves.
+commit on no message is reserved. A dispatcher asks once more before it hands a batch over, and puts it back where a switch
+was turned; what was past that question is finished, up to ``calls_at_once`` batches of its channel per dispatcher.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from shopauto_pipelines.campaigns import tables as campaign_tables
 from shopauto_pipelines.campaigns.declaration import Campaign
-from shopauto_pipelines.outbox import ledger, links
+from shopauto_pipelines.outbox import dispatchers, ledger, links
 from shopauto_pipelines.outbox.channels import Channel, Outcome
 from shopauto_pipelines.outbox.channels.choice import channel_for
 from shopauto_pipelines.outbox.channels.inbox import LocalInbox
@@ -115,7 +115,7 @@ def recover(engine: sa.Engine, lake: Lake, settings: Settings, channel: Channel,
     gone = Outcome("unknown", "the dispatcher died while it sent, and its channel is not set up any more")
     count = 0
     touched: set[tuple[str, date]] = set()
-    with engine.begin() as connection, ledger.abandoned(connection, at=clock.now()) as left:
+    with engine.begin() as connection, dispatchers.abandoned(connection, at=clock.now()) as left:
         for found in left:
             outcomes = [settled(message.id, held) for message in found.held]
             for message in found.handed_over:
@@ -190,21 +190,12 @@ def plan(
     new = looked_at = 0
 
     def put(rows: Sequence[dict[str, Any]]) -> int:
-        found = people.rows(row["customer_id"] for row in rows)
         for row in rows:
-            address = found.get(row["customer_id"], {}).get(ADDRESS[row["channel"]])
-            row |= {
-                "campaign": campaign.name,
-                "as_of": as_of,
-                "topic": campaign.topic,
-                "exit_on": campaign.exit_on,
-                "explanation": json.loads(row["explanation"]),
-                "address_hash": links.address_hash(settings.hash_key, row["channel"], address),
-                # the planner has judged the day of the trigger: what happens after it takes the message back
-                "triggered_at": _midnight_after(row.pop("triggered_on"), settings),
-            }
+            # the planner has judged the day of the trigger: what happens after it takes the message back
+            row["triggered_at"] = _midnight_after(row.pop("triggered_on"), settings)
+        planned = ledger_rows(rows, people, settings, campaign, as_of)
         with engine.begin() as connection:
-            return ledger.plan(connection, rows, run_id=run_id, at=clock.now())
+            return ledger.plan(connection, planned, run_id=run_id, at=clock.now())
 
     for batch in pq.ParquetFile(lake.path(audience, as_of)).iter_batches(
         10 * BATCH, columns=[*_FROM_AUDIENCE, "decision"]
@@ -223,6 +214,32 @@ def plan(
     with engine.begin() as connection:
         ledger.expire(connection, campaign.name, as_of, at=clock.now())
     return new
+
+
+def ledger_rows(
+    rows: Iterable[Mapping[str, Any]], people: Lookup, settings: Settings, campaign: Campaign, as_of: date
+) -> list[dict[str, Any]]:
+    """Rows of an audience as :func:`~shopauto_pipelines.outbox.ledger.plan` takes them.
+
+    They have ``triggered_at``, and the audience's step, customer_id, occasion, channel, template, language, explanation;
+    ``people`` are rows of ``profiles/customers``.
+    """
+    rows = list(rows)
+    found = people.rows(row["customer_id"] for row in rows)
+    return [
+        {
+            **{name: row[name] for name in (*_FROM_AUDIENCE, "triggered_at") if name != "triggered_on"},
+            "campaign": campaign.name,
+            "as_of": as_of,
+            "topic": campaign.topic,
+            "exit_on": campaign.exit_on,
+            "explanation": json.loads(row["explanation"]),
+            "address_hash": links.address_hash(
+                settings.hash_key, row["channel"], found.get(row["customer_id"], {}).get(ADDRESS[row["channel"]])
+            ),
+        }
+        for row in rows
+    ]
 
 
 def _midnight_after(day: date, settings: Settings) -> datetime:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, distinct_on
 
 from shopauto_pipelines.outbox.schema import ALL_TOPICS, consents, exits, messages, suppressions
 
@@ -17,7 +19,7 @@ from shopauto_pipelines.outbox.schema import ALL_TOPICS, consents, exits, messag
 _COUNTED = ("reserved", "sent", "unknown")
 
 #: What :func:`verdict` needs to know of a message.
-FACTS = ("id", "customer_id", "channel", "address_hash", "topic", "exit_on", "triggered_at", "planned_at")
+FACTS = ("id", "customer_id", "occasion", "channel", "address_hash", "topic", "exit_on", "triggered_at", "planned_at")
 
 
 @dataclass(frozen=True)
@@ -31,83 +33,103 @@ class Cap:
     days: int
     less_often_days: int = 30
 
+    def on(self, as_of: date) -> dict[str, Any]:
+        """The parameters of :func:`verdict` for messages of a day: what was sent after which day counts."""
+        return {
+            "cap": self.messages,
+            "cap_after": as_of - timedelta(days=self.days),
+            "less_often_after": as_of - timedelta(days=self.less_often_days),
+        }
 
-def verdict(chosen: sa.CTE, as_of: date, cap: Cap) -> sa.CTE:
+
+def verdict(chosen: sa.CTE) -> sa.CTE:
     """``id`` and ``blocked`` of the chosen messages (columns ``FACTS``): why it must not leave, null where it may.
 
     The reasons, the first that holds: ``no_address``; ``suppressed_…`` with the reason of the suppression; ``opted_out``
     of all topics or of this one; an event that takes it back, as ``ordered``; ``cap``; ``less_often``. Of several
-    messages to a person the earlier ones leave, as many as the cap allows.
+    messages to a person the earlier ones leave, as many as the cap allows. The statement takes the parameters of
+    :meth:`Cap.on`.
+
+    What is known of the people of a batch is read for all at once, and put together by sorting: the planner takes a batch
+    for ten rows, and would join two by comparing each with each.
     """
-    at_address = [consents.c.address_hash == chosen.c.address_hash, consents.c.channel == chosen.c.channel]
-
-    def choice(topic: sa.ColumnElement[str] | str) -> sa.ScalarSelect[str]:
-        newest_first = consents.c.topic.desc(), consents.c.at.desc(), consents.c.id.desc()
-        found = sa.select(consents.c.choice).where(*at_address, consents.c.topic == topic)
-        return found.order_by(*newest_first).limit(1).scalar_subquery()
-
-    suppressed = sa.select(suppressions.c.reason).where(
-        suppressions.c.address_hash == chosen.c.address_hash, suppressions.c.channel == chosen.c.channel
+    checked = _checked(chosen)
+    after, earlier = sa.bindparam("cap_after", type_=sa.Date), messages.alias("earlier")
+    counted = earlier.c.state.in_(_COUNTED)
+    people = sa.func.array(sa.select(checked.c.customer_id).scalar_subquery(), type_=ARRAY(sa.Text))
+    had = sa.select(sa.null(), earlier.c.customer_id, sa.null(), sa.false()).where(
+        # those of later days too: days may be sent in any order
+        earlier.c.customer_id == sa.any_(people),
+        earlier.c.as_of > after,
+        counted,
     )
-    taken_back = (
-        sa.select(exits.c.event)
-        .where(
-            exits.c.customer_id == chosen.c.customer_id,
-            exits.c.event == sa.any_(chosen.c.exit_on),
-            exits.c.at > sa.func.coalesce(chosen.c.triggered_at, chosen.c.planned_at),
+    both = sa.union_all(sa.select(checked), had).cte("both")
+    nth = (
+        sa.func.count()
+        .filter(both.c.blocked.is_(None))
+        .over(partition_by=both.c.customer_id, order_by=both.c.id.nulls_first())
+    )
+    in_turn = sa.select(both, nth.label("nth")).cte("in_turn")
+    had_lately = sa.exists().where(
+        earlier.c.customer_id == in_turn.c.customer_id,
+        earlier.c.as_of > sa.bindparam("less_often_after", type_=sa.Date),
+        counted,
+    )
+    return (
+        sa.select(
+            in_turn.c.id,
+            sa.case(
+                (in_turn.c.blocked.is_not(None), in_turn.c.blocked),
+                (in_turn.c.nth > sa.bindparam("cap", type_=sa.Integer), "cap"),
+                (in_turn.c.wants_less & ((in_turn.c.nth > 1) | had_lately), "less_often"),
+            ).label("blocked"),
         )
-        .order_by(exits.c.event)
-        .limit(1)
+        .where(in_turn.c.id.is_not(None))
+        .cte("verdict")
+        .prefix_with("materialized")  # it is used several times below
     )
-    facts = (
+
+
+def _checked(chosen: sa.CTE) -> sa.CTE:
+    """``id``, ``customer_id``, ``blocked`` by all but the caps, and whether the person ``wants_less``."""
+    same = [
+        (of.c.address_hash == chosen.c.address_hash) & (of.c.channel == chosen.c.channel)
+        for of in (suppressions, consents)
+    ]
+    topics = consents.c.topic.in_((ALL_TOPICS, chosen.c.topic))
+    taken_back = sa.select(sa.func.min(exits.c.event)).where(
+        exits.c.customer_id == chosen.c.customer_id,
+        exits.c.event == sa.any_(chosen.c.exit_on),
+        exits.c.occasion.in_(("", chosen.c.occasion)),
+        exits.c.at >= sa.func.coalesce(chosen.c.triggered_at, chosen.c.planned_at),
+    )
+    # a row for what the person said last of each of the two topics, or one without a choice
+    said = (
         sa.select(
             chosen.c.id,
             chosen.c.customer_id,
-            chosen.c.address_hash,
-            suppressed.scalar_subquery().label("suppressed"),
+            chosen.c.address_hash.is_(None).label("nowhere"),
+            suppressions.c.reason.label("suppressed"),
             taken_back.scalar_subquery().label("taken_back"),
-            choice(ALL_TOPICS).label("of_all"),
-            choice(chosen.c.topic).label("of_topic"),
+            consents.c.choice,
         )
-        .cte("facts")
-        .prefix_with("materialized")  # each fact is looked up once, however often it is used below
+        .select_from(chosen.outerjoin(suppressions, same[0]).outerjoin(consents, same[1] & topics))
+        .ext(distinct_on(chosen.c.id, consents.c.topic))
+        .order_by(chosen.c.id, consents.c.topic, consents.c.at.desc(), consents.c.id.desc())
+        .cte("said")
     )
-    checked = sa.select(
-        facts.c.id,
-        facts.c.customer_id,
-        sa.case(
-            (facts.c.address_hash.is_(None), "no_address"),
-            (facts.c.suppressed.is_not(None), sa.literal("suppressed_") + facts.c.suppressed),
-            (sa.or_(facts.c.of_all == "opted_out", facts.c.of_topic == "opted_out"), "opted_out"),
-            else_=facts.c.taken_back,
-        ).label("blocked"),
-        sa.func.coalesce(sa.or_(facts.c.of_all == "less_often", facts.c.of_topic == "less_often"), False).label(
-            "wants_less"
-        ),
-    ).cte("checked")
-    earlier = messages.alias("earlier")
-
-    def had(days: int) -> sa.ScalarSelect[int]:
-        """Counted messages to the person. Those of later days too: days may be sent in any order."""
-        return (
-            sa.select(sa.func.count())
-            .where(
-                earlier.c.customer_id == checked.c.customer_id,
-                earlier.c.as_of > as_of - timedelta(days=days),
-                earlier.c.state.in_(_COUNTED),
-            )
-            .scalar_subquery()
-        )
-
-    turn = sa.func.row_number().over(
-        partition_by=[checked.c.customer_id, checked.c.blocked.is_(None)], order_by=checked.c.id
+    about = (said.c.id, said.c.customer_id, said.c.nowhere, said.c.suppressed, said.c.taken_back)
+    opted_out, wants_less = (
+        sa.func.coalesce(sa.func.bool_or(said.c.choice == choice), False) for choice in ("opted_out", "less_often")
     )
-    return sa.select(
-        checked.c.id,
-        sa.case(
-            (checked.c.blocked.is_not(None), checked.c.blocked),
-            (had(cap.days) + turn > cap.messages, "cap"),
-            (checked.c.wants_less & (had(cap.less_often_days) + turn > 1), "less_often"),
-            else_=None,
-        ).label("blocked"),
-    ).cte("verdict")
+    blocked = sa.case(
+        (said.c.nowhere, "no_address"),
+        (said.c.suppressed.is_not(None), sa.literal("suppressed_") + said.c.suppressed),
+        (opted_out, "opted_out"),
+        else_=said.c.taken_back,
+    )
+    return (
+        sa.select(said.c.id, said.c.customer_id, blocked.label("blocked"), wants_less.label("wants_less"))
+        .group_by(*about)
+        .cte("checked")
+    )

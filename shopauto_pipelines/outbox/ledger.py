@@ -9,10 +9,9 @@ nor what people chose (``consents``) and what operators switched (``controls``):
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import date, datetime
+from functools import cache
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -20,7 +19,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from shopauto_pipelines.outbox import controls
 from shopauto_pipelines.outbox.eligibility import FACTS, Cap, verdict
-from shopauto_pipelines.outbox.schema import dispatchers, given, handed_over, messages, open_messages, provider_events
+from shopauto_pipelines.outbox.schema import as_json, given, messages, open_messages, provider_events, recordset
 
 #: What a later day brings along when it takes a message over that an earlier day left planned.
 _TAKEN_OVER = (
@@ -57,7 +56,7 @@ _MESSAGE = (
 )
 
 #: The columns an outcome changes.
-_OUTCOME = ("id", "state", "reason", "provider_id")
+_OUTCOME = ("state", "reason", "provider_id")
 
 _WHEN = sa.DateTime(timezone=True)
 
@@ -120,24 +119,6 @@ class Rates(NamedTuple):
     complained: int
 
 
-@contextmanager
-def dispatcher(engine: sa.Engine) -> Iterator[str]:
-    """A name for a dispatcher, alive for as long as the block runs.
-
-    Its life is an advisory lock of a database session: it ends with the process, however that ends, so that others can
-    tell which reservations nobody works on any more. What it handed over is kept until all of it is settled.
-    """
-    name = uuid.uuid4().hex
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(sa.select(sa.func.pg_advisory_lock(_lock_of(name))))
-        connection.execute(sa.insert(dispatchers).values(name=name))
-        try:
-            yield name
-            connection.execute(sa.delete(dispatchers).where(dispatchers.c.name == name))
-        finally:
-            connection.execute(sa.select(sa.func.pg_advisory_unlock(_lock_of(name))))
-
-
 def plan(connection: sa.Connection, rows: Sequence[Mapping[str, Any]], *, run_id: str | None, at: datetime) -> int:
     """Add planned messages; returns how many are new to their day.
 
@@ -183,12 +164,21 @@ def plan(connection: sa.Connection, rows: Sequence[Mapping[str, Any]], *, run_id
     return added.rowcount + taken_over.rowcount
 
 
-def expire(connection: sa.Connection, campaign: str, before: date, *, at: datetime) -> int:
-    """Give up what days before ``before`` left planned, as ``window_closed``; returns how many messages."""
+def expire(
+    connection: sa.Connection, campaign: str, before: date, *, at: datetime, late: Mapping[str, datetime] | None = None
+) -> int:
+    """Give up what days before ``before`` left planned, as ``window_closed``; returns how many messages.
+
+    ``late`` names steps, each with a time: what was triggered before it is too late for the step, whatever its day.
+    """
+    too_late = [
+        (messages.c.step == step) & (messages.c.triggered_at < time) for step, time in sorted((late or {}).items())
+    ]
+    open_ones = [open_messages.c.planned, open_messages.c.campaign == campaign]
     left = (
         sa.select(messages.c.id)
-        .where(_is_open(open_messages.c.planned, open_messages.c.campaign == campaign, open_messages.c.as_of < before))
-        .where(messages.c.state == "planned", messages.c.as_of < before)
+        .where(_is_open(*open_ones, *([] if too_late else [open_messages.c.as_of < before])))
+        .where(messages.c.state == "planned", sa.or_(messages.c.as_of < before, *too_late))
         .order_by(messages.c.id)
         .with_for_update(of=messages, key_share=True, skip_locked=True)
         .cte("left_over")
@@ -225,23 +215,53 @@ def reserve(
     controls.lock(connection)
     if why := controls.stopped(connection, campaign):
         return Reserved([], 0, why)
-    waiting = (
+    of = {"of_campaign": campaign, "of_day": as_of, "after": after, "most": limit}
+    taken = connection.execute(_reserving(), of | {"who": by, "how": via, "now": at} | cap.on(as_of)).all()
+    if not taken and (last := connection.scalar(sa.select(sa.func.max(_waiting().subquery().c.message_id)), of)):
+        # others hold all of these at this moment, as a day that takes over: look further on
+        return reserve(
+            connection, campaign=campaign, as_of=as_of, limit=limit, by=by, via=via, cap=cap, at=at, after=last
+        )
+    free = [
+        Message(row[1], MessageKey(*row[2:6]), "reserved", None, via, as_of, at, *row[6:])
+        for row in taken
+        if not row[0]
+    ]
+    return Reserved(sorted(free), len(taken), None)
+
+
+def _waiting() -> sa.Select[Any]:
+    """Ids of up to ``most`` planned messages of a campaign and day, those ``after`` an id."""
+    return (
         sa.select(open_messages.c.message_id)
-        .where(open_messages.c.campaign == campaign, open_messages.c.as_of == as_of, open_messages.c.planned)
-        .where(open_messages.c.message_id > after)
+        .where(
+            open_messages.c.campaign == sa.bindparam("of_campaign", type_=sa.Text),
+            open_messages.c.as_of == sa.bindparam("of_day", type_=sa.Date),
+            open_messages.c.planned,
+            open_messages.c.message_id > sa.bindparam("after", type_=sa.BigInteger),
+        )
         .order_by(open_messages.c.message_id)
-        .limit(limit)
+        .limit(sa.bindparam("most", type_=sa.Integer))
     )
+
+
+@cache
+def _reserving() -> sa.Update:
+    """The statement of a reservation, built once: building it costs as much as running it."""
     chosen = (
         sa.select(*(messages.c[name] for name in FACTS))
-        .where(_among(waiting), messages.c.state == "planned", messages.c.as_of == as_of)
+        .where(
+            _among(_waiting()), messages.c.state == "planned", messages.c.as_of == sa.bindparam("of_day", type_=sa.Date)
+        )
         .order_by(messages.c.id)
         .with_for_update(of=messages, key_share=True, skip_locked=True)
         .cte("chosen")
     )
-    checked = verdict(chosen, as_of, cap)
+    checked = verdict(chosen)
     free = checked.c.blocked.is_(None)
-    taken = connection.execute(
+    by, via = (sa.bindparam(name, type_=sa.Text) for name in ("who", "how"))
+    at = sa.bindparam("now", type_=_WHEN)
+    return (
         sa.update(messages)
         .where(messages.c.id == checked.c.id)
         .values(
@@ -254,18 +274,7 @@ def reserve(
             changed_at=at,
         )
         .returning(checked.c.blocked, messages.c.id, *_KEY, *_SAYS)
-    ).all()
-    reserved = [
-        Message(row[1], MessageKey(*row[2:6]), "reserved", None, via, as_of, at, *row[6:])
-        for row in taken
-        if row[0] is None
-    ]
-    if not taken and (last := connection.scalar(sa.select(sa.func.max(waiting.subquery().c.message_id)))):
-        # others hold all of these at this moment, as a day that takes over: look further on
-        return reserve(
-            connection, campaign=campaign, as_of=as_of, limit=limit, by=by, via=via, cap=cap, at=at, after=last
-        )
-    return Reserved(sorted(reserved), len(taken), None)
+    )
 
 
 def settle(connection: sa.Connection, outcomes: Sequence[Settled], *, by: str, at: datetime) -> int:
@@ -275,37 +284,50 @@ def settle(connection: sa.Connection, outcomes: Sequence[Settled], *, by: str, a
     """
     if not outcomes:
         return 0
-    told = given(
-        [
-            {"id": o.message_id, "state": o.state, "reason": _storable(o.reason), "provider_id": o.provider_id}
-            for o in outcomes
-        ],
+    by_outcome: dict[tuple[str | None, ...], list[int]] = {}
+    for message_id, *outcome in outcomes:
+        by_outcome.setdefault(tuple(outcome), []).append(message_id)
+    text = as_json(
+        {"ids": ids, "state": state, "reason": _storable(reason), "provider_id": provider_id}
+        for (state, reason, provider_id), ids in by_outcome.items()
+    )
+    return connection.execute(_settling(), {"told": text, "who": by, "now": at}).rowcount
+
+
+@cache
+def _settling() -> sa.Update:
+    """The statement that settles, built once."""
+    outcomes = recordset(
+        sa.bindparam("told", type_=sa.Text),
+        sa.column("ids", ARRAY(sa.BigInteger)),
         *(messages.c[name] for name in _OUTCOME),
     )
+    told = sa.select(sa.func.unnest(outcomes.c.ids).label("id"), *(outcomes.c[name] for name in _OUTCOME)).cte("told")
     better = (messages.c.state == "unknown") & told.c.state.in_(("sent", "failed"))
     mine = (
         sa.select(*told.c)
-        .where(messages.c.id == told.c.id, messages.c.reserved_by == by, (messages.c.state == "reserved") | better)
+        .where(_among(sa.select(told.c.id)), messages.c.id == told.c.id)
+        .where(messages.c.reserved_by == sa.bindparam("who", type_=sa.Text))
+        .where((messages.c.state == "reserved") | better)
         .order_by(messages.c.id)  # as everybody locks them: an event may settle the same messages at this moment
         .with_for_update(of=messages, key_share=True)
         .cte("mine")
     )
-    back = mine.c.state == "planned"
-    changed = connection.execute(
+    back, at = mine.c.state == "planned", sa.bindparam("now", type_=_WHEN)
+    return (
         sa.update(messages)
         .where(messages.c.id == mine.c.id)
         .values(
             state=mine.c.state,
             reason=mine.c.reason,
             provider_id=mine.c.provider_id,
-            settled_at=sa.case((back, None), else_=sa.cast(at, _WHEN)),
+            settled_at=sa.case((back, None), else_=at),
             reserved_at=sa.case((back, None), else_=messages.c.reserved_at),
             reserved_by=sa.case((back, None), else_=messages.c.reserved_by),
             via=sa.case((back, None), else_=messages.c.via),
             changed_at=at,
         )
     )
-    return changed.rowcount
 
 
 def settle_by_event(connection: sa.Connection, outcomes: Sequence[tuple[int, str, str | None]], *, at: datetime) -> int:
@@ -342,63 +364,14 @@ def settle_by_event(connection: sa.Connection, outcomes: Sequence[tuple[int, str
     return changed.rowcount
 
 
-def hand_over(connection: sa.Connection, message_ids: Collection[int], *, by: str) -> bool:
-    """Note that the dispatcher ``by`` is about to hand these messages over; to be committed before it does.
-
-    False where others have given it up for dead, because the database lost sight of it: it must not hand over anything,
-    for its messages are others' by now. Of its reservations only those noted can have left. They come in batches, in the
-    order of their ids, so a note is a range.
-    """
-    alive = (
-        sa.select(dispatchers.c.name, sa.literal(min(message_ids)), sa.literal(max(message_ids)))
-        .where(dispatchers.c.name == by, dispatchers.c.given_up_at.is_(None))
-        .with_for_update(read=True)
-    )
-    note = insert(handed_over).from_select([c.name for c in handed_over.columns], alive)
-    return connection.execute(note.returning(handed_over.c.dispatcher)).first() is not None
-
-
-class Abandoned(NamedTuple):
-    """What a dead dispatcher had reserved: what may have reached its channel, and what surely did not."""
-
-    dispatcher: str
-    handed_over: list[Message]
-    held: list[Message]
-
-
-@contextmanager
-def abandoned(connection: sa.Connection, *, at: datetime) -> Iterator[list[Abandoned]]:
-    """Reservations of dispatchers that are dead, held against others for the block. They are given up for good."""
-    found = connection.execute(
+def reserved(connection: sa.Connection) -> dict[str, list[Message]]:
+    """Messages that are reserved at this moment, in the order of their ids, by the dispatcher that has them."""
+    found: dict[str, list[Message]] = {}
+    for *row, by in connection.execute(
         _still_open("reserved").add_columns(messages.c.reserved_by).order_by(messages.c.id)
-    ).all()
-    by_dispatcher: dict[str, list[Message]] = {}
-    for row in found:
-        by_dispatcher.setdefault(row.reserved_by, []).append(_message(row[:-1]))
-    left = []
-    for name, rows in by_dispatcher.items():
-        if connection.execute(sa.select(sa.func.pg_try_advisory_xact_lock(_lock_of(name)))).scalar_one():
-            # waits for a note under way; after it the dispatcher can make none, should it be alive after all
-            given_up = insert(dispatchers).values(name=name, given_up_at=at)
-            connection.execute(
-                given_up.on_conflict_do_update(
-                    index_elements=["name"], set_={"given_up_at": given_up.excluded.given_up_at}
-                )
-            )
-            noted = connection.execute(
-                sa.delete(handed_over)
-                .where(handed_over.c.dispatcher == name)
-                .returning(handed_over.c.first_id, handed_over.c.last_id)
-            ).all()
-            gone = [any(first <= message.id <= last for first, last in noted) for message in rows]
-            left.append(
-                Abandoned(
-                    name,
-                    [message for message, was in zip(rows, gone, strict=True) if was],
-                    [message for message, was in zip(rows, gone, strict=True) if not was],
-                )
-            )
-    yield left
+    ):
+        found.setdefault(by, []).append(_message(row))
+    return found
 
 
 def retry_failed(connection: sa.Connection, campaign: str, as_of: date, *, at: datetime) -> int:
@@ -537,11 +510,6 @@ def _array(values: list[Any], kind: Any) -> sa.BindParameter[Any]:
 def _storable(text: str | None) -> str | None:
     """A provider's words without what PostgreSQL cannot hold."""
     return text and text.replace("\0", "").encode("utf-8", "replace").decode()
-
-
-def _lock_of(name: str) -> int:
-    """The advisory lock that shows that a dispatcher lives: the first 63 bits of its name."""
-    return int(name[:16], 16) >> 1
 
 
 def _message(row: Sequence[Any]) -> Message:

@@ -23,7 +23,7 @@ from starlette.routing import Route
 from shopauto_pipelines.campaigns.declaration import load_campaigns
 from shopauto_pipelines.outbox import consents, ledger, links, web
 from shopauto_pipelines.outbox.schema import ALL_TOPICS, messages, provider_events
-from shopauto_pipelines.platform import postgres
+from shopauto_pipelines.platform import live_settings, postgres
 from shopauto_pipelines.platform.clock import Clock
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.settings import Settings
@@ -170,10 +170,16 @@ def _opt_out(
     """Nothing more on a channel, also where nothing could go there now: a bounce may be mended one day."""
     if held.choice == "opted_out":
         return
-    to = (held.address_hash, held.name)
-    consents.choose(connection, *to, "opted_out", source=source, at=at, wording=wording, message_id=message.id)
-    consents.suppress(connection, *to, "unsubscribe", at=at)
-    consents.left(connection, message.key.customer_id, "unsubscribed", at=at)
+    consents.withdraw(
+        connection,
+        held.address_hash,
+        held.name,
+        source=source,
+        at=at,
+        customer_id=message.key.customer_id,
+        message_id=message.id,
+        wording=wording,
+    )
     if held.name == message.channel:
         connection.execute(
             sa.insert(provider_events).values(
@@ -214,10 +220,11 @@ class _Pages:
             message = message_of(connection, self._settings.hash_key, token)
             if message is None:
                 return self._wrong()
-            held = channels(connection, message)
+            held, days = channels(connection, message), self._days(connection)
         return self._answer(
             "preferences.html",
             message.language,
+            days=days,
             held=held,
             less_often=any(one.choice == "less_often" for one in held),
             offered={topic: any(topic not in one.refused_topics for one in held) for topic in topics()},
@@ -250,15 +257,25 @@ class _Pages:
             message = message_of(connection, self._settings.hash_key, token)
             if message is None:
                 return self._wrong()
-            save(connection, message, topics(), wanted, self._words(message.language), self._clock.now())
+            words = self._words(message.language, self._days(connection))
+            save(connection, message, topics(), wanted, words, self._clock.now())
         return RedirectResponse("?saved", 303, headers={"Cache-Control": "no-store"})
 
-    def _words(self, language: str) -> dict[str, Any]:
-        filled = {"shop": self._settings.shop_name, "days": self._settings.less_often_days}
+    def _days(self, connection: sa.Connection) -> int:
+        """What "less often" means now."""
+        try:
+            return live_settings.current(connection, self._settings).less_often_days
+        except ShopAutoError:  # nobody's choice has to wait until an operator's mistake is mended
+            return self._settings.less_often_days
+
+    def _words(self, language: str, days: int) -> dict[str, Any]:
+        filled = {"shop": self._settings.shop_name, "days": days}
         return {k: v.format(**filled) if isinstance(v, str) else v for k, v in web.words(language).items()}
 
-    def _answer(self, name: str, language: str, status: int = 200, **values: object) -> Response:
-        words = self._words(language)
+    def _answer(
+        self, name: str, language: str, status: int = 200, days: int | None = None, **values: object
+    ) -> Response:
+        words = self._words(language, days or self._settings.less_often_days)
         return web.page(name, status, shop=self._settings.shop_name, text=words, language=words["language"], **values)
 
     def _wrong(self) -> Response:

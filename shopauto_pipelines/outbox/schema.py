@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, INT8MULTIRANGE, JSONB
 
 from shopauto_pipelines.platform.postgres import SCHEMA
 
 #: Every state a message can be in.
 STATES = ("planned", "reserved", "sent", "failed", "unknown", "suppressed")
+
+#: What may follow what. ``failed`` means: surely not accepted, so it may be planned again; ``unknown`` may not. A planned
+#: message that a later day takes over stays planned.
+FOLLOWS = (
+    ("planned", "planned"),
+    ("planned", "reserved"),
+    ("planned", "suppressed"),
+    ("reserved", "sent"),
+    ("reserved", "failed"),
+    ("reserved", "unknown"),
+    ("reserved", "planned"),
+    ("unknown", "sent"),
+    ("unknown", "failed"),
+    ("failed", "planned"),
+)
 
 #: What a person can say about a topic on a channel.
 CHOICES = ("opted_in", "opted_out", "less_often")
@@ -89,12 +104,14 @@ handed_over = sa.Table(
 message_history = sa.Table(
     "message_history",
     metadata,
-    sa.Column("message_id", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-    sa.Column("from_state", sa.Text, doc="null: the message was new"),
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True, doc="in the order of the changes"),
+    sa.Column("from_state", sa.Text, doc="null: the messages were new"),
     sa.Column("to_state", sa.Text, nullable=False),
     sa.Column("at", _WHEN, nullable=False),
     sa.Column("why", sa.Text),
+    sa.Column("messages", INT8MULTIRANGE, nullable=False, doc="numbers of the messages that one statement changed so"),
+    sa.CheckConstraint(f"from_state is null or (from_state, to_state) in {FOLLOWS}", name="message_history_follows"),
+    sa.Index("message_history_messages", "messages", postgresql_using="gist"),
 )
 suppressions = sa.Table(
     "suppressions",
@@ -123,8 +140,29 @@ exits = sa.Table(
     "exits",
     metadata,
     sa.Column("customer_id", sa.Text, primary_key=True, doc="the person"),
-    sa.Column("event", sa.Text, primary_key=True, doc="ordered, left_segment or unsubscribed"),
+    sa.Column("event", sa.Text, primary_key=True, doc="ordered, cart_emptied, left_segment, unsubscribed, …"),
+    sa.Column(
+        "occasion", sa.Text, primary_key=True, server_default="", doc="what it is about, as a cart; '': anything"
+    ),
     sa.Column("at", _WHEN, primary_key=True, doc="when it happened"),
+    sa.Index("exits_occasion", "occasion", postgresql_where=sa.text("occasion <> ''")),
+)
+offers = sa.Table(
+    "offers",
+    metadata,
+    sa.Column("code", sa.Text, primary_key=True, doc="to be used once, at the checkout"),
+    sa.Column("campaign", sa.Text, nullable=False),
+    sa.Column("customer_id", sa.Text, nullable=False),
+    sa.Column("occasion", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False, doc="free_shipping or percent"),
+    sa.Column("percent", sa.Integer, doc="discount, percent"),
+    sa.Column("category", sa.Text, doc="category it holds for; null: everything"),
+    sa.Column("minimum_cents", sa.BigInteger, doc="least basket it holds for, minor units; null: any"),
+    sa.Column("granted_at", _WHEN, nullable=False),
+    sa.Column("expires_at", _WHEN, nullable=False),
+    sa.Column("why", sa.Text, nullable=False, doc="the tier, and what it rests on"),
+    sa.UniqueConstraint("campaign", "customer_id", "occasion", name="offers_once"),
+    sa.Index("offers_customer", "customer_id", "granted_at"),
 )
 
 
@@ -166,12 +204,22 @@ provider_events = sa.Table(
 )
 
 
-def given(rows: Sequence[Mapping[str, Any]], *columns: sa.Column[Any]) -> sa.TableValuedAlias:
+def given(rows: Sequence[Mapping[str, Any]], *columns: sa.ColumnElement[Any]) -> sa.TableValuedAlias:
     """Rows as a table of a statement, handed over as one JSON text: several times quicker than a parameter a value."""
-    text = json.dumps(rows, default=_as_text, separators=(",", ":"))
-    function = sa.func.json_to_recordset(sa.cast(sa.literal(text, sa.Text), sa.JSON))
-    typed = function.table_valued(*(sa.column(c.name, c.type) for c in columns))
+    return recordset(sa.literal(as_json(rows), sa.Text), *columns)
+
+
+def recordset(text: sa.ColumnElement[str], *columns: sa.ColumnElement[Any]) -> sa.TableValuedAlias:
+    """What :func:`as_json` wrote, as a table of a statement."""
+    typed = sa.func.json_to_recordset(sa.cast(text, sa.JSON)).table_valued(
+        *(sa.column(c.name, c.type) for c in columns)
+    )
     return typed.render_derived("told", with_types=True)
+
+
+def as_json(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows by column, as one text."""
+    return json.dumps([*rows], default=_as_text, separators=(",", ":"))
 
 
 def _as_text(value: Any) -> str:

@@ -6,9 +6,11 @@ the other. Two batches more than the channel takes at once are in memory, whatev
 
 from __future__ import annotations
 
+import gc
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from threading import Lock
@@ -20,10 +22,10 @@ import sqlalchemy as sa
 from shopauto_pipelines.campaigns.content import ContentError, Renderer
 from shopauto_pipelines.campaigns.declaration import Campaign
 from shopauto_pipelines.campaigns.drafts import Drafts
-from shopauto_pipelines.campaigns.products import Showcase
-from shopauto_pipelines.features.tables import CUSTOMER_FEATURES
-from shopauto_pipelines.outbox import breakers, controls, ledger, links
+from shopauto_pipelines.campaigns.shown import Reader, showing
+from shopauto_pipelines.outbox import breakers, controls, dispatchers, ledger, links
 from shopauto_pipelines.outbox.channels import Channel, Envelope, Outcome
+from shopauto_pipelines.platform import live_settings
 from shopauto_pipelines.platform.clock import Clock
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.lookup import Lookup
@@ -40,6 +42,9 @@ ADDRESS = {"email": "email", "sms": "phone"}
 #: After so many batches in a row of which nothing was accepted the others stay planned. A batch of fewer messages than
 #: ``_A_BATCH`` that all failed for one reason may be bad luck.
 _BATCHES_LOST, _A_BATCH = 3, 10
+
+#: Batches between two searches for garbage.
+_COLLECTED_EVERY = 10
 
 #: Seconds between two looks at complaints and bounces while a campaign is sent.
 _JUDGED_EVERY = 60.0
@@ -62,12 +67,27 @@ class Sent:
 
 
 def send_planned(
-    engine: sa.Engine, lake: Lake, settings: Settings, campaign: Campaign, as_of: date, channel: Channel, clock: Clock
+    engine: sa.Engine,
+    lake: Lake,
+    settings: Settings,
+    campaign: Campaign,
+    as_of: date,
+    channel: Channel,
+    clock: Clock,
+    *,
+    profile_day: date | None = None,
+    staged: bool = True,
 ) -> Sent:
-    """Send what the ledger has planned for a campaign and day, as far as switches, breakers and the roll-out let it."""
+    """Send what the ledger has planned for a campaign and day, as far as switches, breakers and the roll-out let it.
+
+    Names and addresses are those of ``profile_day``, where that is not ``as_of``; not ``staged``: without a roll-out.
+    """
     with engine.begin() as connection:
-        breakers.trip(connection, settings, campaign.name, at=clock.now())
-        stage = breakers.stage(connection, settings, campaign.name, as_of, at=clock.now())
+        current = live_settings.current(connection, settings)
+        breakers.trip(connection, current, campaign.name, at=clock.now())
+        stage = breakers.Stage()
+        if staged:
+            stage = breakers.stage(connection, current, campaign.name, as_of, at=clock.now())
         counts = ledger.counts(connection, campaign.name, as_of)
         stopped = controls.stopped(connection, campaign.name)
     planned = sum(n for (state, _), n in counts.items() if state == "planned")
@@ -75,8 +95,8 @@ def send_planned(
         return Sent(stopped=stopped if planned else None)
     if stage.limit is not None:
         planned = min(planned, stage.limit)
-    with ledger.dispatcher(engine) as me:
-        loop = _Loop(engine, lake, settings, campaign, as_of, channel, clock, me)
+    with dispatchers.dispatcher(engine) as me:
+        loop = _Loop(engine, lake, settings, campaign, as_of, profile_day or as_of, channel, clock, me)
         return loop.run(planned, stage)
 
 
@@ -96,13 +116,14 @@ class _Loop:
         settings: Settings,
         campaign: Campaign,
         as_of: date,
+        profile_day: date,
         channel: Channel,
         clock: Clock,
         me: str,
     ) -> None:
         self._engine, self._settings, self._channel, self._clock, self._me = engine, settings, channel, clock, me
         self._campaign, self._as_of = campaign, as_of
-        self._writer = _Writer(lake, settings, campaign, as_of)
+        self._writer = _Writer(lake, settings, campaign, as_of, profile_day)
         self._stopped: str | None = None
         self._trouble: Counter[str] = Counter()
         self._lost_in_a_row = 0
@@ -111,18 +132,20 @@ class _Loop:
 
     def run(self, planned: int, stage: breakers.Stage) -> Sent:
         """Send up to the stage's limit; ``planned`` is what there is to do, for the progress."""
-        began, sent, done, after = monotonic(), 0, 0, 0
+        began, sent, done, after, batches = monotonic(), 0, 0, 0, 0
         under_way: deque[Future[tuple[int, int]]] = deque()
         left = stage.limit
 
         def finish(keep: int) -> None:
-            nonlocal sent, done
+            nonlocal sent, done, batches
             while len(under_way) > keep:
                 looked_at, gone = under_way.popleft().result()
-                done, sent = done + looked_at, sent + gone
+                done, sent, batches = done + looked_at, sent + gone, batches + 1
+                if batches % _COLLECTED_EVERY == 0:
+                    gc.collect()
                 report(f"outbox/{self._campaign.name}", done, max(done, planned))
 
-        with ThreadPoolExecutor(self._channel.calls_at_once, "outbox") as pool:
+        with _collected_by_hand(), ThreadPoolExecutor(self._channel.calls_at_once, "outbox") as pool:
             while self._stopped is None and left != 0:
                 taken = self._reserve(left, after)
                 if not taken.looked_at:
@@ -130,8 +153,8 @@ class _Loop:
                     break
                 left = None if left is None else left - len(taken.messages)
                 after = max([after, *(message.id for message in taken.messages)])
-                envelopes, outcomes = self._writer.write(taken.messages)
-                under_way.append(pool.submit(self._leave, envelopes, outcomes, taken.looked_at))
+                envelopes, unwritten = self._writer.write(taken.messages)
+                under_way.append(pool.submit(self._leave, envelopes, unwritten, taken.looked_at))
                 finish(keep=self._channel.calls_at_once)
                 self._judge()
             finish(keep=0)
@@ -149,6 +172,7 @@ class _Loop:
         """The next batch, after what this loop has had: what a channel put off waits for another dispatch."""
         most = min(BATCH, self._channel.batch_size)
         with self._engine.begin() as connection:
+            rules = live_settings.current(connection, self._settings)
             return ledger.reserve(
                 connection,
                 campaign=self._campaign.name,
@@ -156,12 +180,14 @@ class _Loop:
                 limit=most if left is None else min(most, left),
                 by=self._me,
                 via=self._channel.name,
-                cap=ledger.Cap(self._settings.cap_messages, self._settings.cap_days, self._settings.less_often_days),
+                cap=ledger.Cap(rules.cap_messages, rules.cap_days, rules.less_often_days),
                 at=self._clock.now(),
                 after=after,
             )
 
-    def _leave(self, envelopes: Sequence[Envelope], outcomes: dict[int, Outcome], looked_at: int) -> tuple[int, int]:
+    def _leave(
+        self, envelopes: Sequence[Envelope], unwritten: Mapping[int, Outcome], looked_at: int
+    ) -> tuple[int, int]:
         """Hand over one batch and settle it, in a thread of its own; returns how many were looked at, and sent.
 
         The switches are asked again: a batch that waited for its turn is put back where they were turned meanwhile.
@@ -169,15 +195,15 @@ class _Loop:
         with self._engine.begin() as connection:
             self._stopped = self._stopped or controls.stopped(connection, self._campaign.name)
             numbers = [envelope.message_id for envelope in envelopes]
-            if numbers and not self._stopped and not ledger.hand_over(connection, numbers, by=self._me):
+            if numbers and not self._stopped and not dispatchers.hand_over(connection, numbers, by=self._me):
                 self._stopped = "the database lost sight of this dispatcher, and others took over its messages"
         if self._stopped:
             answers: Sequence[Outcome] = [Outcome("deferred", "stopped before it left")] * len(envelopes)
         else:
             answers = self._channel.send(envelopes)
-        outcomes |= {e.message_id: answer for e, answer in zip(envelopes, answers, strict=True)}
+        told = [settled(envelope.message_id, answer) for envelope, answer in zip(envelopes, answers, strict=True)]
+        told += [settled(message_id, outcome) for message_id, outcome in unwritten.items()]
         with self._engine.begin() as connection:
-            told = [settled(message_id, outcome) for message_id, outcome in outcomes.items()]
             ledger.settle(connection, told, by=self._me, at=self._clock.now())
         self._note(answers)
         return looked_at, sum(outcome.state == "sent" for outcome in answers)
@@ -204,40 +230,57 @@ class _Loop:
     def _judge(self) -> None:
         if monotonic() - self._judged > _JUDGED_EVERY:
             with self._engine.begin() as connection:
-                breakers.trip(connection, self._settings, self._campaign.name, at=self._clock.now())
+                current = live_settings.current(connection, self._settings)
+                breakers.trip(connection, current, self._campaign.name, at=self._clock.now())
             self._judged = monotonic()
+
+
+@contextmanager
+def _collected_by_hand() -> Iterator[None]:
+    """Garbage in cycles is looked for every few batches, and only in what came to memory within the block.
+
+    Left alone, Python went through all of memory whenever some batches had been allocated: a fifth of the time of a send.
+    Some has to be looked for: an answer of ``httpx`` is a cycle that holds its request, and with it a megabyte.
+    """
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 class _Writer:
     """Turns reserved messages into written, addressed ones. Names and addresses are read as the ledger's order needs them."""
 
-    def __init__(self, lake: Lake, settings: Settings, campaign: Campaign, as_of: date) -> None:
+    def __init__(self, lake: Lake, settings: Settings, campaign: Campaign, as_of: date, profile_day: date) -> None:
         self._key, self._base = settings.hash_key, settings.base_url.rstrip("/")
-        self._drafts = Drafts(Renderer(campaign, settings).render)
-        self._people = Lookup(lake, CUSTOMERS, as_of)
-        self._favourites = Lookup(lake, CUSTOMER_FEATURES, as_of)
-        self._showcase = Showcase.read(lake, as_of)
+        renderer = Renderer(campaign, settings)
+        self._drafts = Drafts(renderer.render)
+        self._people = Lookup(lake, CUSTOMERS, profile_day)
+        self._showing = showing(campaign, lake, profile_day, renderer)
         self._date = datetime.combine(as_of + timedelta(days=1), time(), UTC)
 
     def write(self, taken: Sequence[ledger.Message]) -> tuple[list[Envelope], dict[int, Outcome]]:
         """The envelopes, and the outcome of each message that cannot be put into one, by its number."""
         envelopes: list[Envelope] = []
         outcomes: dict[int, Outcome] = {}
-        wanted = [message.key.customer_id for message in taken]
-        people, favourites = self._people.rows(wanted), self._favourites.rows(wanted)
-        for message in taken:
+        people = self._people.rows(message.key.customer_id for message in taken)
+        shown = self._showing.of(
+            [Reader(message.key.customer_id, message.language, message.explained) for message in taken]
+        )
+        for message, extras in zip(taken, shown, strict=True):
             customer = message.key.customer_id
             person = people.get(customer, _NOBODY)
             address = person.get(ADDRESS[message.channel])
             if not address or links.address_hash(self._key, message.channel, address) != message.address_hash:
                 outcomes[message.id] = Outcome("failed", "the address has changed since it was planned")
                 continue
-            favourite = favourites.get(customer, _NOBODY).get("favourite_category")
             token = links.unsubscribe_token(self._key, message.id, message.key)
             urls = {"unsubscribe": f"{self._base}/u/{token}", "preferences": f"{self._base}/p/{token}"}
-            goods = self._showcase.of(favourite)
             try:
-                draft, values = self._drafts.draft(message.key.step, message.language, person, urls, goods)
+                draft, values = self._drafts.draft(message.key.step, message.language, person, urls, *extras)
             except ContentError as error:
                 outcomes[message.id] = Outcome("failed", f"not rendered: {error}"[:200])
                 continue
@@ -247,7 +290,7 @@ class _Writer:
                     key=message.key,
                     channel=message.channel,
                     to=address,
-                    to_name=" ".join(name for name in (person["first_name"], person["last_name"]) if name),
+                    to_name=" ".join(filter(None, (person["first_name"], person["last_name"]))),
                     draft=draft,
                     values=values,
                     language=message.language,

@@ -5,8 +5,12 @@ from collections.abc import Iterator
 import dagster as dg
 
 from shopauto_pipelines.outbox import breakers
+from shopauto_pipelines.outbox.assets import ASSETS
+from shopauto_pipelines.platform import live_settings
 from shopauto_pipelines.platform.dagster.resources import SettingsResource
 from shopauto_pipelines.platform.postgres import engine
+
+_SENT_DAILY = {asset.key for asset in ASSETS}
 
 
 @dg.sensor(
@@ -22,14 +26,16 @@ from shopauto_pipelines.platform.postgres import engine
 def rest_of_roll_outs(settings: SettingsResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """One run a campaign and stage. The key holds how many have gone: a run that failed is not started again by itself."""
     with engine(settings.settings).connect() as connection:
-        due = breakers.rests_due(connection, settings.settings, at=settings.clock.now())
-    for campaign, as_of, gone in due:
+        current = live_settings.current(connection, settings.settings)
+        due = breakers.rests_due(connection, current, at=settings.clock.now())
+    daily = [found for found in due if dg.AssetKey(["outbox", found[0]]) in _SENT_DAILY]
+    for campaign, as_of, gone in daily:
         yield dg.RunRequest(
             run_key=f"{campaign}:{as_of}:{gone}",
             partition_key=str(as_of),
             asset_selection=[dg.AssetKey(["outbox", campaign])],
         )
-    if not due:
+    if not daily:
         yield dg.SkipReason("no roll-out has a rest that is due")
 
 

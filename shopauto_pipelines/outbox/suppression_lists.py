@@ -65,7 +65,7 @@ def read(
     if column is None:
         raise SuppressionListError(
             "the list needs a first line that names its columns, one of them `email`, `phone` or `hash`; "
-            f"found: {', '.join(filter(None, names)) or 'nothing'}"
+            f"columns found: {len(rows.fieldnames or ())}, none of these"  # not which: they may be addresses
         )
     done = Imported()
 

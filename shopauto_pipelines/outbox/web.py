@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,15 +36,16 @@ class Refused(Exception):
         self.status, self.reason = status, reason
 
 
-async def body(request: Request, limit: int) -> bytes:
-    """The raw body, of at most ``limit`` bytes. Raises :class:`Refused`."""
+async def body(request: Request, limit: int, hold: Callable[[int], None] = lambda _: None) -> bytes:
+    """The raw body, of at most ``limit`` bytes; ``hold`` is told how many more there are. Raises :class:`Refused`."""
     held = bytearray()
     try:
         async with asyncio.timeout(_PATIENCE):
             async for chunk in request.stream():
-                held += chunk
-                if len(held) > limit:
+                if len(held) + len(chunk) > limit:
                     raise Refused(413, f"more than {limit} bytes")
+                hold(len(chunk))
+                held += chunk
     except TimeoutError:
         raise Refused(408, f"not here after {_PATIENCE} seconds") from None
     except ClientDisconnect:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, timedelta
 
 from shopauto_pipelines.platform.clock import Clock
 from shopauto_pipelines.platform.lake import Lake
@@ -39,7 +39,7 @@ def window(as_of: date, newest: date | None, settings: Settings, clock: Clock, *
     if as_of != newest:
         return Window(False, f"{as_of} is not the newest day with data, which is {newest}")
     if settings.live:
-        ends = datetime.combine(as_of + timedelta(days=1), time(), settings.zone).astimezone(UTC)
+        ends = settings.midnight(as_of + timedelta(days=1)).astimezone(UTC)
         closes = ends + timedelta(hours=settings.live_grace_hours)
         if clock.now() >= closes:
             return Window(False, f"live sends for {as_of} closed at {closes:%Y-%m-%d %H:%M} UTC")

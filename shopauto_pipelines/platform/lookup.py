@@ -44,7 +44,7 @@ class Lookup:
                 if number == len(self._lasts):
                     break
                 group = self._group(number)
-                known = group.column(self._key)
+                known = group[self._key]
             place = bisect_left(known, key)
             if place < len(known) and known[place] == key:
                 found[key] = _Row(group, place)
@@ -58,19 +58,18 @@ class Lookup:
         return self._held[number]
 
 
-class _RowGroup:
+class _RowGroup(dict[str, list[Any]]):
     """Columns of a row group, each read when it is needed."""
 
     def __init__(self, file: pq.ParquetFile, number: int, last: str, names: Iterable[str]) -> None:
+        super().__init__()
         self._file, self._number, self.last, self.names = file, number, last, tuple(names)
-        self._columns: dict[str, list[Any]] = {}
 
-    def column(self, name: str) -> list[Any]:
-        if name not in self._columns:
-            if name not in self.names:
-                raise KeyError(name)
-            self._columns[name] = self._file.read_row_group(self._number, columns=[name])[name].to_pylist()
-        return self._columns[name]
+    def __missing__(self, name: str) -> list[Any]:
+        if name not in self.names:
+            raise KeyError(name)
+        values = self[name] = self._file.read_row_group(self._number, columns=[name])[name].to_pylist()
+        return values
 
 
 class _Row(Mapping[str, Any]):
@@ -82,7 +81,7 @@ class _Row(Mapping[str, Any]):
         self._group, self._place = group, place
 
     def __getitem__(self, name: str) -> Any:
-        return self._group.column(name)[self._place]
+        return self._group[name][self._place]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._group.names)

@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from shopauto_pipelines.platform.errors import ShopAutoError
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from shopauto_pipelines.platform.embedded_postgres import EmbeddedServer
     from shopauto_pipelines.platform.settings import Settings
 
@@ -50,13 +52,22 @@ def _embedded(folder: Path) -> EmbeddedServer:
     return EmbeddedServer(folder.resolve())
 
 
-@cache
 def engine(settings: Settings) -> sa.Engine:
-    """Connections to the project's own tables, all migrations applied.
+    """Connections to the project's own tables, all migrations applied; one for all settings that name the same database.
 
     The embedded database is migrated by itself; a shop's own server is left alone until ``shopauto migrate`` is run.
     Raises :class:`PostgresError` where the server does not answer or its tables are not those of this version.
     """
+    database = (settings.home, settings.postgres_url)
+    if database not in _engines:
+        _engines[database] = _engine(settings)
+    return _engines[database]
+
+
+_engines: dict[tuple[Path, SecretStr | None], sa.Engine] = {}
+
+
+def _engine(settings: Settings) -> sa.Engine:
     made = sa.create_engine(
         postgres_url(settings), pool_pre_ping=True, connect_args={"options": f"-csearch_path={SCHEMA} -ctimezone=UTC"}
     )

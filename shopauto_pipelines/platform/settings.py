@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from datetime import date
+from datetime import date, datetime, time
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import EmailStr, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.config import JsonDict
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shopauto_pipelines.platform.errors import ShopAutoError
@@ -30,6 +31,12 @@ _NEEDED = {
     "webhook": ("webhook_url", "webhook_secret"),
 }
 
+#: Stands before every setting's name in the environment.
+PREFIX = "SHOPAUTO_"
+
+#: Marks a setting that is changed while everything runs (``live_settings``): who begins something asks for its value.
+CHANGEABLE: JsonDict = {"changeable": True}
+
 _OWN_CLASS = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 
 
@@ -41,7 +48,7 @@ class Settings(BaseSettings):
     """All settings. Construct through :func:`load_settings`, which words the errors."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SHOPAUTO_", env_file=PROJECT_ROOT / ".env", extra="ignore", frozen=True, env_ignore_empty=True
+        env_prefix=PREFIX, env_file=PROJECT_ROOT / ".env", extra="ignore", frozen=True, env_ignore_empty=True
     )
 
     home: Path = Field(
@@ -57,6 +64,11 @@ class Settings(BaseSettings):
         "https://shop.example.com",
         pattern="^https?://",
         description="Address of the shop; messages link there. Must be set in live mode.",
+    )
+    cart_url: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="Where a message about a cart leads. Unset: `/cart` under `shop_url`, as shops mostly have it.",
     )
     timezone: str = Field("UTC", description="IANA time zone whose midnight ends the shop's day.")
     currency: str = Field("EUR", pattern="^[A-Z]{3}$", description="ISO 4217 currency of amounts that do not name one.")
@@ -79,36 +91,107 @@ class Settings(BaseSettings):
         description="Share of people who get no marketing at all, to measure what marketing does, percent.",
     )
     cap_messages: int = Field(
-        3, ge=1, description="Most marketing messages to a person in `cap_days`, over all campaigns."
+        3,
+        json_schema_extra=CHANGEABLE,
+        ge=1,
+        description="Most marketing messages to a person in `cap_days`, over all campaigns.",
     )
-    cap_days: int = Field(7, ge=1, description="Days that `cap_messages` counts.")
+    cap_days: int = Field(7, json_schema_extra=CHANGEABLE, ge=1, description="Days that `cap_messages` counts.")
     less_often_days: int = Field(
-        30, ge=1, description="Who asked for fewer messages gets at most one marketing message in so many days."
+        30,
+        json_schema_extra=CHANGEABLE,
+        ge=1,
+        description="Who asked for fewer messages gets at most one marketing message in so many days.",
     )
     breaker_complaint_percent: float = Field(
         0.3,
+        json_schema_extra=CHANGEABLE,
         gt=0,
         le=100,
         description="A campaign is paused where more of its delivered messages than this are reported as spam, percent.",
     )
     breaker_bounce_percent: float = Field(
-        5.0, gt=0, le=100, description="A campaign is paused where more of its sent messages than this bounce, percent."
+        5.0,
+        json_schema_extra=CHANGEABLE,
+        gt=0,
+        le=100,
+        description="A campaign is paused where more of its sent messages than this bounce, percent.",
     )
     breaker_messages: int = Field(
         200,
+        json_schema_extra=CHANGEABLE,
         ge=1,
         description="Fewest messages of a campaign, in 24 hours, whose complaint and bounce rates are judged.",
     )
     rollout_from: int = Field(
         10_000,
+        json_schema_extra=CHANGEABLE,
         ge=1,
         description="In live mode a campaign of at least so many messages on a day is rolled out in two stages.",
     )
     rollout_percent: float = Field(
-        1.0, gt=0, le=100, description="Share that goes first in a staged roll-out, percent; 100: no stages."
+        1.0,
+        json_schema_extra=CHANGEABLE,
+        gt=0,
+        le=100,
+        description="Share that goes first in a staged roll-out, percent; 100: no stages.",
     )
     rollout_wait_minutes: int = Field(
-        60, ge=0, description="Minutes between the first stage of a roll-out and the rest."
+        60,
+        json_schema_extra=CHANGEABLE,
+        ge=0,
+        description="Minutes between the first stage of a roll-out and the rest.",
+    )
+    onsite_rule: Literal["history", "basket"] = Field(
+        "history",
+        json_schema_extra=CHANGEABLE,
+        description="Which lapsed visitor is offered a discount in the favourite category. `history`: who has spent more "
+        "per order there than all customers do on average. `basket`: everybody, for a basket that is above that average.",
+    )
+    onsite_percent: int = Field(
+        10, json_schema_extra=CHANGEABLE, ge=1, le=90, description="Discount of the on-site offer, percent."
+    )
+    onsite_valid_days: int = Field(
+        7, json_schema_extra=CHANGEABLE, ge=1, le=365, description="Days that an on-site offer can be used."
+    )
+    onsite_holdout_percent: float = Field(
+        0.0,
+        ge=0,
+        le=90,
+        description="Share of people who get no on-site offer, to measure what it does, percent; besides `holdout_percent`.",
+    )
+    offer_cap: int = Field(
+        1,
+        json_schema_extra=CHANGEABLE,
+        ge=0,
+        description="Most offers to a person in `offer_cap_days`, of all campaigns.",
+    )
+    offer_cap_days: int = Field(90, json_schema_extra=CHANGEABLE, ge=1, description="Days that `offer_cap` counts.")
+    offer_margin_percent: float = Field(
+        20.0,
+        json_schema_extra=CHANGEABLE,
+        ge=0,
+        le=100,
+        description="An offer never takes the margin of a cart's goods below this, percent of what is paid for them.",
+    )
+    offer_cost_percent: float = Field(
+        60.0,
+        json_schema_extra=CHANGEABLE,
+        ge=0,
+        le=100,
+        description="What a product whose cost is not known is taken to cost the shop, percent of its price.",
+    )
+    offer_shipping_cents: int = Field(
+        500,
+        json_schema_extra=CHANGEABLE,
+        ge=0,
+        description="What shipping costs the shop, minor units of `currency`: what free shipping takes of a cart's margin.",
+    )
+    realtime_profile_days: int = Field(
+        3,
+        json_schema_extra=CHANGEABLE,
+        ge=1,
+        description="In live mode nothing is decided in real time on profiles that are older than so many days.",
     )
     message_price: float = Field(
         0.0, ge=0, description="What a message costs, in `currency`; the outbox's assets show the sum."
@@ -182,6 +265,34 @@ class Settings(BaseSettings):
         description="A signed request older than so many hours is refused; the provider tries again for 24 hours.",
     )
     collector_max_kib: int = Field(2048, ge=16, description="Largest request the collector takes, KiB.")
+    collector_queue_mib: int = Field(
+        64,
+        ge=8,
+        description="Memory of the requests that wait to be stored, MiB. Where it is used up the answer is 429.",
+    )
+    collector_events_per_second: int = Field(
+        1000,
+        ge=1,
+        description="Most events a second of one address, with a reserve of ten seconds; servers with `collector_key` are free.",
+    )
+    collector_key: SecretStr | None = Field(
+        None,
+        description="Key of the shop's servers (`Authorization: Bearer …`). Unset: they are heard only while live is off.",
+    )
+    identity_secret: SecretStr | None = Field(
+        None,
+        description="Key the shop signs customer ids with for its pages. In live mode no browser is believed without.",
+    )
+    shopify_webhook_secret: SecretStr | None = Field(
+        None, description="Client secret of the Shopify app whose webhooks are taken. Unset: none are."
+    )
+    woocommerce_webhook_secret: SecretStr | None = Field(
+        None, description="Secret of WooCommerce's webhooks. Unset: none are taken."
+    )
+    form_double_opt_in: bool = Field(
+        False,
+        description="Consent given on a form is `pending` until one of the shop's servers says that it is confirmed.",
+    )
     engine_threads: int | None = Field(None, ge=1, description="Threads of the query engine. Unset: all cores.")
     engine_memory: str | None = Field(
         None,
@@ -234,6 +345,10 @@ class Settings(BaseSettings):
         """The shop's time zone."""
         return ZoneInfo(self.timezone)
 
+    def midnight(self, day: date) -> datetime:
+        """When a day of the shop starts, in its time zone."""
+        return datetime.combine(day, time(), self.zone)
+
     @property
     def lake_path(self) -> Path:
         """Where the lake's tables are."""
@@ -274,12 +389,17 @@ def load_settings() -> Settings:
     try:
         settings = Settings()
     except ValidationError as error:
-        lines = []
-        for mistake in error.errors():
-            name = f"SHOPAUTO_{str(mistake['loc'][0]).upper()}" if mistake["loc"] else "settings"
-            lines.append(f"  {name}: {mistake['msg'].removeprefix('Value error, ')}")
+        lines = [f"  {f'{PREFIX}{name.upper()}' if name else 'settings'}: {what}" for name, what in mistakes(error)]
         raise SettingsError(
             "Some settings are wrong (from the environment or .env; docs/settings.md explains each):\n"
             + "\n".join(lines)
         ) from None
     return settings.model_copy(update={"home": settings.home.expanduser().resolve()})
+
+
+def mistakes(error: ValidationError) -> list[tuple[str, str]]:
+    """What is wrong with the settings: the name (empty where it is about several) and what must be otherwise."""
+    return [
+        (str(mistake["loc"][0]) if mistake["loc"] else "", mistake["msg"].removeprefix("Value error, "))
+        for mistake in error.errors()
+    ]

@@ -1,14 +1,17 @@
 """Real time: what reaches us from outside within seconds, durable before it is answered.
 
-- ``collector``        the web service (``shopauto collect``): the providers' events, unsubscribe links, preferences.
-- ``intake``           what all webhooks have in common: bounded bodies, stored before answered, numbers only in the log.
-- ``sendgrid_events``  the event webhook of SendGrid: is it theirs, and what does it say. Touches no database.
-- ``twilio_events``    the webhooks of Twilio, likewise; ``twilio_routes`` is their side of the collector.
-- ``sms_replies``      an answer to an SMS that ends the messages.
-- ``events``           what both are read into.
-- ``recording``        events → ``shopauto.provider_events`` and what follows from them, in one transaction.
+- ``collector``        the web service (``shopauto collect``): what happens in the shop, webhooks, offers, preferences.
+- ``batch``            what a shop's events, orders, forms and webhooks are read into.
+- ``collected``        batches → ``shopauto.collected``, visitors and exits, in one transaction.
+- ``cart_state``       what happens to carts → ``shopauto.carts``, by the events' own times; ``carts``: which are due.
+- ``serving``          the lake → ``people``: what answers in milliseconds rest on; ``checks``: nobody active is called lapsed.
+- ``lapsed_visitor``   who gets the on-site offer, and why everybody else does not. Pure.
+- ``onsite``           ``GET /offer``; ``questions``: what the database says of visitors, many at a time.
 - ``closed_days``      what a day that is over holds → the lake, for features, planner and reports.
-- ``assets``           the Dagster face: ``realtime/provider_events``, which runs before the raw tables.
+- ``abandoned_carts``  a batch of due carts: profiles, planner, ledger, channel; ``rehearsal`` does beforehand what it can.
+- ``sensors``          waits for due carts and asks for one run at a time. Off until it is switched on.
+- ``assets``           the Dagster face: ``realtime/provider_events``, which runs before the raw tables, ``realtime/people`` at
+  the refresh's end, and ``realtime/abandoned_carts``, which no refresh makes.
 
 Events repeat and come in any order: what is stored is the same whatever order they came in.
 """

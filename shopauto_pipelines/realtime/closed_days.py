@@ -1,15 +1,16 @@
-"""Events and choices of days that are over → the lake: ``raw/message_events`` and ``raw/consents``, as a source of our own.
+"""Rows of days that are over → the lake: the shop's that were collected, and as a source of our own what became of messages.
 
 A day of the shop is landed as one file that holds all its rows, so landing again gives the same file, and a row that came
-in late changes its day, which marks what was computed from it as stale, as late rows of any other source do.
+in late changes its day, which marks what was computed from it as stale, as late rows of any other source do. Collected rows
+are landed as the text they came as, so they are read and judged as the rows of a file are.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from datetime import date, datetime, timedelta
+from typing import NamedTuple
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -19,38 +20,52 @@ from shopauto_pipelines.outbox.schema import ALL_TOPICS, consents, messages, pro
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.platform.tables import Table
+from shopauto_pipelines.realtime.collected import forget
+from shopauto_pipelines.realtime.schema import collected
 from shopauto_pipelines.sources import tables as raw
-from shopauto_pipelines.sources.landing import OWN_SOURCE, land_rows, read_manifest
+from shopauto_pipelines.sources.landing import COLLECTOR_SOURCE, OWN_SOURCE, land_rows, read_manifest
+from shopauto_pipelines.sources.mapping import mappable
 
 #: How late a row may come in and still be noticed: well over the 24 hours in which the provider tries again.
 LATEST = timedelta(days=40)
 
+#: Collected rows that are landed are kept in the database for so many days.
+KEPT_DAYS = 60
+
 _CHUNK = 10_000
 
 
-def land_own_rows(engine: sa.Engine, lake: Lake, settings: Settings, now: datetime) -> list[date]:
+def land_held_rows(engine: sa.Engine, lake: Lake, settings: Settings, now: datetime) -> list[date]:
     """Bring the lake up to date with the database; returns the days whose rows changed."""
     return sorted({*land_closed_days(engine, lake, settings, now), *land_late_sends(engine, lake, settings)})
 
 
 def land_closed_days(engine: sa.Engine, lake: Lake, settings: Settings, now: datetime) -> list[date]:
-    """Land the events and choices of every day that is over and is not in the lake as in the database; returns these days."""
+    """Land every day that is over and is not in the lake as in the database; returns these days.
+
+    Collected rows older than :data:`KEPT_DAYS` are forgotten then.
+    """
     today = now.astimezone(settings.zone).date()
+    oldest = today - timedelta(days=KEPT_DAYS)
     changed: set[date] = set()
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
         # one at a time: a slower one must not land what it read before a faster one
         connection.execute(sa.select(sa.func.pg_advisory_lock(_LOCK)))
         connection.rollback()  # the view of the database begins after the wait
         try:
-            for table, rows in ((raw.MESSAGE_EVENTS, _events()), (raw.CONSENTS, _choices())):
-                landed = _landed(lake, table)
-                for day, count in _counts(connection, rows, settings, max(landed, default=None)):
-                    if day < today and landed.get(day) != count:
-                        name = f"{_name(table)}-{day}"
-                        land_rows(
-                            lake, OWN_SOURCE, table, name, _read(connection, table, rows, day, settings), settings
-                        )
+            for feed in _feeds():
+                landed = _landed(lake, feed)
+                for day, count in _counts(connection, feed, settings, max(landed, default=None)):
+                    forgotten = day < oldest and count < landed.get(day, 0)
+                    if day < today and landed.get(day) != count and not forgotten:
+                        rows = _read(connection, feed, day, settings)
+                        name, tomorrow = f"{feed.prefix}{day}", day + timedelta(days=1)
+                        land_rows(lake, feed.source, feed.table, name, rows, settings, today=tomorrow)
                         changed.add(day)
+            told = [feed for feed in _feeds() if feed.source == COLLECTOR_SOURCE]
+            landed_days = {feed.table.name: [day for day in _landed(lake, feed) if day < oldest] for feed in told}
+            with engine.begin() as forgetting:
+                forget(forgetting, landed_days, before=settings.midnight(oldest), zone=settings.timezone)
         finally:
             connection.rollback()
             connection.execute(sa.select(sa.func.pg_advisory_unlock(_LOCK)))
@@ -64,7 +79,7 @@ def events_by_type(engine: sa.Engine, settings: Settings, start: date, end: date
     kind = sa.case((provider_events.c.is_machine, "open by a machine"), else_=provider_events.c.type)
     wanted = (
         sa.select(day, kind, sa.func.count())
-        .where(at >= _midnight(start, settings), at < _midnight(end + timedelta(days=1), settings))
+        .where(at >= settings.midnight(start), at < settings.midnight(end + timedelta(days=1)))
         .group_by(day, kind)
         .order_by(day, kind)
     )
@@ -72,6 +87,16 @@ def events_by_type(engine: sa.Engine, settings: Settings, start: date, end: date
     with engine.connect() as connection:
         for on, name, count in connection.execute(wanted):
             found.setdefault(on, {})[name] = count
+    return found
+
+
+def collected_rows(lake: Lake) -> dict[date, dict[str, int]]:
+    """Collected rows that are landed, those that were refused too: day → table → number."""
+    found: dict[date, dict[str, int]] = {}
+    for feed in _feeds():
+        if feed.source == COLLECTOR_SOURCE:
+            for day, count in _landed(lake, feed).items():
+                found.setdefault(day, {})[feed.table.name] = count
     return found
 
 
@@ -96,12 +121,39 @@ def land_late_sends(engine: sa.Engine, lake: Lake, settings: Settings) -> list[d
 _LOCK = sa.func.hashtext("shopauto.land_closed_days")
 
 
+class _Feed(NamedTuple):
+    """Rows of the database that become rows of ``table``: columns of it, ``at``, which decides the day, and maybe a ``key``.
+
+    Columns of type text that are no text in the table are read as those of a file.
+    """
+
+    table: Table
+    source: str
+    prefix: str
+    rows: sa.Subquery
+
+
+def _feeds() -> list[_Feed]:
+    """What is landed. No campaign, whose name has no hyphen, has files with these prefixes."""
+    return [
+        _Feed(raw.MESSAGE_EVENTS, OWN_SOURCE, "provider-events-", _events()),
+        _Feed(raw.CONSENTS, OWN_SOURCE, "preference-choices-", _choices()),
+        *(_Feed(table, COLLECTOR_SOURCE, "", _collected(table)) for table in raw.COLLECTED_TABLES),
+    ]
+
+
+def _collected(table: Table) -> sa.Subquery:
+    """Rows that were collected for ``table``, as text, and their key."""
+    columns = (collected.c.row[name].astext.label(name) for name in mappable(table))
+    return sa.select(*columns, collected.c.at, collected.c.key).where(collected.c.raw_table == table.name).subquery()
+
+
 def _events() -> sa.Subquery:
     """The provider's events as rows of ``raw/message_events``; those of no interest after the day stay behind."""
     return (
         sa.select(
             provider_events.c.event_id,
-            provider_events.c.at.label("happened_at"),
+            _utc(provider_events.c.at).label("happened_at"),
             provider_events.c.type,
             sa.func.concat_ws(":", *(messages.c[n] for n in ("campaign", "step", "customer_id", "occasion"))).label(
                 "message_id"
@@ -110,6 +162,7 @@ def _events() -> sa.Subquery:
             messages.c.channel,
             messages.c.campaign,
             provider_events.c.is_machine,
+            provider_events.c.at,
         )
         .outerjoin(messages, messages.c.id == provider_events.c.message_id)  # outer: to count, it is not read at all
         .where(
@@ -129,7 +182,8 @@ def _choices() -> sa.Subquery:
             consents.c.channel,
             sa.func.max(state).label("state"),
             sa.func.min(sa.func.concat_ws(": ", consents.c.source, consents.c.wording)).label("wording"),
-            consents.c.at.label("changed_at"),
+            _utc(consents.c.at).label("changed_at"),
+            consents.c.at,
         )
         .join(messages, messages.c.id == consents.c.message_id)
         .where(consents.c.topic == ALL_TOPICS)
@@ -138,62 +192,49 @@ def _choices() -> sa.Subquery:
     )
 
 
-def _name(table: Table) -> str:
-    """Files of this name; no campaign, whose name has no hyphen, has such a one."""
-    return "provider-events" if table is raw.MESSAGE_EVENTS else "preference-choices"
+def _utc(at: sa.ColumnElement[datetime]) -> sa.ColumnElement[datetime]:
+    """A time as the lake has it: UTC, without a zone."""
+    return sa.func.timezone("UTC", at, type_=sa.DateTime)
 
 
-def _landed(lake: Lake, table: Table) -> dict[date, int]:
+def _landed(lake: Lake, feed: _Feed) -> dict[date, int]:
     """Rows of each day that is landed."""
-    prefix, suffix = f"{_name(table)}-", ".parquet"
-    files = (landed for landed in read_manifest(lake, OWN_SOURCE).files.values() if landed.file.startswith(prefix))
+    name = re.compile(re.escape(feed.prefix) + r"(\d{4}-\d\d-\d\d)\.parquet")
     return {
-        date.fromisoformat(landed.file.removeprefix(prefix).removesuffix(suffix)): landed.counts["read"]
-        for landed in files
+        date.fromisoformat(day[1]): landed.counts["read"]
+        for landed in read_manifest(lake, feed.source).files.values()
+        if f"raw/{landed.table}" == feed.table.name and (day := name.fullmatch(landed.file))
     }
 
 
-def _counts(
-    connection: sa.Connection, rows: sa.Subquery, settings: Settings, newest: date | None
-) -> list[tuple[date, int]]:
+def _counts(connection: sa.Connection, feed: _Feed, settings: Settings, newest: date | None) -> list[tuple[date, int]]:
     """Rows of each day in the database, from :data:`LATEST` before the ``newest`` landed day on."""
-    at = _time(rows)
-    day = sa.cast(sa.func.timezone(settings.timezone, at), sa.Date)
+    day = sa.cast(sa.func.timezone(settings.timezone, feed.rows.c.at), sa.Date)
     wanted = sa.select(day, sa.func.count()).group_by(day).order_by(day)
     if newest is not None:
-        wanted = wanted.where(at >= _midnight(newest, settings) - LATEST)
+        wanted = wanted.where(feed.rows.c.at >= settings.midnight(newest) - LATEST)
     return [(row[0], row[1]) for row in connection.execute(wanted)]
 
 
-def _read(
-    connection: sa.Connection, table: Table, rows: sa.Subquery, day: date, settings: Settings
-) -> pa.RecordBatchReader:
+def _read(connection: sa.Connection, feed: _Feed, day: date, settings: Settings) -> pa.RecordBatchReader:
     """A day's rows in a total order, read in bounded batches."""
-    at = _time(rows)
-    schema = pa.schema([table.arrow_schema.field(name) for name in (column.name for column in rows.c)])
-    texts = (column.collate("C") for column in rows.c if isinstance(column.type, sa.Text))
+    columns = [column for column in feed.rows.c if column.name in feed.table.schema.names]
+    schema = pa.schema(
+        [
+            (c.name, pa.string() if isinstance(c.type, sa.Text) else feed.table.arrow_schema.field(c.name).type)
+            for c in columns
+        ]
+    )
+    ranked = [feed.rows.c.key] if "key" in feed.rows.c else [c for c in columns if isinstance(c.type, sa.Text)]
     wanted = (
-        sa.select(rows)
-        .where(at >= _midnight(day, settings), at < _midnight(day + timedelta(days=1), settings))
-        .order_by(at, *texts)
+        sa.select(*columns)
+        .where(feed.rows.c.at >= settings.midnight(day), feed.rows.c.at < settings.midnight(day + timedelta(days=1)))
+        .order_by(feed.rows.c.at, *(column.collate("C") for column in ranked))
     )
 
     def chunks() -> Iterator[pa.RecordBatch]:
-        for part in connection.execution_options(yield_per=_CHUNK).execute(wanted).partitions():
-            columns = zip(*(map(_plain, row) for row in part), strict=True)
-            yield pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
+        for part in connection.execute(wanted.execution_options(yield_per=_CHUNK)).partitions():
+            values = zip(*part, strict=True)
+            yield pa.record_batch([pa.array(v, f.type) for v, f in zip(values, schema, strict=True)], schema=schema)
 
     return pa.RecordBatchReader.from_batches(schema, chunks())
-
-
-def _time(rows: sa.Subquery) -> sa.ColumnElement[datetime]:
-    return next(column for column in rows.c if column.name in ("happened_at", "changed_at"))
-
-
-def _plain(value: Any) -> Any:
-    """Times as the lake has them: UTC, without a zone."""
-    return value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) else value
-
-
-def _midnight(day: date, settings: Settings) -> datetime:
-    return datetime.combine(day, time(), settings.zone)

@@ -21,13 +21,13 @@ from shopauto_pipelines.sources.expressions import SOURCE_ROW
 from shopauto_pipelines.sources.landing import landed_days, refresh_landing
 from shopauto_pipelines.sources.mapping import mappings
 from shopauto_pipelines.sources.reading import LandingError
-from shopauto_pipelines.sources.tables import CONSENTS, CORE_TABLES, MESSAGE_EVENTS, QUARANTINE, RAW_TABLES
+from shopauto_pipelines.sources.tables import COLLECTED_TABLES, CORE_TABLES, MESSAGE_EVENTS, QUARANTINE, RAW_TABLES
 
 _SOURCES = list(mappings())
 
 
-#: What lands our own rows, by the tables that have some: it runs before they are read.
-_OWN_ROWS = {table: dg.AssetKey(["realtime", "provider_events"]) for table in (CONSENTS, MESSAGE_EVENTS)}
+#: What lands the rows that the database holds, by the tables that have some: it runs before they are read.
+_HELD_ROWS = {table: dg.AssetKey(["realtime", "provider_events"]) for table in (*COLLECTED_TABLES, MESSAGE_EVENTS)}
 
 
 def _feeding(table: Table) -> list[dg.AssetKey]:
@@ -36,7 +36,7 @@ def _feeding(table: Table) -> list[dg.AssetKey]:
 
 
 def _before(table: Table) -> list[dg.AssetKey]:
-    return _feeding(table) + ([_OWN_ROWS[table]] if table in _OWN_ROWS else [])
+    return _feeding(table) + ([_HELD_ROWS[table]] if table in _HELD_ROWS else [])
 
 
 def _origins(table: Table) -> dict[str, set[tuple[str, str]]]:
@@ -76,7 +76,7 @@ def _raw_asset(table: Table) -> dg.AssetsDefinition:
     return rows
 
 
-_TABLES = [table for table in RAW_TABLES if table in CORE_TABLES or _feeding(table)]
+_TABLES = [table for table in RAW_TABLES if table in (*CORE_TABLES, *COLLECTED_TABLES) or _feeding(table)]
 
 
 def _refusals(lake: Lake, day: date) -> dict[str, Any]:

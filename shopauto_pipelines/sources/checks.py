@@ -50,6 +50,7 @@ SUITES = (
     Suite.of(tables.REFUNDS, _between("amount_cents", 0, MOST_CENTS)),
     Suite.of(tables.EVENTS),
     Suite.of(tables.MESSAGE_EVENTS),
+    Suite.of(tables.FORM_SUBMISSIONS),
     Suite(tables.QUARANTINE, (_between("refused_rows", None, MOST_QUARANTINED, fact=True),), _refused_rows),
 )
 

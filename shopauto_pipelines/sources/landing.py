@@ -43,6 +43,12 @@ from shopauto_pipelines.sources.tables import TIME_COLUMN
 #: Source of the rows that the outbox lands: what we sent ourselves.
 OWN_SOURCE = "outbox"
 
+#: Source of the rows that reached the collector: the shop's, one by one as they happen.
+COLLECTOR_SOURCE = "collector"
+
+#: Sources whose rows the database holds.
+HELD_SOURCES = (OWN_SOURCE, COLLECTOR_SOURCE)
+
 #: A database that was read this recently is not asked again by :func:`refresh_landing`: the raw assets of one run, which may
 #: be processes of their own, share one reading.
 FRESH_FOR = timedelta(minutes=5)
@@ -187,11 +193,13 @@ def land_rows(
     name: str,
     rows: pa.Table | pa.RecordBatchReader,
     settings: Settings | None = None,
+    today: date | None = None,
 ) -> FileReport:
     """Land canonical ``rows`` that another part of the program made, as the file ``name`` of ``source``.
 
-    ``rows`` has the table's columns but for the lineage, some or all; its times are UTC. A reader is read batch by batch.
-    The same name again replaces the rows.
+    ``rows`` has the table's columns but for the lineage, some or all, typed or as the text of a file; times without an offset
+    are UTC. A reader is read batch by batch. The same name again replaces the rows. Later days than ``today`` are refused;
+    unset: none is, for which the time column has to be typed.
     """
     settings = settings or load_settings()
     short = table.name.removeprefix("raw/")
@@ -208,9 +216,10 @@ def land_rows(
         with pq.ParquetWriter(file, pa.schema([reader.schema.field(n) for n in columns])) as writer:
             for batch in reader:
                 writer.write_batch(batch.select(columns))
-                newest = pc.max(batch[TIME_COLUMN[table.name]]).as_py()
-                last = max(filter(None, (last, newest)), default=None)
-        today = last.date() + timedelta(days=1) if last else EARLIEST
+                if today is None:
+                    newest = pc.max(batch[TIME_COLUMN[table.name]]).as_py()
+                    last = max(filter(None, (last, newest)), default=None)
+        today = today or (last.date() + timedelta(days=1) if last else EARLIEST)
         load = _Load(lake, mapping, read_manifest(lake, source), settings, today)
         _sweep(lake, load.manifest)
         load.file(file, file.name, [short])

@@ -15,7 +15,7 @@ from ibis import _
 
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.tables import Table
-from shopauto_pipelines.sources.landing import landing_root, manifests
+from shopauto_pipelines.sources.landing import COLLECTOR_SOURCE, landing_root, manifests
 from shopauto_pipelines.sources.tables import CUSTOMERS, ORDER_LINES, ORDERS, QUARANTINE, RAW_TABLES
 
 #: Names a row: together unique within a table.
@@ -39,7 +39,8 @@ def rejected(lake: Lake, start: date, end: date) -> ir.Table:
         files = [path.with_suffix(".quarantine.parquet") for path in _landings(lake, table)]
         if files:
             parts.append(_read(lake, files).filter(_.day.between(start, end)).select("day", *QUARANTINE.schema))
-            bad = _judged(lake, table, start, end).filter(_.reason.notnull())
+            told_twice = (_.reason == DUPLICATE) & (_.source == COLLECTOR_SOURCE)
+            bad = _judged(lake, table, start, end).filter(_.reason.notnull() & ~told_twice)
             parts.append(
                 bad.select(
                     "day",
@@ -97,10 +98,14 @@ def _judged(lake: Lake, table: Table, start: date | None, end: date) -> ir.Table
 
 
 def _once(table: Table, rows: ir.Table, until: ir.Table) -> ir.Table:
-    """Of the sound rows with one key the earliest stays: by day, then source, file and row."""
+    """Of the sound rows with one key the earliest stays: by day, then source, file and row.
+
+    On one day the collector's row gives way, and is not among the refused: a shop may tell of a thing when it happens, and
+    export it later.
+    """
     key = list(table.key)
     sound = until.filter(_.reason.isnull()).select(*dict.fromkeys([*key, "day", *_ROW]))
-    place = ibis.row_number().over(group_by=key, order_by=["day", *_ROW])
+    place = ibis.row_number().over(group_by=key, order_by=["day", sound.source == COLLECTOR_SOURCE, *_ROW])
     repeated = (
         sound.semi_join(rows.select(*key).distinct(), key)
         .mutate(place=place)
@@ -129,7 +134,8 @@ def _referred(lake: Lake, table: Table, rows: ir.Table, end: date) -> ir.Table:
 def _orders_of_known_customers(lake: Lake, rows: ir.Table) -> ir.Table:
     """A customer is known from the day of the first record, or from ``created_at`` where that is earlier.
 
-    Anonymous sales, guests, and sources that deliver no customers are not judged.
+    Anonymous sales, guests, and sources that deliver no customers are not judged; nor is the collector, which is told of
+    customers who change, not of those who were there before.
     """
     customers = _read(lake, _landings(lake, CUSTOMERS))
     known = customers.group_by(known_id=_.shop_customer_id).agg(known_day=_.day.min(), known_since=_.created_at.min())
@@ -138,7 +144,7 @@ def _orders_of_known_customers(lake: Lake, rows: ir.Table) -> ir.Table:
     unknown = (
         joined.shop_customer_id.notnull()
         & ~joined.shop_customer_id.startswith("guest:")
-        & joined.source.isin(_sources_of(lake, CUSTOMERS))
+        & joined.source.isin([source for source in _sources_of(lake, CUSTOMERS) if source != COLLECTOR_SOURCE])
         & ~is_known.fill_null(False)
     )
     return _marked(joined, unknown, "shop_customer_id", UNKNOWN_CUSTOMER, rows.columns)

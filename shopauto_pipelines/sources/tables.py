@@ -112,14 +112,14 @@ REFUNDS = _raw(
 )
 EVENTS = _raw(
     "events",
-    "What visitors do in the shop: pages, searches, products, carts.",
+    "What visitors do in the shop: pages, searches, products, carts, logins; and what they ask its support.",
     ("event_id",),
     Column("event_id", "string", "unique id of the event", required=True),
     Column("happened_at", "timestamp(6)", "when, UTC", required=True),
     Column(
         "type",
         "string",
-        "page_view, search, product_view, add_to_cart, remove_from_cart or checkout_started",
+        "page_view, search, product_view, add_to_cart, remove_from_cart, checkout_started, login or ticket_opened",
         required=True,
     ),
     Column("shop_customer_id", "string", "known visitor"),
@@ -211,6 +211,9 @@ RAW_TABLES = (
 #: Tables the rooms after this one read: their assets exist whether or not a source feeds them.
 CORE_TABLES = RAW_TABLES[:8]
 
+#: Tables whose rows may come in through the collector, too.
+COLLECTED_TABLES = (CUSTOMERS, CONSENTS, ORDERS, ORDER_LINES, REFUNDS, EVENTS, FORM_SUBMISSIONS)
+
 #: Time column of each table, which decides the partition day.
 TIME_COLUMN = {
     "raw/customers": "changed_at",
@@ -256,6 +259,8 @@ ALLOWED_VALUES: dict[tuple[str, str], tuple[str, ...]] = {
         "add_to_cart",
         "remove_from_cart",
         "checkout_started",
+        "login",
+        "ticket_opened",
     ),
     ("raw/message_events", "type"): (
         "sent",
@@ -267,7 +272,7 @@ ALLOWED_VALUES: dict[tuple[str, str], tuple[str, ...]] = {
         "unsubscribe",
         "spam_report",
     ),
-    ("raw/message_events", "channel"): ("email", "sms", "push"),
+    ("raw/message_events", "channel"): ("email", "sms", "push", "onsite"),
 }
 
 #: Columns whose rows are quarantined where the number is below zero.

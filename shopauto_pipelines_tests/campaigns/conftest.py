@@ -15,6 +15,8 @@ import yaml
 from shopauto_pipelines.campaigns.declaration import Campaign, Step, load_campaigns
 from shopauto_pipelines.campaigns.planner import Inputs, Rules, plan
 from shopauto_pipelines.platform.playbook import PLAYBOOK
+from shopauto_pipelines.platform.tables import Table
+from shopauto_pipelines_tests.outbox.conftest import database_home, engine, shared_engine  # noqa: F401
 
 #: The day most tests plan for.
 TODAY = date(2026, 6, 30)
@@ -50,6 +52,13 @@ def table(name: str, rows: Iterable[Sequence[Any]]) -> pa.Table:
     schema = SCHEMAS[name]
     arrow = ibis.schema(schema).to_pyarrow()
     return pa.Table.from_pylist([dict(zip_longest(schema, row)) for row in rows], schema=arrow)
+
+
+def lake_rows(table: Table, *rows: dict[str, Any]) -> pa.Table:
+    """Rows of a lake table; required columns that are not given are empty, 0 or false."""
+    blank = {"string": "", "int64": 0, "boolean": False, "float64": 0.0}
+    default = {c.name: blank.get(c.type) if c.required else None for c in table.columns}
+    return pa.Table.from_pylist([default | row for row in rows], schema=table.arrow_schema)
 
 
 def inputs(**rows: Iterable[Sequence[Any]]) -> dict[str, pa.Table]:

@@ -1,6 +1,6 @@
 """Audiences on a real lake: what the planner is given, what is written, and what the UI says of it."""
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import ibis
@@ -14,29 +14,23 @@ from shopauto_pipelines.campaigns.declaration import load_campaigns, planned_bef
 from shopauto_pipelines.campaigns.products import Showcase
 from shopauto_pipelines.campaigns.triggers import triggered
 from shopauto_pipelines.features.tables import CUSTOMER_360, DAILY_PRODUCTS
+from shopauto_pipelines.platform import live_settings
 from shopauto_pipelines.platform.dagster.assets import asset_key, spec_arguments
 from shopauto_pipelines.platform.dagster.io_manager import LakeIOManager
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.dagster.runs import range_tags
 from shopauto_pipelines.platform.lake import Lake, days_between
 from shopauto_pipelines.platform.settings import load_settings
-from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import CONSENT, IDENTITIES
 from shopauto_pipelines.segments.tables import CHANGES, MEMBERSHIP
-from shopauto_pipelines.sources.tables import MESSAGE_EVENTS, PRODUCTS
+from shopauto_pipelines.sources.tables import EVENTS, MESSAGE_EVENTS, ORDERS, PRODUCTS
+from shopauto_pipelines_tests.campaigns.conftest import lake_rows
 
 LAST = date(2026, 6, 30)
 FIRST = date(2026, 6, 29)
 DAYS = days_between(FIRST, LAST)
-UPSTREAM = (CUSTOMER_360, SCORES, CONSENT, IDENTITIES, MEMBERSHIP, CHANGES, MESSAGE_EVENTS)
-
-
-def _rows(table: Table, *rows: dict) -> pa.Table:
-    """Rows of a lake table; required columns that are not given are empty, 0 or false."""
-    blank = {"string": "", "int64": 0, "boolean": False, "float64": 0.0}
-    default = {c.name: blank.get(c.type) if c.required else None for c in table.columns}
-    return pa.Table.from_pylist([default | row for row in rows], schema=table.arrow_schema)
+UPSTREAM = (CUSTOMER_360, SCORES, CONSENT, IDENTITIES, MEMBERSHIP, CHANGES, MESSAGE_EVENTS, EVENTS, ORDERS)
 
 
 def _event(customer: str, message_id: str | None, *, campaign: str = "newsletter", kind: str = "sent") -> dict:
@@ -52,9 +46,10 @@ def _event(customer: str, message_id: str | None, *, campaign: str = "newsletter
 
 
 @pytest.fixture
-def lake(tmp_path, monkeypatch) -> Lake:
+def lake(tmp_path, monkeypatch, engine) -> Lake:
     """Two days of a small shop: ``new`` signs up on the last day, ``old`` lapses then, ``shy`` was never asked."""
     monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path))
+    monkeypatch.setenv("SHOPAUTO_POSTGRES_URL", engine.url.set(drivername="postgresql").render_as_string(False))
     monkeypatch.setenv("SHOPAUTO_HOLDOUT_PERCENT", "0")
     lake = Lake(load_settings().lake_path, threads=2)
     people = [
@@ -75,21 +70,26 @@ def lake(tmp_path, monkeypatch) -> Lake:
     ]
     for day in DAYS:
         known = [p for p in people if p.get("created_on", day) <= day]
-        lake.write(CUSTOMER_360, [day], _rows(CUSTOMER_360, *known))
-        lake.write(CONSENT, [day], _rows(CONSENT, *agreed))
-        lake.write(SCORES, [day], _rows(SCORES, {"customer_id": "old", "churn_probability": 0.75}))
+        lake.write(CUSTOMER_360, [day], lake_rows(CUSTOMER_360, *known))
+        lake.write(CONSENT, [day], lake_rows(CONSENT, *agreed))
+        lake.write(SCORES, [day], lake_rows(SCORES, {"customer_id": "old", "churn_probability": 0.75}))
         ids = [{"shop_customer_id": p["customer_id"], "customer_id": p["customer_id"]} for p in people]
-        lake.write(IDENTITIES, [day], _rows(IDENTITIES, *ids, {"shop_customer_id": "g2", "customer_id": "guest:1"}))
+        lake.write(IDENTITIES, [day], lake_rows(IDENTITIES, *ids, {"shop_customer_id": "g2", "customer_id": "guest:1"}))
         lapsed = [{"segment": "lapsed", "customer_id": "old", "entered_on": LAST}] if day == LAST else []
-        lake.write(MEMBERSHIP, [day], _rows(MEMBERSHIP, *lapsed))
-        lake.write(CHANGES, [day], _rows(CHANGES, *({**row, "change": "entered"} for row in lapsed)))
-        lake.write(MESSAGE_EVENTS, [day], _rows(MESSAGE_EVENTS))
+        lake.write(MEMBERSHIP, [day], lake_rows(MEMBERSHIP, *lapsed))
+        lake.write(CHANGES, [day], lake_rows(CHANGES, *({**row, "change": "entered"} for row in lapsed)))
+        lake.write(MESSAGE_EVENTS, [day], lake_rows(MESSAGE_EVENTS))
+        lake.write(ORDERS, [day], lake_rows(ORDERS))
+        lake.write(EVENTS, [day], lake_rows(EVENTS))
     return lake
 
 
 @pytest.fixture
 def refresh(lake, tmp_path):
-    """``refresh(first, last)``: the shipped campaigns' audiences, and their checks, for a range of days in one run."""
+    """``refresh(first, last)``: the shipped campaigns' audiences, and their checks, for a range of days in one run.
+
+    Those that send by the hour too where ``carts`` is true.
+    """
     campaigns = {name: c.model_copy(update={"holdout_percent": 0.0}) for name, c in load_campaigns().items()}
     for copy, original in zip(campaigns.values(), load_campaigns().values(), strict=True):
         copy._folder = original.folder
@@ -97,13 +97,17 @@ def refresh(lake, tmp_path):
     for table in UPSTREAM:
         arguments = spec_arguments(table, table.room)
         upstream.append(dg.AssetSpec(**arguments).with_io_manager_key("lake_io"))
-    assets = [audience_asset(c, tuple(planned_before(name, campaigns))) for name, c in campaigns.items()]
-    checks = [left_alone(c) for c in campaigns.values()]
+    made = [
+        (c.is_realtime, audience_asset(c, tuple(planned_before(name, campaigns))), left_alone(c))
+        for name, c in campaigns.items()
+    ]
     settings = SettingsResource()
     lake_resource = LakeResource(settings=settings)
     resources = {"settings": settings, "lake": lake_resource, "lake_io": LakeIOManager(lake=lake_resource)}
 
-    def run(first: date, last: date, **options) -> dg.ExecuteInProcessResult:
+    def run(first: date, last: date, carts: bool = False, **options) -> dg.ExecuteInProcessResult:
+        assets = [asset for by_the_hour, asset, _ in made if carts or not by_the_hour]
+        checks = [check for by_the_hour, _, check in made if carts or not by_the_hour]
         return dg.materialize(
             [*upstream, *assets, *checks], selection=dg.AssetSelection.assets(*assets), resources=resources,
             tags=range_tags(first, last), **options,
@@ -120,7 +124,9 @@ def _decisions(lake: Lake, campaign: str, day: date) -> dict[tuple[str, str], st
 
 @pytest.mark.slow
 def test_the_shipped_campaigns_reach_whom_they_should_on_the_day_they_should(lake, refresh):
-    assert refresh(FIRST, LAST).success
+    left = {"happened_at": datetime(2026, 6, 30, 9), "type": "add_to_cart", "cart_id": "c", "shop_customer_id": "g2"}
+    lake.write(EVENTS, [LAST], lake_rows(EVENTS, left))
+    assert refresh(FIRST, LAST, carts=True).success
     assert _decisions(lake, "welcome", LAST) == {
         ("hello", "new"): "due",
         ("hello", "shy"): "no_consent",
@@ -133,6 +139,7 @@ def test_the_shipped_campaigns_reach_whom_they_should_on_the_day_they_should(lak
         ("issue", "shy"): "no_consent",
         ("issue", "guest:1"): "due",
     }
+    assert _decisions(lake, "abandoned_cart", LAST) == {("reminder", "guest:1"): "due"}
     assert _decisions(lake, "newsletter", FIRST) == {}
     assert _decisions(lake, "win_back", FIRST) == {}
 
@@ -142,11 +149,11 @@ def test_a_range_in_one_run_gives_the_bytes_of_daily_runs_and_a_second_run_chang
     def files() -> dict[str, bytes]:
         return {str(path): path.read_bytes() for path in sorted((lake.root / "campaigns").rglob("*.parquet"))}
 
-    refresh(FIRST, LAST)
+    refresh(FIRST, LAST, carts=True)
     at_once = files()
-    assert len(at_once) == 6
+    assert len(at_once) == 8
     for day in reversed(DAYS):
-        refresh(day, day)
+        refresh(day, day, carts=True)
     assert files() == at_once
 
 
@@ -154,6 +161,14 @@ def test_campaigns_of_higher_priority_use_up_the_cap_first(lake, refresh, monkey
     monkeypatch.setenv("SHOPAUTO_CAP_MESSAGES", "1")
     refresh(LAST, LAST)
     assert _decisions(lake, "welcome", LAST)["hello", "new"] == "due"
+    assert _decisions(lake, "newsletter", LAST)["issue", "new"] == "cap"
+
+
+def test_a_cap_that_was_changed_in_the_database_holds_for_the_next_audience(lake, refresh, engine):
+    with engine.begin() as connection:
+        wanted = live_settings.Change("cap_messages", "1", "less of it", "me", datetime(2026, 7, 1, tzinfo=UTC))
+        live_settings.change(connection, load_settings(), wanted)
+    refresh(LAST, LAST)
     assert _decisions(lake, "newsletter", LAST)["issue", "new"] == "cap"
 
 
@@ -167,7 +182,7 @@ def test_what_was_sent_to_any_id_of_a_person_is_not_sent_again(lake, refresh):
         _event("new", "123", campaign="welcome"),
         _event("new", None, campaign="welcome"),
     ]
-    lake.write(MESSAGE_EVENTS, [day], _rows(MESSAGE_EVENTS, *sent))
+    lake.write(MESSAGE_EVENTS, [day], lake_rows(MESSAGE_EVENTS, *sent))
     refresh(LAST, LAST)
     assert _decisions(lake, "welcome", LAST) == {("hello", "new"): "cap", ("hello", "shy"): "no_consent"}
 
@@ -203,7 +218,7 @@ def test_a_planned_person_who_must_be_left_alone_fails_the_check_and_is_counted(
     settings = load_settings()
     fresh = lake.session()
     assert not any(logic.leaks(campaign.model_copy(update={"holdout_percent": 0}), fresh, settings, LAST).values())
-    fresh.write(CONSENT, [LAST], _rows(CONSENT))
+    fresh.write(CONSENT, [LAST], lake_rows(CONSENT))
     everyone_out = settings.model_copy(update={"holdout_percent": 100.0})
     assert logic.leaks(campaign.model_copy(update={"holdout_percent": 100}), fresh.session(), everyone_out, LAST) == {
         "without consent": 2,
@@ -254,8 +269,8 @@ def test_entering_several_values_of_a_segment_on_a_day_is_one_occasion(shipped):
         {"segment": f"fans_of:{value}", "customer_id": "a", "change": change, "entered_on": LAST}
         for value, change in (("x", "entered"), ("y", "entered"), ("z", "left"))
     ]
-    changes = ibis.memtable(_rows(CHANGES, *rows))
-    people = ibis.memtable(_rows(CUSTOMER_360))
+    changes = ibis.memtable(lake_rows(CHANGES, *rows))
+    people = ibis.memtable(lake_rows(CUSTOMER_360))
     found = ibis.duckdb.connect().to_pyarrow(triggered(campaign, people, changes, LAST))
     assert found.num_rows == 1
 
@@ -275,13 +290,13 @@ def test_products_are_the_best_sellers_of_the_favourite_category_else_of_the_sho
              "price_cents": price}
             for p, c in names.items() if p != "nameless"
         ]  # fmt: skip
-        lake.write(PRODUCTS, [day], _rows(PRODUCTS, *products))
+        lake.write(PRODUCTS, [day], lake_rows(PRODUCTS, *products))
     sales = {"tent": 2, "pole": 2, "mug": 5, "lost": 1, "nameless": 9, "unsold": 0}
     sold = [
         {"shop_customer_id": "a", "product_id": p, "orders": n, "quantity": 3 if p == "pole" else 2}
         for p, n in sales.items()
     ]
-    lake.write(DAILY_PRODUCTS, [LAST], _rows(DAILY_PRODUCTS, *sold))
+    lake.write(DAILY_PRODUCTS, [LAST], lake_rows(DAILY_PRODUCTS, *sold))
     showcase = Showcase.read(lake, LAST)
     assert [p["product_id"] for p in showcase.of("camping")] == ["pole", "tent"]
     assert [p["product_id"] for p in showcase.of(None)] == ["mug", "pole", "tent"]

@@ -1,11 +1,11 @@
 """What loads, what does not, and what the error says."""
 
 import re
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 
-from shopauto_pipelines.campaigns.declaration import Broadcast, load_campaigns, planned_before
+from shopauto_pipelines.campaigns.declaration import Broadcast, Wait, load_campaigns, planned_before
 from shopauto_pipelines.platform.playbook import PlaybookError
 
 
@@ -21,11 +21,12 @@ def _line(file, text: str) -> int:
 
 
 def test_the_shipped_campaigns_load_in_the_order_they_are_planned(shipped):
-    assert list(shipped) == ["welcome", "win_back", "newsletter"]
+    assert list(shipped) == ["abandoned_cart", "welcome", "win_back", "newsletter"]
     assert [step.wait_days for step in shipped["welcome"].steps] == [0, 3, 7]
     assert shipped["win_back"].trigger.segment_entered == "lapsed"
     assert planned_before("newsletter", shipped) == ["welcome", "win_back"]
-    assert planned_before("welcome", shipped) == []
+    assert planned_before("welcome", shipped) == [], "what is sent by the hour is planned on no day"
+    assert planned_before("abandoned_cart", shipped) == []
 
 
 @pytest.mark.parametrize("day", [date(2026, 6, 30), date(2010, 11, 30), date(2024, 2, 29)])
@@ -228,9 +229,70 @@ def test_a_campaign_has_a_topic_to_choose_on_the_preference_page(playbook, chang
         "win_back": "offers",
         "welcome": "welcome",
         "newsletter": "news",
+        "abandoned_cart": "cart",
     }
 
 
 def test_a_subject_may_be_one_text_which_is_then_english(playbook, change):
     change("newsletter", {"steps": [{"name": "issue", "wait_days": 0, "template": "newsletter", "subject": "News"}]})
     assert load_campaigns(playbook)["newsletter"].step("issue").languages == ("en",)
+
+
+def test_a_cart_campaign_waits_for_hours_and_the_first_step_for_the_threshold(shipped):
+    campaign = shipped["abandoned_cart"]
+    assert campaign.is_realtime
+    assert not shipped["welcome"].is_realtime
+    hour = timedelta(hours=1)
+    assert campaign.waits(hour) == {
+        "reminder": Wait(hour, 12 * hour),
+        "help": Wait(24 * hour, 12 * hour),
+        "last_call": Wait(72 * hour, 12 * hour),
+    }
+    assert campaign.waits(20 * hour)["reminder"] == Wait(20 * hour, 4 * hour), "then it is the next step's turn"
+    assert campaign.waits(30 * hour)["reminder"] == Wait(30 * hour, timedelta()), "its turn never comes"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"steps": [{"name": "a", "wait_days": 1}]}, "step a says when by `wait_hours`"),
+        ({"steps": [{"name": "a", "wait_hours": 1, "wait_days": 1}]}, "step a says when by `wait_hours`"),
+        ({"steps": [{"name": "a", "wait_hours": 24}, {"name": "b", "wait_hours": 24}]}, "waits longer"),
+        ({"steps": [{"name": "a"}]}, "does not say when"),
+        ({"trigger": {"signed_up": {}}}, "step reminder says when by `wait_days`"),
+        ({"trigger": {"cart_abandoned": {}, "signed_up": {}}}, "exactly one"),
+        ({"exit_on": ["left_segment"]}, "needs the trigger `segment_entered`"),
+    ],
+)
+def test_a_cart_campaign_that_does_not_make_sense_does_not_load(playbook, change, changes, says):
+    steps = [{"template": "cart", "subject": "Your cart"} | step for step in changes.get("steps", ())]
+    file = change("abandoned_cart", changes | ({"steps": steps} if steps else {}))
+    with pytest.raises(PlaybookError, match=says) as error:
+        load_campaigns(playbook)
+    assert str(error.value).startswith(f"{file}:")
+
+
+def test_offers_and_emptied_carts_belong_to_carts(playbook, change):
+    step = {"name": "a", "wait_days": 0, "template": "hello", "subject": "Hi", "offer": {}}
+    change("welcome", {"steps": [step]})
+    with pytest.raises(PlaybookError, match="`offer`, which needs the trigger `cart_abandoned`"):
+        load_campaigns(playbook)
+    del step["offer"]
+    change("welcome", {"steps": [step], "exit_on": ["cart_emptied"]})
+    with pytest.raises(PlaybookError, match="needs the trigger `cart_abandoned`"):
+        load_campaigns(playbook)
+
+
+def test_a_trigger_and_an_offer_may_be_said_without_more(playbook, change):
+    step = {"name": "help", "wait_hours": 2, "template": "cart", "subject": "Hi", "offer": None}
+    change("abandoned_cart", {"trigger": {"cart_abandoned": None}, "steps": [step]})
+    (loaded,) = load_campaigns(playbook)["abandoned_cart"].steps
+    assert loaded.offer.valid_days == 7
+
+
+@pytest.mark.parametrize("words", ["{{ offer.percent }}", "{{ cart[0].name }}", "{{ offer.code | upper }}"])
+def test_a_cart_message_that_cannot_do_without_an_offer_or_a_cart_does_not_load(playbook, words):
+    texts = playbook / "campaigns" / "abandoned_cart" / "texts" / "en.yaml"
+    texts.write_text(texts.read_text().replace("You left something behind", words))
+    with pytest.raises(PlaybookError, match=r"en\.yaml:\d+"):
+        load_campaigns(playbook)

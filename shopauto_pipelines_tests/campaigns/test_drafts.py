@@ -11,6 +11,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from shopauto_pipelines.campaigns.content import Rendered, Renderer
 from shopauto_pipelines.campaigns.declaration import load_campaigns
 from shopauto_pipelines.campaigns.drafts import MARK, Drafts, printed
+from shopauto_pipelines.campaigns.products import Product
 from shopauto_pipelines.platform.settings import Settings
 
 LINKS = {"unsubscribe": "https://shop.example/u/1", "preferences": "https://shop.example/p/1"}
@@ -26,9 +27,9 @@ class _Template:
         self.text = SandboxedEnvironment(**kinds).from_string(source)
         self.rendered = 0
 
-    def render(self, step, language, person, links, products) -> Rendered:
+    def render(self, step, language, person, links, products, cart=(), offer=None) -> Rendered:
         self.rendered += 1
-        values = {"person": person, "links": links, "products": products}
+        values = {"person": person, "links": links, "products": products, "cart": cart, "offer": offer}
         return Rendered(f"Issue {language}", self.page.render(values), self.text.render(values))
 
 
@@ -67,6 +68,94 @@ def test_every_shipped_message_is_rendered_once_for_all_who_have_a_name_and_once
     before = len(rendered)
     drafts.draft(campaign.steps[0].name, campaign.steps[0].languages[0], {"first_name": "New"}, LINKS, GOODS)
     assert len(rendered) == before
+
+
+WARES = {
+    "lamp": Product("Lamp <i>& shade</i>", "Light", 123456, None),
+    "bulb": Product("Bulb", None, 990, None),
+    "gift": Product("A  gift", "Odds", None, None),
+    "nameless": Product(None, "Odds", 100, None),
+}
+CARTS = [{}, {"lamp": 1}, {"lamp": 3, "bulb": 1}, {"bulb": 2, "gift": 1, "nameless": 1}, {"lamp": 1, "bulb": 0}]
+OFFERS = [
+    None,
+    {"kind": "none", "percent": None, "reason": "cap"},
+    *({"kind": "percent", "percent": p, "code": f"CODE{p}", "expires_on": "2026-07-08"} for p in (5, 10)),
+    {"kind": "free_shipping", "percent": None, "code": "SHIP", "expires_on": "2026-07-08"},
+]
+
+
+@pytest.mark.parametrize("language", ["en", "pt-BR"])
+def test_carts_of_the_same_length_share_a_draft_whatever_is_in_them(language):
+    renderer = Renderer(load_campaigns()["abandoned_cart"], Settings(_env_file=None, currency="BRL"))
+    rendered = []
+
+    def render(*message):
+        rendered.append(message)
+        return renderer.render(*message)
+
+    drafts = Drafts(render)
+    messages = [
+        (
+            step,
+            language,
+            {"first_name": name, "last_name": "X"},
+            LINKS,
+            (),
+            renderer.cart(contents, WARES, language),
+            offer,
+        )
+        for step in ("reminder", "help")
+        for contents in CARTS
+        for offer in (renderer.offer(told, language) for told in OFFERS)
+        for name in ("Ana", "Zoë")
+    ]
+    for message in messages:
+        draft, values = drafts.draft(*message)
+        truth = renderer.render(*message)
+        assert draft.fill(values) == (truth.subject, truth.html, truth.text)
+    for _ in range(2):  # what a template asks for is known after the first time
+        rendered.clear()
+        for message in messages:
+            drafts.draft(*message)
+    odd = [message for message in messages if any("  " in product["label"] for product in message[5])]
+    assert rendered == odd, "only what has two spaces in its name is rendered by itself"
+
+
+def test_an_amount_keeps_its_tied_space_in_a_hole_and_is_rendered_where_it_stands_in_the_subject():
+    class InSubject(_Template):
+        def render(self, *message) -> Rendered:
+            made = super().render(*message)
+            return Rendered(" ".join(made.text.split()), made.html, made.text)
+
+    cart = [{"price": "R$\u00a01.234,50"}]
+    for kind, holes in ((_Template, True), (InSubject, False)):
+        template = kind("For {{ cart[0].price }}, {{ person.first_name }}")
+        draft, values = Drafts(template.render).draft("step", "en", {"first_name": "Ana"}, LINKS, (), cart)
+        truth = template.render("step", "en", {"first_name": "Ana"}, LINKS, (), cart)
+        assert draft.fill(values) == (truth.subject, truth.html, truth.text)
+        assert bool(draft.names) == holes
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for item in cart %}{{ item.name | upper }}{% endfor %}",
+        "{% for item in cart %}{{ item.items() | list }}{% endfor %}",
+        "{{ cart | map(attribute='name') | join(', ') }}",
+        "{{ cart[-1].name }} {{ offer.code[0] }} {% if offer.kind == 'percent' %}{{ offer.code }}{% endif %}",
+        "{% if offer %}{{ offer | length }}{% endif %}{% if cart %}{{ cart[0] }}{% endif %}",
+    ],
+)
+def test_whatever_a_template_does_with_a_cart_comes_out_as_it_would_by_itself(source):
+    template = _Template(source)
+    drafts = Drafts(template.render)
+    for n in range(6):
+        cart = [{"name": f"<{place}{n}>", "pieces": n} for place in range(1 + n % 3)]
+        message = ("step", "en", {}, LINKS, (), cart, {"code": f"C{n}", "kind": ("percent", "free_shipping")[n % 2]})
+        draft, values = drafts.draft(*message)
+        truth = template.render(*message)
+        assert draft.fill(values) == (truth.subject, truth.html, truth.text)
 
 
 @pytest.mark.parametrize(

@@ -9,29 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from shopauto_pipelines.cli import main
 from shopauto_pipelines.cli.doctor import examine
 from shopauto_pipelines.platform.settings import PROJECT_ROOT
 
 COMMANDS = ("demo", "sample", "load", "refresh", "inbox", "outbox", "collect", "doctor", "migrate", "settings")
 HEAVY = ("dagster", "duckdb", "ibis", "pandas", "sklearn", "great_expectations", "sqlalchemy", "matplotlib")
-
-
-@pytest.fixture
-def shopauto(monkeypatch, capsys, tmp_path):
-    """Runs the command with a home of its own; it must end with ``code``. Returns what it printed."""
-    monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("TERMINAL_WIDTH", "200")
-
-    def run(*arguments: object, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["shopauto", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        assert ended.value.code == code, shown
-        return shown.out + shown.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from shopauto_pipelines_tests.e2e.conftest import RANGE, RANGE_DAYS
+
 pytestmark = pytest.mark.slow
 
 COMPUTED = ("profiles", "features", "predictions", "segments", "campaigns")
 
-#: Days of the range, and how many of them are computed again one by one. 30 and 30 take a quarter of an hour: Dagster, Ibis
-#: and Great Expectations cost seconds a run.
-RANGE_DAYS = int(os.environ.get("SHOPAUTO_TEST_RANGE_DAYS", "3"))
+#: How many days of the range are computed again one by one.
 SINGLE_DAYS = int(os.environ.get("SHOPAUTO_TEST_SINGLE_DAYS", "1"))
 
 
@@ -29,11 +29,8 @@ def test_the_same_day_again_gives_the_same_bytes_and_not_one_more_message(new_sh
     assert {state for _campaign, _day, state, _number in shop.ledger()} == {"sent"}
 
 
-def test_a_range_in_one_run_gives_the_tables_of_single_days_and_sends_only_for_the_newest(new_shop, loaded):
-    shop = new_shop(like=loaded)
-    start = f"2026-06-{31 - RANGE_DAYS:02}"
-    output = shop.run("refresh", "--from", start, "--to", "2026-06-30", timeout=1800)
-    assert f"daily_refresh {start} … 2026-06-30" in output
+def test_a_range_in_one_run_gives_the_tables_of_single_days_and_sends_only_for_the_newest(new_shop, refreshed):
+    shop = new_shop(like=refreshed)
     ranged, sent = shop.tables(), shop.messages()
     assert len([path for path in ranged if path.startswith("segments/membership/as_of=2026-06")]) == RANGE_DAYS
     assert sent
@@ -77,7 +74,7 @@ def test_killed_anywhere_and_run_again_is_as_if_it_had_never_been_killed(new_sho
         point = chance.randrange(1, total)
         where = f"seed {seed}: killed at {point} of {total} by {progress.__name__}"
         started = time.time_ns()
-        process = shop.start("refresh", "--day", "2026-06-30")
+        process = shop.start("refresh", *RANGE)
         while progress(shop.home, started) < point:
             assert process.is_alive(), f"{where}: ended before"
             time.sleep(0.002)
@@ -87,7 +84,7 @@ def test_killed_anywhere_and_run_again_is_as_if_it_had_never_been_killed(new_sho
         for folder in (shop.home / "lake").glob("[a-z]*/**/*=2026-06-*"):
             pq.read_table(folder / "data.parquet")
         assert set(shop.messages()) <= set(refreshed.messages()), where
-    shop.run("refresh", "--day", "2026-06-30")
+    shop.run("refresh", *RANGE)
     assert shop.tables() == refreshed.tables(), where
     assert shop.messages() == refreshed.messages(), where
     assert shop.ledger() == ledger, where
@@ -168,7 +165,7 @@ def test_late_rows_are_told_by_the_doctor_and_mended_on_exactly_the_days_they_to
     shop = new_shop(like=refreshed)
     assert "late rows" not in shop.run("doctor")
     shop.run("load", "sample", late)
-    assert "late rows changed 1 days from 2026-06-30 on" in shop.run("doctor")
+    assert f"late rows changed {RANGE_DAYS} days from {RANGE[1]} on" in shop.run("doctor")
     shop.run("refresh", "--stale")
     assert "late rows" not in shop.run("doctor")
 
@@ -176,14 +173,15 @@ def test_late_rows_are_told_by_the_doctor_and_mended_on_exactly_the_days_they_to
     changed = {path for path in after if after[path] != before.get(path)}
     assert "raw/orders/day=2026-06-15/data.parquet" in changed
     assert "features/customer_features/as_of=2026-06-30/data.parquet" in changed
-    assert {path.split("=")[1][:10] for path in changed} == {"2026-06-15", "2026-06-30"}
+    refreshed_days = {f"2026-06-{day:02}" for day in range(31 - RANGE_DAYS, 31)}
+    assert {path.split("=")[1][:10] for path in changed} == {"2026-06-15"} | refreshed_days
     assert set(refreshed.messages()) <= set(shop.messages())
     rows = pq.read_table(shop.home / "lake" / "raw" / "orders" / "day=2026-06-15" / "data.parquet").to_pylist()
     assert [row["shop_customer_id"] for row in rows if row["order_id"] == "late-1"] == [order["shop_customer_id"]]
 
     whole = new_shop(like=loaded)
     whole.run("load", "sample", late)
-    whole.run("refresh", "--day", "2026-06-30")
+    whole.run("refresh", *RANGE)
     assert after == whole.tables()
 
 

@@ -1,6 +1,8 @@
 """Features as of a day, each computed by hand from a few rows of the rollups or of raw."""
 
 from datetime import date, datetime, timedelta
+from random import Random
+from statistics import median
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -48,6 +50,57 @@ def test_several_orders_on_a_day_are_one_purchase(shop):
     row = shop.features(AS_OF)["a"]
     assert (row["orders"], row["orders_30d"], row["mean_interval_days"]) == (2, 1, 20.0)
     assert (row["revenue_cents"], row["average_order_cents"]) == (1501, 751)
+
+
+def test_who_bought_twice_on_one_day_only_is_a_one_order_customer_with_the_cohorts_interval(shop):
+    shop.bought("a", ago(60), orders=2)
+    shop.identity("b1", "b")
+    shop.identity("b2", "b")
+    shop.bought("b1", ago(60))  # two shop ids of one person, the same day
+    shop.bought("b2", ago(60))
+    for days in (90, 60):
+        shop.bought("repeat", ago(days))
+    rows = shop.features(AS_OF)
+    for who in ("a", "b"):
+        assert (rows[who]["orders"], rows[who]["mean_interval_days"], rows[who]["interval_imputed"]) == (1, 30.0, True)
+        assert rows[who]["churn_factor"] == 2.0
+
+
+def test_on_the_day_of_an_order_the_churn_factor_is_zero_not_missing(shop):
+    for days in (1, 0):
+        shop.bought("a", ago(days), orders=2)
+    shop.bought("once", ago(0))
+    rows = shop.features(AS_OF)
+    assert (rows["a"]["mean_interval_days"], rows["a"]["churn_factor"]) == (1.0, 0.0)
+    assert (rows["once"]["mean_interval_days"], rows["once"]["churn_factor"]) == (1.0, 0.0)
+
+
+def test_the_churn_factor_of_a_random_shop_is_what_a_few_lines_of_python_say(shop):
+    chance = Random(4)
+    bought: dict[str, set[date]] = {}
+    for number in range(150):
+        who = f"c{number}"
+        start = chance.randrange(1, 400)
+        days = {ago(chance.randint(0, start)) for _ in range(chance.choice((1, 1, 2, 3, 5)))} | {ago(start)}
+        for day in (*days, *chance.sample(sorted(days), 1)):  # one of them twice
+            shop.bought(who, day)
+        shop.bought(who, AS_OF + timedelta(days=chance.randint(1, 9)))  # not yet
+        bought[who] = days
+    own = {who: (max(days) - min(days)).days / (len(days) - 1) for who, days in bought.items() if len(days) > 1}
+    months: dict[tuple[int, int], list[float]] = {}
+    for who, interval in own.items():
+        months.setdefault((min(bought[who]).year, min(bought[who]).month), []).append(interval)
+    assert {len(intervals) >= 10 for intervals in months.values()} == {True, False}
+    rows = shop.features(AS_OF)
+    for who, days in bought.items():
+        month = months.get((min(days).year, min(days).month), [])
+        interval = own.get(who, median(month if len(month) >= 10 else own.values()))
+        told = rows[who]
+        assert (told["mean_interval_days"], told["interval_imputed"]) == (
+            pytest.approx(interval, abs=1e-6),
+            who not in own,
+        )
+        assert told["churn_factor"] == pytest.approx((AS_OF - max(days)).days / interval, abs=1e-5)
 
 
 def test_orders_across_the_leap_day_are_days_apart_by_the_calendar(shop):

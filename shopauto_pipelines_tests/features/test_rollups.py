@@ -52,6 +52,16 @@ def test_visits_are_sessions_and_time_on_site_is_last_minus_first_event_of_each(
     assert _told(row) == {"visits": 2, "page_views": 3, "product_views": 1, "searches": 1, "seconds_on_site": 105}
 
 
+def test_a_login_is_part_of_a_visit_and_asking_the_support_is_none(shop):
+    shop.event("login", at(9), "a", session_id="s1")
+    shop.event("page_view", at(9, 0, 5), "a", session_id="s1")
+    shop.event("ticket_opened", at(12), "a", cart_id="k1")
+    shop.event("ticket_opened", at(12), "b")
+    (row,) = shop.rolled(tables.DAILY_ACTIVITY)
+    assert _told(row) == {"visits": 1, "page_views": 1, "seconds_on_site": 5}
+    assert shop.rolled(tables.DAILY_CARTS) == []
+
+
 def test_events_without_a_session_are_one_visit_of_unknown_length(shop):
     shop.event("page_view", at(9), "a")
     shop.event("page_view", at(21), "a")

@@ -9,9 +9,10 @@ import dagster as dg
 import pytest
 
 from shopauto_pipelines.definitions import defs
-from shopauto_pipelines.platform.dagster.assets import PARTITION_TAG
+from shopauto_pipelines.platform.dagster.assets import LANE_TAG, PARTITION_TAG
 from shopauto_pipelines.platform.dagster.partitions import DAILY
 from shopauto_pipelines.platform.settings import PROJECT_ROOT
+from shopauto_pipelines.realtime import sensors
 
 ROOMS = {"files": "sources", "raw": "sources"} | {
     room: room for room in ("profiles", "features", "predictions", "segments", "campaigns", "outbox", "realtime")
@@ -20,7 +21,9 @@ ROOMS = {"files": "sources", "raw": "sources"} | {
 REPOSITORY = defs().get_repository_def()
 GRAPH = REPOSITORY.asset_graph
 ASSETS = [pytest.param(GRAPH.get(key), id=key.to_user_string()) for key in sorted(GRAPH.get_all_asset_keys())]
-MADE = [pytest.param(GRAPH.get(key), id=key.to_user_string()) for key in sorted(GRAPH.materializable_asset_keys)]
+LIVE = {key for key in GRAPH.get_all_asset_keys() if GRAPH.get(key).tags.get(LANE_TAG) == "realtime"}
+BY_DAYS = GRAPH.materializable_asset_keys - LIVE
+MADE = [pytest.param(GRAPH.get(key), id=key.to_user_string()) for key in sorted(BY_DAYS)]
 
 
 def name_of(asset):
@@ -66,8 +69,17 @@ def test_nothing_runs_by_itself():
 
 def test_the_daily_refresh_makes_every_asset_and_runs_every_check():
     refresh = layer_of("daily_refresh")
-    assert set(refresh.executable_asset_keys) == set(GRAPH.materializable_asset_keys)
+    assert set(refresh.executable_asset_keys) == set(BY_DAYS)
     assert set(refresh.asset_graph.asset_check_keys) == set(GRAPH.asset_check_keys)
+
+
+def test_what_is_made_when_something_happens_has_a_job_of_its_own_and_no_days():
+    assert {key.to_user_string() for key in LIVE} == {"realtime/abandoned_carts"}
+    assert set(layer_of("abandoned_carts").executable_asset_keys) == LIVE
+    assert [GRAPH.get(key).partitions_def for key in LIVE] == [None]
+    job = REPOSITORY.get_job(sensors.JOB)
+    assert list(job.graph.node_dict) == [sensors.STEP]
+    assert job.executor_def is dg.in_process_executor
 
 
 def test_loading_history_makes_exactly_what_is_partitioned_by_the_day_it_happened():

@@ -6,7 +6,9 @@ import json
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import sqlalchemy as sa
@@ -15,6 +17,7 @@ from shopauto_pipelines.campaigns.drafts import Draft
 from shopauto_pipelines.outbox import ledger, links, schema
 from shopauto_pipelines.outbox.channels import Envelope
 from shopauto_pipelines.platform.clock import FixedClock
+from shopauto_pipelines.platform.postgres import SCHEMA
 from shopauto_pipelines.platform.postgres import engine as open_engine
 from shopauto_pipelines.platform.settings import Settings
 
@@ -42,9 +45,15 @@ def shared_engine(database_home) -> sa.Engine:
 def engine(shared_engine) -> sa.Engine:
     """The database with empty tables."""
     with shared_engine.begin() as connection:
-        names = ", ".join(str(table) for table in schema.metadata.sorted_tables)
+        names = ", ".join(f"{SCHEMA}.{name}" for name in _tables(shared_engine))
         connection.execute(sa.text(f"truncate {names} restart identity"))
     return shared_engine
+
+
+@cache
+def _tables(engine: sa.Engine) -> list[str]:
+    """All of the project's tables, those of the other rooms too."""
+    return [name for name in sa.inspect(engine).get_table_names(SCHEMA) if name != "alembic_version"]
 
 
 @pytest.fixture
@@ -77,6 +86,25 @@ def reserve(connection: sa.Connection, *, by: str = "me", limit: int = 1000, **m
     """``ledger.reserve`` with the test's usual values."""
     usual = {"campaign": "welcome", "as_of": DAY, "via": "inbox", "cap": ledger.Cap(3, 7), "at": AT}
     return ledger.reserve(connection, by=by, limit=limit, **(usual | more))
+
+
+class Change(NamedTuple):
+    """A change of one message, as the history tells it."""
+
+    message_id: int
+    from_state: str | None
+    to_state: str
+    why: str | None
+    id: int
+
+
+def changes(connection: sa.Connection) -> list[Change]:
+    """Every change of every message, in order."""
+    history = schema.message_history.c
+    found = connection.execute(
+        sa.select(history.messages, history.from_state, history.to_state, history.why, history.id).order_by(history.id)
+    )
+    return [Change(n, *row) for numbers, *row in found for part in numbers for n in range(part.lower, part.upper)]
 
 
 def envelope(n: int = 1, **more) -> Envelope:

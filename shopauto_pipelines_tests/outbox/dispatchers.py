@@ -244,7 +244,7 @@ class _Hooks:
         """Wrap what the dispatcher calls."""
         from sqlalchemy.engine.default import DefaultDialect
 
-        from shopauto_pipelines.outbox import dispatch, ledger
+        from shopauto_pipelines.outbox import dispatch, dispatchers, ledger
         from shopauto_pipelines.outbox.channels.sendgrid import SendGrid
 
         for name in ("plan", "expire", "reserve", "settle"):
@@ -253,7 +253,7 @@ class _Hooks:
         self._wrap(dispatch, "recover", "recover begins", None, within="recover ")
         self._wrap(dispatch, "land_sent", "landing begins", "landing done")
         self._wrap(dispatch, "land_rows", None, "landing written")
-        named = ledger.dispatcher
+        named = dispatchers.dispatcher
 
         @contextmanager
         def dispatcher(engine: Any) -> Iterator[str]:
@@ -261,7 +261,7 @@ class _Hooks:
                 self._reach("dispatcher named")
                 yield name
 
-        ledger.dispatcher = dispatcher
+        dispatchers.dispatcher = dispatcher
         commit = DefaultDialect.do_commit
 
         def do_commit(dialect: Any, connection: Any) -> None:

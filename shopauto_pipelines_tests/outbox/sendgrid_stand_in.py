@@ -27,6 +27,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pydantic_core import from_json
+
 API_KEY = "SG.a-key-for-tests"
 
 #: Custom argument by which the list of accepted mail is kept.
@@ -127,6 +129,11 @@ class StandIn:
         return array("q", self._ask("GET", "ids").content).tolist()
 
     @property
+    def message_times(self) -> list[float]:
+        """When the call of each of these messages came, as it had been read; seconds since 1970."""
+        return array("d", self._ask("GET", "times").content).tolist()
+
+    @property
     def accepted(self) -> list[dict[str, Any]]:
         """Every personalisation accepted, with the bodies its reader would have ``seen``. Not kept without ``bodies``."""
         people = []
@@ -191,7 +198,7 @@ class _Server:
         self._next: deque[str | None] = deque()
         self._then: str | None = None
         self._calls = self._people = self._connections = 0
-        self._ids = array("q")
+        self._ids, self._times = array("q"), array("d")
         self._bodies: list[bytes] = []
         self._done: Counter[str] = Counter()
 
@@ -282,12 +289,13 @@ class _Server:
 
     def _judge(self, raw: bytes, headers: dict[str, str], number: int) -> bytes:
         """Accept or refuse, as the provider does."""
+        came = time.time()
         if headers.get("content-encoding") == "gzip":
             raw = gzip.decompress(raw)
         if len(raw) > _MOST_BYTES:
             return _answer(413, [{"field": None, "message": "more than 30 MB"}])
         try:
-            body = json.loads(raw)
+            body = from_json(raw)  # twice as quick as the standard library's
         except ValueError:
             return _answer(400, [{"field": None, "message": "not JSON"}])
         if faults := self._faults(body):
@@ -298,6 +306,7 @@ class _Server:
             for person in body["personalizations"]:
                 if (message := person.get("custom_args", {}).get(CORRELATION)) is not None:
                     self._ids.append(int(message))
+                    self._times.append(came)
             if self._keep_bodies:
                 self._bodies.append(json.dumps(body).encode())
         return _answer(200 if sandbox else 202, None, {"X-Message-Id": f"request-{number}"})
@@ -340,6 +349,8 @@ class _Server:
             return _response(200, json.dumps(self._done).encode())
         if what == "ids":
             return _response(200, self._ids.tobytes())
+        if what == "times":
+            return _response(200, self._times.tobytes())
         if what == "bodies":
             return _response(200, b"\n".join(self._bodies))
         counts = {
@@ -367,7 +378,7 @@ def _faults_of(person: dict[str, Any], body: dict[str, Any]) -> list[tuple[str, 
         # four bytes a character at most: the exact count only where it can matter
         if (
             values
-            and 4 * sum(len(k) + len(str(v)) + 6 for k, v in values.items()) > _MOST_OF_ONE
+            and 4 * (sum(map(len, values)) + sum(map(len, map(str, values.values()))) + 6 * len(values)) > _MOST_OF_ONE
             and len(json.dumps(values, ensure_ascii=False).encode()) > _MOST_OF_ONE
         ):
             faults.append((limited, "more than 10000 bytes"))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
+from functools import partial
 
 import pytest
 from rich.console import Console
 
-from shopauto_pipelines.cli import main
 from shopauto_pipelines.cli import outbox as outbox_commands
 from shopauto_pipelines.cli.doctor import examine
 from shopauto_pipelines.outbox import controls, ledger
@@ -17,22 +15,11 @@ from shopauto_pipelines_tests.outbox.conftest import AT, DAY, reserve, rows
 
 
 @pytest.fixture
-def outbox(engine, database_home, monkeypatch, capsys):
-    """Runs ``shopauto outbox`` on the test's database; it must end with ``code``. Returns what it printed."""
+def outbox(engine, database_home, shopauto, monkeypatch):
+    """Runs ``shopauto outbox`` on the test's database, as ``shopauto`` does."""
     monkeypatch.setenv("SHOPAUTO_HOME", str(database_home))
-    monkeypatch.setenv("TERMINAL_WIDTH", "200")
     monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: object, code: int = 0, stdin: str = "") -> str:
-        monkeypatch.setattr(sys, "argv", ["shopauto", "outbox", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        assert ended.value.code == code, shown
-        return shown.out + shown.err
-
-    return run
+    return partial(shopauto, "outbox")
 
 
 @pytest.fixture
@@ -126,7 +113,7 @@ def test_pausing_and_resuming_is_obeyed_and_says_what_it_did(outbox, engine, und
     [
         (
             ["pause", "welcom", "--why", "x"],
-            "there is no campaign 'welcom'; the playbook has newsletter, welcome, win_back",
+            "there is no campaign 'welcom'; there are abandoned_cart, lapsed_visitor, newsletter, welcome, win_back",
         ),
         (["pause", "welcome"], "Missing option '--why'"),
         (["pause", "welcome", "--why", " "], "say why"),

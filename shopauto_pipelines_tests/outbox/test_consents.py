@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
 from datetime import timedelta
 
 import pytest
@@ -68,6 +69,40 @@ def test_only_the_person_lifts_a_suppression_and_only_their_own_unsubscribe(
         consents.choose(connection, hashed, "email", choice, source=source, at=AT, topic=topic)
         assert consents.suppression(connection, hashed, "email") == (None if lifted else suppressed)
         assert consents.suppression(connection, _hash("b@example.com"), "email") == suppressed
+
+
+@pytest.mark.parametrize(
+    ("reason", "since", "kept"),
+    [
+        ("unsubscribe", "opted_out", "unsubscribe"),
+        ("unsubscribe", "opted_in", None),
+        ("unsubscribe", "less_often", None),
+        ("spam_report", "opted_in", "spam_report"),
+    ],
+)
+def test_a_withdrawal_suppresses_unless_the_person_has_come_back_since_but_a_complaint_always_does(
+    engine, reason, since, kept
+):
+    address = (_hash("a@example.com"), "email")
+    with engine.begin() as connection:
+        consents.choose(connection, *address, "opted_in", source="test", at=AT)  # not since: at the same instant
+        consents.choose(connection, *address, since, source="test", at=AT + timedelta(hours=1))
+        consents.withdraw(connection, *address, source="test", at=AT, customer_id="c1", reason=reason)
+        assert consents.suppression(connection, *address) == kept
+        assert consents.choices(connection, *address) == {"*": since}
+        assert connection.execute(sa.select(schema.exits.c["customer_id", "event", "at"])).all() == [
+            ("c1", "unsubscribed", AT)
+        ]
+
+
+def test_a_withdrawal_by_nobody_known_suppresses_its_address_and_channel_alone(engine):
+    hashed = _hash("a@example.com")
+    with engine.begin() as connection:
+        consents.choose(connection, hashed, "email", "opted_in", source="test", at=AT)
+        consents.withdraw(connection, hashed, "email", source="test", at=AT, wording="Stop")
+        assert connection.execute(sa.select(schema.exits)).all() == []
+        assert connection.execute(sa.select(schema.consents.c["wording", "topic"])).all()[-1] == ("Stop", "*")
+    assert _suppressed(engine) == {(hashed, "email"): "unsubscribe"}
 
 
 _SUPPRESSION = st.builds(
@@ -148,10 +183,16 @@ def test_a_line_of_hashes_that_is_wrong_is_left_out(engine, line, why):
     assert (done.new, done.refused) == (0, [(2, why)])
 
 
-@pytest.mark.parametrize("text", ["", "a@example.com\n", "name,age\nx,1\n"])
-def test_a_file_without_a_column_of_addresses_is_refused_with_what_it_needs(engine, text):
-    with pytest.raises(suppression_lists.SuppressionListError, match="one of them `email`, `phone` or `hash`"):
+@pytest.mark.parametrize(
+    ("text", "columns"), [("", 0), ("a.person@example.com,+442079460018\n", 2), ("name,age,shoes\nx,1,y\n", 3)]
+)
+def test_a_file_without_a_column_of_addresses_is_refused_with_what_it_needs_and_shows_nothing_of_it(
+    engine, text, columns
+):
+    needs = rf"one of them `email`, `phone` or `hash`; columns found: {columns}, none of these"
+    with pytest.raises(suppression_lists.SuppressionListError, match=needs) as refused:
         _import(engine, text)
+    assert not {"person", "4420", "shoes"} & {*re.findall(r"[a-z]+|4420", str(refused.value))}
 
 
 def test_a_person_imported_again_under_the_same_address_stays_suppressed(engine):

@@ -40,10 +40,10 @@ from shopauto_pipelines.platform import postgres
 from shopauto_pipelines.platform.clock import FixedClock
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.settings import PROJECT_ROOT, Settings
-from shopauto_pipelines.realtime import recording, sendgrid_events
+from shopauto_pipelines.realtime.collector import recording, sendgrid_events
 from shopauto_pipelines.sources.landing import OWN_SOURCE, landing_root, read_manifest
 from shopauto_pipelines_tests.outbox import dispatchers
-from shopauto_pipelines_tests.outbox.conftest import AT, DAY, reserve, rows
+from shopauto_pipelines_tests.outbox.conftest import AT, DAY, changes, reserve, rows
 from shopauto_pipelines_tests.outbox.dispatchers import STEPS, Dispatchers, once_per_lake
 from shopauto_pipelines_tests.outbox.sendgrid_stand_in import API_KEY, BEHAVIOURS, CORRELATION, StandIn
 from shopauto_pipelines_tests.outbox.sendgrid_stand_in import start as start_stand_in
@@ -337,13 +337,11 @@ def _run(world: World, what: Round, chance: random.Random) -> tuple[Counter[str]
 
 def _check(world: World, what: Round, campaign: str, newest: int | None) -> None:
     """Hold the ledger against the provider's list, and what was landed of it for the reports."""
-    messages, history = schema.messages.c, schema.message_history.c
+    messages = schema.messages.c
     chosen = sa.select(messages.id, messages.customer_id, messages.state, messages.reason)
     with world.engine.connect() as connection:
         found = connection.execute(chosen.where(messages.campaign == campaign)).all()
-        changes = connection.execute(
-            sa.select(history.message_id, history.from_state, history.to_state, history.id).order_by(history.id)
-        ).all()
+        changed = changes(connection)
     mailed = [
         (person["categories"][0], person["to"][0]["email"].partition("@")[0]) for person in world.stand_in.accepted
     ]
@@ -365,7 +363,7 @@ def _check(world: World, what: Round, campaign: str, newest: int | None) -> None
     assert {customer for customer, (state, _) in states.items() if state == "sent"} == got, "ledger against provider"
     assert _landed(world.lakes[what.people], campaign) == sorted(got), "landed against provider"
     latest: dict[int, str | None] = {}
-    for change in changes:
+    for change in changed:
         assert change.from_state == latest.get(change.message_id), "a hole in the history"
         assert (change.from_state, change.to_state) in _FOLLOWS
         latest[change.message_id] = change.to_state

@@ -14,14 +14,12 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from shopauto_pipelines.outbox import consents, controls, ledger, links, schema
-from shopauto_pipelines_tests.outbox.conftest import AT, DAY, reserve, rows
+from shopauto_pipelines.outbox import consents, controls, dispatchers, ledger, links, schema
+from shopauto_pipelines_tests.outbox.conftest import AT, DAY, changes, reserve, rows
 
 
 def _plan(engine: sa.Engine, planned: list[dict]) -> int:
@@ -30,39 +28,8 @@ def _plan(engine: sa.Engine, planned: list[dict]) -> int:
 
 
 def _history(engine: sa.Engine, message_id: int) -> list[tuple]:
-    history = schema.message_history
     with engine.connect() as connection:
-        found = connection.execute(
-            sa.select(history.c.from_state, history.c.to_state, history.c.why)
-            .where(history.c.message_id == message_id)
-            .order_by(history.c.id)
-        )
-        return [tuple(row) for row in found]
-
-
-def test_the_migrated_tables_are_the_declared_ones(engine):
-    def ours(name, kind, parent_names):
-        return kind != "schema" or name == "shopauto"
-
-    with engine.connect() as connection:
-        context = MigrationContext.configure(
-            connection,
-            opts={
-                "include_schemas": True,
-                "include_name": ours,
-                "version_table_schema": "shopauto",
-                "compare_type": True,
-            },
-        )
-        known = {f"{table.schema}.{table.name}" for table in schema.metadata.tables.values()}
-        differences = [d for d in compare_metadata(context, schema.metadata) if not _foreign(d, known)]
-    assert differences == []
-
-
-def _foreign(difference, known: set[str]) -> bool:
-    """Whether a difference is about a table of another room."""
-    table = difference[1] if isinstance(difference, tuple) and difference[0] == "remove_table" else None
-    return table is not None and f"{table.schema}.{table.name}" not in known
+        return [change[1:4] for change in changes(connection) if change.message_id == message_id]
 
 
 def test_planning_the_same_messages_again_adds_nothing(engine):
@@ -202,7 +169,7 @@ def test_dispatchers_at_once_never_take_the_same_message(engine):
 @contextmanager
 def _dying(engine: sa.Engine) -> Iterator[str]:
     """A dispatcher that does not come to its end."""
-    with suppress(KeyboardInterrupt, sa.exc.OperationalError), ledger.dispatcher(engine) as name:
+    with suppress(KeyboardInterrupt, sa.exc.OperationalError), dispatchers.dispatcher(engine) as name:
         yield name
         raise KeyboardInterrupt
 
@@ -212,9 +179,9 @@ def test_reservations_are_abandoned_only_once_their_dispatcher_is_gone(engine):
     with _dying(engine) as name:
         with engine.begin() as connection:
             reserve(connection, by=name)
-        with engine.begin() as connection, ledger.abandoned(connection, at=AT) as left:
+        with engine.begin() as connection, dispatchers.abandoned(connection, at=AT) as left:
             assert left == []
-    with engine.begin() as connection, ledger.abandoned(connection, at=AT) as left:
+    with engine.begin() as connection, dispatchers.abandoned(connection, at=AT) as left:
         assert [(found.dispatcher, len(found.held), len(found.handed_over)) for found in left] == [(name, 2, 0)]
 
 
@@ -229,8 +196,8 @@ def test_of_what_a_dead_dispatcher_had_reserved_only_what_it_handed_over_can_hav
                 after = max(batches[-1])
         for batch in (batches[0], batches[2]):
             with engine.begin() as connection:
-                assert ledger.hand_over(connection, batch, by=name)
-    with engine.begin() as connection, ledger.abandoned(connection, at=AT) as left:
+                assert dispatchers.hand_over(connection, batch, by=name)
+    with engine.begin() as connection, dispatchers.abandoned(connection, at=AT) as left:
         (found,) = left
         assert [message.id for message in found.handed_over] == [*batches[0], *batches[2]]
         assert [message.id for message in found.held] == batches[1]
@@ -244,10 +211,10 @@ def test_a_dispatcher_that_others_gave_up_for_dead_hands_nothing_over(engine):
         # as a restart of the database would: the session that shows that it lives ends
         ended = "select pg_terminate_backend(pid, 10000) from pg_locks where locktype = 'advisory' and pid <> pg_backend_pid()"
         assert all(other.execute(sa.text(ended)).scalars())
-        with engine.begin() as connection, ledger.abandoned(connection, at=AT) as left:
+        with engine.begin() as connection, dispatchers.abandoned(connection, at=AT) as left:
             assert [found.dispatcher for found in left] == [name]
         with engine.begin() as connection:
-            assert not ledger.hand_over(connection, [message.id], by=name)
+            assert not dispatchers.hand_over(connection, [message.id], by=name)
 
 
 def test_failed_messages_are_planned_again_only_by_an_operator(engine):
@@ -407,7 +374,7 @@ def test_who_asked_for_less_of_a_topic_gets_less_of_that_topic(engine, topic, go
     ("exit_on", "event", "minutes", "goes"),
     [
         (["ordered", "left_segment"], "ordered", 1, False),
-        (["ordered"], "ordered", 0, True),
+        (["ordered"], "ordered", 0, False),
         (["ordered"], "ordered", -1, True),
         (["left_segment"], "ordered", 1, True),
         ([], "ordered", 1, True),
@@ -558,12 +525,12 @@ _PROCESS = """
 import json, sys
 from datetime import date, datetime, UTC
 import sqlalchemy as sa
-from shopauto_pipelines.outbox import ledger
+from shopauto_pipelines.outbox import dispatchers, ledger
 engine = sa.create_engine(sys.argv[1])
 taken = []
 print("ready", flush=True)
 sys.stdin.readline()
-with ledger.dispatcher(engine) as me:
+with dispatchers.dispatcher(engine) as me:
     while True:
         with engine.begin() as connection:
             found = ledger.reserve(connection, campaign=sys.argv[2], as_of=date(2026, 1, 3), limit=40, by=me, via="inbox",
@@ -676,7 +643,7 @@ def test_the_database_refuses_every_change_of_state_that_must_not_be_and_keeps_t
                 expected.append((state, wanted, None))
             state = wanted
         else:
-            with pytest.raises(sa.exc.IntegrityError, match=f"cannot go from {state} to {wanted}"), engine.begin() as c:
+            with pytest.raises(sa.exc.IntegrityError, match="message_history_follows"), engine.begin() as c:
                 c.execute(change)
     assert _history(engine, message_id) == expected
 

@@ -17,7 +17,7 @@ from shopauto_pipelines.campaigns.content import previews
 from shopauto_pipelines.campaigns.declaration import load_campaigns
 from shopauto_pipelines.outbox import consents, inbox_page, ledger, links, preference_page, schema
 from shopauto_pipelines.outbox.dispatch import dispatch
-from shopauto_pipelines.platform import postgres
+from shopauto_pipelines.platform import live_settings, postgres
 from shopauto_pipelines.platform.clock import FixedClock
 from shopauto_pipelines_tests.outbox.conftest import AT, DAY, reserve, rows
 from shopauto_pipelines_tests.outbox.shop import campaign, write_shop
@@ -188,6 +188,19 @@ def test_who_comes_back_gets_messages_again(reader, engine):
     assert reader.next_message() == ("reserved", None)
     later.later(hours=2).send(stop="all")
     assert reader.next_message() == ("suppressed", "suppressed_unsubscribe")
+
+
+@pytest.mark.parametrize(("set_to", "days"), [("45", 45), ("seldom", 30)], ids=["changed", "unreadable"])
+def test_less_often_is_promised_as_it_is_in_force_and_an_operators_mistake_keeps_nobody_waiting(
+    reader, engine, set_to, days
+):
+    with engine.begin() as connection:
+        row = {"name": "less_often_days", "value": set_to, "by": "Eva", "at": AT}
+        connection.execute(sa.insert(live_settings.table).values(row))
+    assert f"one message in {days} days" in reader.client.get(f"/p/{reader.token}").text
+    reader.send("email", often="less")
+    with engine.connect() as connection:
+        assert f"one message in {days} days" in connection.execute(sa.select(schema.consents.c.wording)).scalar_one()
 
 
 def test_every_choice_is_kept_with_its_source_wording_and_time(reader, engine):

@@ -53,7 +53,7 @@ def test_at_most_two_row_groups_are_held_and_only_the_columns_asked_for(lookup):
     for n in range(0, 1000, 50):
         assert lookup.rows([f"c{n:05}"])[f"c{n:05}"].get("born") == DAY
     assert len(lookup._held) <= 2
-    assert all(set(group._columns) <= {"id", "born"} for group in lookup._held.values())
+    assert all(set(group) <= {"id", "born"} for group in lookup._held.values())
 
 
 def test_an_empty_partition_holds_nobody(tmp_path):

@@ -75,7 +75,7 @@ def _kill(process: psutil.Process) -> None:
 
 def _usable(settings: Settings) -> bool:
     """Who comes anew finds the database, with what was committed."""
-    postgres.engine.cache_clear()
+    postgres._engines.clear()
     postgres._embedded.cache_clear()
     with postgres.engine(settings).connect() as connection:
         return connection.scalar(sa.text("select count(*) from kept")) == 1

@@ -1,5 +1,7 @@
 """A wrong setting is one clear line; secrets never show; live mode is complete or refused."""
 
+from datetime import UTC, date, datetime
+
 import pytest
 
 from shopauto_pipelines.platform.settings import Settings, SettingsError, load_settings
@@ -44,3 +46,18 @@ def test_the_hash_key_is_made_once_kept_private_and_replaced_by_the_secret(tmp_p
     assert first.hash_key == again.hash_key
     assert (tmp_path / "secret.key").stat().st_mode & 0o077 == 0
     assert Settings(home=tmp_path, secret_key="x" * 8, _env_file=None).hash_key != first.hash_key
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "starts"),
+    [
+        ("UTC", date(2026, 1, 3), datetime(2026, 1, 3, tzinfo=UTC)),
+        ("Pacific/Auckland", date(2026, 1, 3), datetime(2026, 1, 2, 11, tzinfo=UTC)),
+        ("Africa/Cairo", date(2026, 4, 24), datetime(2026, 4, 23, 22, tzinfo=UTC)),  # its clocks jump from 0:00 to 1:00
+        ("America/Havana", date(2026, 11, 1), datetime(2026, 11, 1, 4, tzinfo=UTC)),  # its 0:00 comes twice
+    ],
+)
+def test_a_day_of_the_shop_starts_at_its_midnight_also_where_the_clocks_change(tmp_path, zone, day, starts):
+    midnight = Settings(home=tmp_path, timezone=zone, _env_file=None).midnight(day)
+    assert midnight.tzinfo is not None
+    assert midnight.astimezone(UTC) == starts

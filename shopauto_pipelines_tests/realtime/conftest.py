@@ -18,9 +18,18 @@ from shopauto_pipelines.outbox import ledger, links, schema
 from shopauto_pipelines.outbox.channels.sendgrid import CORRELATION
 from shopauto_pipelines.platform import postgres
 from shopauto_pipelines.platform.settings import Settings
-from shopauto_pipelines.realtime.collector import app
-from shopauto_pipelines.realtime.sendgrid_events import SIGNATURE_HEADER, TIMESTAMP_HEADER
-from shopauto_pipelines_tests.outbox.conftest import AT, clock, database_home, engine, reserve, rows, shared_engine
+from shopauto_pipelines.realtime.collector.sendgrid_events import SIGNATURE_HEADER, TIMESTAMP_HEADER
+from shopauto_pipelines.realtime.collector.service import app
+from shopauto_pipelines_tests.outbox.conftest import (
+    AT,
+    changes,
+    clock,
+    database_home,
+    engine,
+    reserve,
+    rows,
+    shared_engine,
+)
 
 __all__ = ["clock", "database_home", "engine", "shared_engine"]
 
@@ -84,9 +93,9 @@ def everything(engine: sa.Engine) -> dict[str, list[tuple]]:
     found = {}
     with engine.connect() as connection:
         for table in schema.metadata.sorted_tables:
-            counted = table.name in ("consents", "message_history")
-            columns = [column for column in table.columns if not (counted and column.name == "id")]
+            columns = [column for column in table.columns if not (table.name == "consents" and column.name == "id")]
             found[table.name] = sorted(map(repr, connection.execute(sa.select(*columns))))
+        found["message_history"] = sorted(repr(change[:-1]) for change in changes(connection))
     return found
 
 

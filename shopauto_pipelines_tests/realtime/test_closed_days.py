@@ -18,9 +18,9 @@ from shopauto_pipelines.platform.lake import Lake, days_between
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.profiles.consent import consent
 from shopauto_pipelines.realtime import assets, closed_days
-from shopauto_pipelines.realtime.closed_days import events_by_type, land_closed_days, land_own_rows
-from shopauto_pipelines.realtime.recording import record
-from shopauto_pipelines.realtime.sendgrid_events import parse
+from shopauto_pipelines.realtime.closed_days import events_by_type, land_closed_days, land_held_rows
+from shopauto_pipelines.realtime.collector.recording import record
+from shopauto_pipelines.realtime.collector.sendgrid_events import parse
 from shopauto_pipelines.sources import assets as sources_assets
 from shopauto_pipelines.sources import raw, staleness, tables
 from shopauto_pipelines.sources.landing import landing_root
@@ -223,7 +223,7 @@ def test_a_run_lands_the_days_that_are_over_before_it_reads_the_raw_tables(
     resource = SettingsResource()
     opened = LakeResource(settings=resource)
     result = dg.materialize(
-        [*assets.ASSETS, *(asset for asset in sources_assets.ASSETS if asset.key == key)],
+        [assets.provider_events, *(asset for asset in sources_assets.ASSETS if asset.key == key)],
         partition_key=str(YESTERDAY),
         resources={"settings": resource, "lake": opened, "lake_io": LakeIOManager(lake=opened)},
     )
@@ -242,6 +242,6 @@ def test_a_message_that_turns_out_to_be_sent_is_landed_as_sent_on_its_morning(en
     land_sent(engine, lake, settings, "welcome", DAY)
     assert [r["type"] for r in landed(lake, tables.MESSAGE_EVENTS, TODAY)] == ["sent"]
     take(engine, settings, event(2, "delivered", at=AT))
-    assert land_own_rows(engine, lake, settings, NOW) == [TODAY]
+    assert land_held_rows(engine, lake, settings, NOW) == [TODAY]
     assert [r["shop_customer_id"] for r in landed(lake, tables.MESSAGE_EVENTS, TODAY)] == ["c000000", "c000001"]
-    assert land_own_rows(engine, lake, settings, NOW) == []
+    assert land_held_rows(engine, lake, settings, NOW) == []

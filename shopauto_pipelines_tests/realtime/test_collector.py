@@ -19,8 +19,8 @@ from shopauto_pipelines.outbox.schema import exits, messages, provider_events, s
 from shopauto_pipelines.platform import postgres
 from shopauto_pipelines.platform.clock import FixedClock
 from shopauto_pipelines.platform.settings import Settings
-from shopauto_pipelines.realtime.collector import app
-from shopauto_pipelines.realtime.sendgrid_events import SIGNATURE_HEADER, TIMESTAMP_HEADER
+from shopauto_pipelines.realtime.collector.sendgrid_events import SIGNATURE_HEADER, TIMESTAMP_HEADER
+from shopauto_pipelines.realtime.collector.service import app
 from shopauto_pipelines_tests.outbox.conftest import AT, reserve, rows
 from shopauto_pipelines_tests.realtime.conftest import event, everything, plan
 
@@ -146,7 +146,7 @@ def test_who_unsubscribes_leaves_every_journey_that_ends_with_that(engine, setti
     plan(engine, settings, 1)
     web.post([event(1, "unsubscribe")])
     with engine.connect() as connection:
-        assert connection.execute(sa.select(exits)).all() == [("c000000", "unsubscribed", AT)]
+        assert connection.execute(sa.select(exits)).all() == [("c000000", "unsubscribed", "", AT)]
         hashed = links.address_hash(settings.hash_key, "email", "c000000@example.com")
         assert consents.choices(connection, hashed, "email") == {"*": "opted_out"}
 

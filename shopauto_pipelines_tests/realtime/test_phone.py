@@ -11,7 +11,7 @@ import uvicorn
 
 from shopauto_pipelines.outbox import preference_page
 from shopauto_pipelines.platform import postgres
-from shopauto_pipelines.realtime.collector import app
+from shopauto_pipelines.realtime.collector.service import app
 from shopauto_pipelines_tests.realtime.conftest import plan, token_of
 
 CHROMIUM = Path("/usr/bin/chromium")

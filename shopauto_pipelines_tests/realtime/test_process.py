@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from shopauto_pipelines.outbox.schema import consents, provider_events
 from shopauto_pipelines.platform.settings import PROJECT_ROOT, Settings
+from shopauto_pipelines.realtime.schema import collected
 from shopauto_pipelines_tests.realtime.conftest import event, plan, token_of
 
 _RUN = "from shopauto_pipelines.cli import main; main()"
@@ -67,6 +68,11 @@ def settings(database_home, provider):
     return Settings(home=database_home, sendgrid_webhook_key=provider.public_key, _env_file=None)
 
 
+def visited(batch):
+    """Visits of the shop's pages with the ids of these events."""
+    return [{"event_id": e["sg_event_id"], "type": "page_view", "anonymous_id": e["sg_event_id"]} for e in batch]
+
+
 @pytest.mark.slow
 def test_what_was_answered_survives_a_kill_and_nothing_that_names_a_person_is_logged(
     engine, settings, provider, tmp_path
@@ -75,52 +81,61 @@ def test_what_was_answered_survives_a_kill_and_nothing_that_names_a_person_is_lo
     now = datetime.now(UTC)
     batches = [[event(n, "delivered", at=now) for n in range(start, start + 20)] for start in range(1, 401, 20)]
     log = tmp_path / "collector.log"
-    answered = []
+    answered, visits = [], []
 
-    with collecting(settings.home, log, provider.public_key) as (url, process):
+    with collecting(settings.home, log, provider.public_key) as (url, process), httpx.Client(timeout=30) as client:
         token = token_of(engine, settings, 7)
 
         def post(batch):
             body = json.dumps(batch).encode()
             try:
-                answer = httpx.post(
+                answer = client.post(
                     f"{url}/webhooks/sendgrid", content=body, headers=provider.headers(body, now), timeout=30
                 )
+                assert answer.status_code == 200, answer.text
+                answered.extend(e["sg_event_id"] for e in batch)
+                told = client.post(f"{url}/events", json=visited(batch))
+                assert told.json()["stored"] == len(batch), told.text
+                visits.extend(e["sg_event_id"] for e in batch)
             except httpx.TransportError:
                 return
-            assert answer.status_code == 200, answer.text
-            answered.extend(e["sg_event_id"] for e in batch)
             if len(answered) >= 100:
                 process.kill()
 
-        assert httpx.post(f"{url}/u/{token}").status_code == 200
-        assert httpx.get(f"{url}/p/{token}").status_code == 200
-        assert httpx.post(f"{url}/webhooks/sendgrid", content=b"[]").status_code == 401
+        assert client.post(f"{url}/u/{token}").status_code == 200
+        assert client.get(f"{url}/p/{token}").status_code == 200
+        assert client.post(f"{url}/webhooks/sendgrid", content=b"[]").status_code == 401
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(post, batches))
     with engine.connect() as connection:
         stored = set(connection.execute(sa.select(provider_events.c.event_id)).scalars())
         assert connection.execute(sa.select(consents.c.choice)).scalars().all() == ["opted_out"]
+        kept = set(connection.execute(sa.select(collected.c.key)).scalars())
     assert 100 <= len(answered) < 400
     assert set(answered) <= stored
+    assert 40 <= len(visits) < 400
+    assert set(visits) <= kept
     told = log.read_text()
     assert "new 20" in told
     assert token not in told
     assert "example.com" not in told
 
     # the provider sends what was not answered again, and more than that: nothing is counted twice
-    with collecting(settings.home, log, provider.public_key) as (url, process):
+    with collecting(settings.home, log, provider.public_key) as (url, process), httpx.Client(timeout=30) as client:
         for batch in batches:
             body = json.dumps(batch).encode()
             assert (
-                httpx.post(f"{url}/webhooks/sendgrid", content=body, headers=provider.headers(body, now)).status_code
+                client.post(f"{url}/webhooks/sendgrid", content=body, headers=provider.headers(body, now)).status_code
                 == 200
             )
+            told = client.post(f"{url}/events", json=visited(batch)).json()
+            assert told["stored"] + told["repeated"] == len(batch)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) in (0, -signal.SIGTERM)
     with engine.connect() as connection:
         wanted = sa.select(sa.func.count()).where(provider_events.c.type == "delivered")
         assert connection.execute(wanted).scalar_one() == 400
+        assert connection.execute(sa.select(sa.func.count()).select_from(collected)).scalar_one() == 400
 
 
 @pytest.mark.slow

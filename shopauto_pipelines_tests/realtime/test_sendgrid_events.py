@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from shopauto_pipelines.outbox import links
 from shopauto_pipelines.outbox.channels.sendgrid import CORRELATION
-from shopauto_pipelines.realtime.sendgrid_events import (
+from shopauto_pipelines.realtime.collector.sendgrid_events import (
     SIGNATURE_HEADER,
     TIMESTAMP_HEADER,
     Verifier,

@@ -15,8 +15,8 @@ from shopauto_pipelines.outbox import consents, ledger, links
 from shopauto_pipelines.outbox.schema import exits, messages, provider_events
 from shopauto_pipelines.platform import postgres
 from shopauto_pipelines.platform.settings import Settings
-from shopauto_pipelines.realtime.collector import app
-from shopauto_pipelines.realtime.twilio_events import SIGNATURE_HEADER, TwilioVerifier
+from shopauto_pipelines.realtime.collector.service import app
+from shopauto_pipelines.realtime.collector.twilio_events import SIGNATURE_HEADER, TwilioVerifier
 from shopauto_pipelines_tests.outbox.conftest import AT, reserve, rows
 
 TOKEN, BASE = "a-token-for-tests", "https://shop.example.org"

@@ -18,7 +18,7 @@ from shopauto_pipelines.sources.mapping import mapping_named, mappings
 
 FIRST = date.fromisoformat(DAILY.get_first_partition_key())
 LAST = FIRST + timedelta(days=2)
-TABLES = (*tables.CORE_TABLES, tables.QUARANTINE)
+TABLES = (*tables.CORE_TABLES, tables.FORM_SUBMISSIONS, tables.QUARANTINE)
 
 HEADERS = {
     "customers": "shop_customer_id,changed_at,created_at,email,phone,first_name,last_name,gender,birthday,country,city,language",

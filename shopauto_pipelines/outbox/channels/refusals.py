@@ -21,9 +21,9 @@ MOST_SMS_CHARACTERS = 1600
 _MOST_USES = 100
 
 #: What can stand in a header without quoting (RFC 5322 dot-atom), and a domain of at least two labels.
-_ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_EMAIL = re.compile(rf"(?=.{{6,254}}$)(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+{_LABEL}", re.IGNORECASE)
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_EMAIL = re.compile(rf"(?=.{{6,254}}$)(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+{_LABEL}")
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 
 
@@ -39,16 +39,16 @@ def refusal(envelope: Envelope, carried: Collection[str] = ("email", "sms")) -> 
         return no_way(envelope.channel)
     if not (_EMAIL if envelope.channel == "email" else _E164).fullmatch(envelope.to):
         return "the address is not valid"
-    draft, values = envelope.draft, envelope.values
+    draft, words = envelope.draft, "".join(envelope.values.values())
     try:
-        "".join((envelope.to_name, *values.values())).encode()
+        f"{envelope.to_name}{words}".encode()
     except UnicodeEncodeError:
         return "a name or a value holds half a character"
     if not draft.text.strip():
         return "the message is empty"
     if envelope.channel == "sms" and len(envelope.text) > MOST_SMS_CHARACTERS:
         return f"the text has {len(envelope.text):,} characters, an SMS at most {MOST_SMS_CHARACTERS:,}"
-    if len(draft.html) + len(draft.text) + _MOST_USES * sum(map(len, values.values())) > MOST_BYTES // 4:
+    if len(draft.html) + len(draft.text) + _MOST_USES * len(words) > MOST_BYTES // 4:
         size = len(envelope.html.encode()) + len(envelope.text.encode())  # written out only where it may matter
         if size > MOST_BYTES:
             return f"the message has {size:,} bytes, more than {MOST_BYTES:,}"

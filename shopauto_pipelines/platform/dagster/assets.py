@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
+import sqlalchemy as sa
 
 from shopauto_pipelines.platform.dagster.io_manager import LAKE_ASSETS, LakeAsset, Origins, Summary
 from shopauto_pipelines.platform.dagster.partitions import DAILY, ONE_RUN
@@ -20,6 +21,9 @@ FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36), warn
 
 #: Tag that tells what a partition holds: ``day``, what happened on it, or ``as_of``, the state at its end.
 PARTITION_TAG = "shopauto/partition"
+
+#: Tag of what no refresh of days makes: ``realtime``, made when something happens.
+LANE_TAG = "shopauto/lane"
 
 _COLUMN_TYPES = {"int64": "integer", "float64": "number", "timestamp(6)": "timestamp (UTC)"}
 
@@ -51,6 +55,21 @@ def column_schema(table: Table) -> dg.TableSchema:
                 )
                 for c in table.columns
             ),
+        ]
+    )
+
+
+def database_schema(columns: Iterable[sa.Column[Any]]) -> dg.TableSchema:
+    """Columns of a table in PostgreSQL as the UI shows them; a column's ``doc`` is its description."""
+    return dg.TableSchema(
+        [
+            dg.TableColumn(
+                column.name,
+                str(column.type).lower(),
+                column.doc,
+                constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
+            )
+            for column in columns
         ]
     )
 

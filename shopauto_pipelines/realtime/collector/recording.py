@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from shopauto_pipelines.outbox import consents, ledger
-from shopauto_pipelines.outbox.schema import ALL_TOPICS, given, messages, provider_events
-from shopauto_pipelines.realtime.events import Event
+from shopauto_pipelines.outbox.schema import given, messages, provider_events
+from shopauto_pipelines.realtime.collector.events import Event
 
 #: Dropped because of what happened before: the provider knows, and we learn it now.
 _KNOWN_BEFORE = {
@@ -76,11 +76,15 @@ def _follow(connection: sa.Connection, event: Event, message: sa.Row) -> None:
     """What an event means for the messages to come."""
     to = (message.address_hash, message.channel)
     if event.type in ("unsubscribe", "spam_report"):
-        consents.choose(connection, *to, "opted_out", source=event.type, at=event.at, message_id=message.id)
-        consents.left(connection, message.customer_id, "unsubscribed", at=event.at)
-        # an unsubscribe that comes in late says nothing against somebody who has come back since
-        if event.type == "spam_report" or consents.choices(connection, *to).get(ALL_TOPICS) == "opted_out":
-            consents.suppress(connection, *to, event.type, at=event.at)
+        consents.withdraw(
+            connection,
+            *to,
+            source=event.type,
+            at=event.at,
+            customer_id=message.customer_id,
+            message_id=message.id,
+            reason=event.type,
+        )
     elif event.type == "bounce" and not (event.reason or "").startswith("blocked"):
         consents.suppress(connection, *to, "bounce", at=event.at)
     elif event.type == "dropped" and event.reason in _KNOWN_BEFORE:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 from shopauto_pipelines.campaigns.sms import OPT_OUT_WORDS
 from shopauto_pipelines.outbox import links
-from shopauto_pipelines.realtime.events import Event
+from shopauto_pipelines.realtime.collector.events import Event
 
 SIGNATURE_HEADER = "X-Twilio-Signature"
 

@@ -15,8 +15,12 @@ def stop(connection: sa.Connection, address_hash: bytes, *, at: datetime) -> Non
     sent = (messages.c.channel == "sms") & (messages.c.address_hash == address_hash)
     query = sa.select(messages.c.id, messages.c.customer_id).where(sent).order_by(messages.c.id.desc()).limit(1)
     latest = connection.execute(query).one_or_none()
-    message_id = latest.id if latest else None
-    consents.choose(connection, address_hash, "sms", "opted_out", source="sms_reply", at=at, message_id=message_id)
-    consents.suppress(connection, address_hash, "sms", "unsubscribe", at=at)
-    if latest:
-        consents.left(connection, latest.customer_id, "unsubscribed", at=at)
+    consents.withdraw(
+        connection,
+        address_hash,
+        "sms",
+        source="sms_reply",
+        at=at,
+        customer_id=latest.customer_id if latest else None,
+        message_id=latest.id if latest else None,
+    )

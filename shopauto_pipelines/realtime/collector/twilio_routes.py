@@ -17,10 +17,10 @@ from shopauto_pipelines.outbox.web import Refused
 from shopauto_pipelines.platform import postgres
 from shopauto_pipelines.platform.clock import Clock
 from shopauto_pipelines.platform.settings import Settings
-from shopauto_pipelines.realtime.intake import numbers, take
-from shopauto_pipelines.realtime.recording import record
-from shopauto_pipelines.realtime.sms_replies import stop
-from shopauto_pipelines.realtime.twilio_events import SIGNATURE_HEADER, TwilioVerifier, status_event, stopped
+from shopauto_pipelines.realtime.collector.intake import numbers, take
+from shopauto_pipelines.realtime.collector.recording import record
+from shopauto_pipelines.realtime.collector.sms_replies import stop
+from shopauto_pipelines.realtime.collector.twilio_events import SIGNATURE_HEADER, TwilioVerifier, status_event, stopped
 
 _Read = TypeVar("_Read")
 

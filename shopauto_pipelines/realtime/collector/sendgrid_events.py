@@ -17,7 +17,7 @@ from typing import Any
 from shopauto_pipelines.outbox import links
 from shopauto_pipelines.outbox.channels.sendgrid import CORRELATION
 from shopauto_pipelines.platform.errors import ShopAutoError
-from shopauto_pipelines.realtime.events import Event
+from shopauto_pipelines.realtime.collector.events import Event
 
 #: Headers of a signed request.
 SIGNATURE_HEADER = "X-Twilio-Email-Event-Webhook-Signature"

@@ -1,0 +1,49 @@
+"""What the statements of ``collected``, ``cart_state`` and ``carts`` have in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def as_json(rows: Iterable[Mapping[str, Any] | tuple]) -> str:
+    """Rows as one JSON text for a statement: several times quicker than a parameter a value.
+
+    PostgreSQL takes no NUL and no half of a surrogate pair: they are left out.
+    """
+    listed = [row._asdict() if isinstance(row, tuple) else row for row in rows]  # type: ignore[attr-defined]
+    text = json.dumps(listed, default=_as_text, separators=(",", ":"))
+    if "\\u0000" in text or "\\ud" in text:
+        text = json.dumps(_storable(json.loads(text)), separators=(",", ":"))
+    return text
+
+
+def _as_text(value: Any) -> str:
+    return f"\\x{value.hex()}" if isinstance(value, bytes) else value.isoformat()
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "").encode("utf-8", "ignore").decode()
+    if isinstance(value, dict):
+        return {_storable(name): _storable(part) for name, part in value.items()}
+    return [_storable(part) for part in value] if isinstance(value, list) else value
+
+
+def later(table: str, column: str, at: str, collation: str = 'collate "C"') -> str:
+    """SQL, of an upsert: what is told comes after what ``table`` holds; of two at one instant the greater counts.
+
+    Texts are compared as Python does it, whatever the database's language; ``collation`` is empty for what is no text.
+    """
+    told, held = f"(excluded.{at}, excluded.{column} {collation})", f"({table}.{at}, {table}.{column} {collation})"
+    return f"coalesce({told} > {held}, excluded.{at} is not null)"
+
+
+def known(shop_customer_id: str) -> str:
+    """SQL: the person behind the shop's id, or behind the address of the guest it stands for; null for nobody we know."""
+    return f"""coalesce(
+        (select people_ids.customer_id from people_ids where people_ids.shop_customer_id = {shop_customer_id}),
+        (select min(people.customer_id) from guests join people using (address_hash)
+            where guests.shop_customer_id = {shop_customer_id})
+    )"""
