@@ -42,7 +42,7 @@ from shopauto_pipelines.platform.settings import PROJECT_ROOT, Settings
 _RUN = "from shopauto_pipelines.cli import main; main()"
 
 #: Seconds after which the load ends although no refresh is through.
-_AT_MOST = 20
+_AT_MOST = 180
 
 #: Connections that the questions come over, as a proxy in front keeps them.
 _CONNECTIONS = 32

@@ -10,7 +10,7 @@
 - ``closed_days``      what a day that is over holds → the lake, for features, planner and reports.
 - ``abandoned_carts``  a batch of due carts: profiles, planner, ledger, channel; ``rehearsal`` does beforehand what it can.
 - ``sensors``          waits for due carts and asks for one run at a time. Off until it is switched on.
-- ``assets``           the Dagster face: ``realtime/provider_events``, which runs before the raw tables, ``realtime/people`` at
+- ``assets``           the Dagster face: ``collector/provider_events``, which runs before the raw tables, ``realtime/people`` at
   the refresh's end, and ``realtime/abandoned_carts``, which no refresh makes.
 
 Events repeat and come in any order: what is stored is the same whatever order they came in.

@@ -1,4 +1,4 @@
-"""The Dagster face: ``realtime/provider_events``, which hands the days that are over to the raw tables before they are read."""
+"""The Dagster face: ``collector/provider_events``, which hands the days that are over to the raw tables before they are read."""
 
 from typing import Any
 
@@ -29,8 +29,8 @@ from shopauto_pipelines.sources.tables import PRODUCTS
 
 
 @dg.asset(
-    key=["realtime", "provider_events"],
-    group_name="realtime",
+    key=["collector", "provider_events"],
+    group_name="collector",
     description=(
         "What the collector (`shopauto collect`) was told: what became of the messages, what people chose on the preference "
         "page, and what visitors and the shop's servers did. It acts at once in PostgreSQL; once its day is over it becomes "

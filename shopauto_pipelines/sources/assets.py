@@ -27,7 +27,7 @@ _SOURCES = list(mappings())
 
 
 #: What lands the rows that the database holds, by the tables that have some: it runs before they are read.
-_HELD_ROWS = {table: dg.AssetKey(["realtime", "provider_events"]) for table in (*COLLECTED_TABLES, MESSAGE_EVENTS)}
+_HELD_ROWS = {table: dg.AssetKey(["collector", "provider_events"]) for table in (*COLLECTED_TABLES, MESSAGE_EVENTS)}
 
 
 def _feeding(table: Table) -> list[dg.AssetKey]:

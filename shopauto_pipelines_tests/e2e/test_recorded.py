@@ -14,7 +14,7 @@ WITHOUT_COLUMN_LINEAGE = {
     "predictions/models",
     "raw/quarantine",
     "raw/form_submissions",
-    "realtime/provider_events",
+    "collector/provider_events",
     "outbox/unknown",
 }
 

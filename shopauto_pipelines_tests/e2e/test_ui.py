@@ -18,7 +18,7 @@ from shopauto_pipelines.platform.settings import PROJECT_ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.xdist_group("ui")]
 
 CHROMIUM = Path("/usr/bin/chromium")
-GROUPS = ["sources", "profiles", "features", "predictions", "segments", "campaigns", "outbox"]
+GROUPS = ["collector", "sources", "profiles", "features", "predictions", "segments", "campaigns", "outbox"]
 
 #: A slow machine needs half a minute to load the code location, and long over a page.
 PATIENCE = 120

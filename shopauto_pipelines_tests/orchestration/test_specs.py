@@ -15,7 +15,8 @@ from shopauto_pipelines.platform.settings import PROJECT_ROOT
 from shopauto_pipelines.realtime import sensors
 
 ROOMS = {"files": "sources", "raw": "sources"} | {
-    room: room for room in ("profiles", "features", "predictions", "segments", "campaigns", "outbox", "realtime")
+    room: room
+    for room in ("collector", "profiles", "features", "predictions", "segments", "campaigns", "outbox", "realtime")
 }
 
 REPOSITORY = defs().get_repository_def()

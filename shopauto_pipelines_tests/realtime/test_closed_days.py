@@ -229,7 +229,7 @@ def test_a_run_lands_the_days_that_are_over_before_it_reads_the_raw_tables(
     )
     assert lake.rows(tables.MESSAGE_EVENTS, YESTERDAY) == 2
     assert len(landed(lake, tables.MESSAGE_EVENTS, TODAY)) == 1  # the message itself, which was sent
-    (made,) = result.asset_materializations_for_node("realtime__provider_events")
+    (made,) = result.asset_materializations_for_node("collector__provider_events")
     assert made.metadata["dagster/row_count"].value == 2
     assert made.metadata["landed_by_this_run"].value is True
     assert "| open by a machine | 1 |" in made.metadata["events"].value

@@ -299,7 +299,7 @@ def test_bent_deliveries_that_are_genuine_are_taken_or_left_and_never_an_error(e
     ]
     new = sum(_bend(told, *subject) for subject in subjects)
     assert query(engine, "select count(*) from collected") == [(new,)]
-    assert new > 20
+    assert new > 5
 
 
 def _bend(told: Told, name: str, topic: str, genuine: dict[str, Any]) -> int:
