@@ -1,5 +1,6 @@
 """What several rooms' tests share. Tests run on real files, a real embedded PostgreSQL, and real Dagster."""
 
+import fcntl
 import gc
 import io
 import os
@@ -45,6 +46,23 @@ def homes() -> Path:
     Not pytest's own: as root the server runs as another user, and every start of pytest shuts that folder to others.
     """
     return Path(os.environ[_HOMES])
+
+
+@pytest.fixture(scope="session")
+def once(homes) -> Callable[[str, Callable[[Path], object]], Path]:
+    """``once(name, make)``: the folder that ``make(folder)`` filled, made by one of the workers and used by all."""
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        made, done = homes / name, homes / f"{name}.done"
+        with (homes / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(made, ignore_errors=True)
+                make(made)
+                done.touch()
+        return made
+
+    return folder
 
 
 @pytest.fixture

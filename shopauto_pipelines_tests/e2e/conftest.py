@@ -4,7 +4,6 @@ Loading a shop and writing its history takes longer than what most tests look at
 the workers comes first, and the tests work on copies of them.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -110,23 +109,6 @@ class Shop:
                 server.terminate()
                 server.wait(10)
         shutil.rmtree(self.home, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def once(homes) -> Callable[[str, Callable[[Path], object]], Path]:
-    """``once(name, make)``: the folder that ``make(folder)`` filled, made by one of the workers and used by all."""
-
-    def folder(name: str, make: Callable[[Path], object]) -> Path:
-        made, done = homes / name, homes / f"{name}.done"
-        with (homes / f"{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not done.exists():
-                shutil.rmtree(made, ignore_errors=True)
-                make(made)
-                done.touch()
-        return made
-
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -129,8 +129,21 @@ class Round:
         return any(order.get("kill") in ("postmaster", "backend") for wave in self.waves for order in wave)
 
 
+def _lakes(folder: Path) -> dict[int, Lake]:
+    """A lake for each size of the audience."""
+    return {people: Lake(folder / str(people), threads=1) for people in _AUDIENCES}
+
+
+def _make_lakes(folder: Path) -> None:
+    for people, lake in _lakes(folder).items():
+        write_shop(lake, people=people, refused=_NOT_ASKED)
+        asked = lake.con.to_pyarrow(lake.on(audience("welcome"), DAY)).to_pylist()
+        step = _CAMPAIGNS["win_back"]
+        fill(lake, audience("win_back"), DAY, [row | {"step": step, "template": step} for row in asked])
+
+
 @pytest.fixture(scope="module")
-def world(homes) -> Iterator[World]:
+def world(homes, once) -> Iterator[World]:
     home = Path(tempfile.mkdtemp(dir=homes))
     published = PROJECT_ROOT.parent / "shared" / "contracts"
     contracts = published if published.is_dir() else None  # without them the documented limits still hold
@@ -148,12 +161,8 @@ def world(homes) -> Iterator[World]:
             "cap_messages": _CAP.messages,
             "cap_days": _CAP.days,
         }
-        lakes = {people: Lake(home / f"lake-{people}", threads=1) for people in _AUDIENCES}
-        for people, lake in lakes.items():
-            write_shop(lake, people=people, refused=_NOT_ASKED)
-            asked = lake.con.to_pyarrow(lake.on(audience("welcome"), DAY)).to_pylist()
-            step = _CAMPAIGNS["win_back"]
-            fill(lake, audience("win_back"), DAY, [row | {"step": step, "template": step} for row in asked])
+        shutil.copytree(once("lakes-of-the-faults", _make_lakes), home / "lakes")
+        lakes = _lakes(home / "lakes")
         settings = Settings(_env_file=None, **values)
         monkeypatch.setattr(Showcase, "read", once_per_lake(Showcase.read))
         with dispatchers.start(home, values, [lake.root for lake in lakes.values()], list(_CAMPAIGNS)) as forked:
