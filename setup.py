@@ -45,7 +45,7 @@ RUNTIME = [
 
 DEV = [
     "dagster-dg-cli>=1.13,<1.14",
-    "pytest>=9,<10",
+    "pytest>=9,<9.2",  # pytest-xdist 3.8 cannot keep groups together with 9.2
     "pytest-xdist>=3.8,<4",
     "hypothesis>=6.150,<7",
     "ruff>=0.17,<0.18",
