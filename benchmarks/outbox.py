@@ -127,12 +127,11 @@ def _lake(settings: Settings) -> Lake:
 
 def _make_shop(settings: Settings, recipients: int) -> None:
     """The tables a dispatcher reads."""
-    import ibis
+    from synthetic_shop import catalogue, write
 
     from shopauto_pipelines.campaigns.tables import audience
     from shopauto_pipelines.features import tables as features
     from shopauto_pipelines.profiles import tables as profiles
-    from shopauto_pipelines.sources import tables as raw
 
     lake = _lake(settings)
     people = f"from range({recipients}) t(n)"
@@ -152,26 +151,10 @@ def _make_shop(settings: Settings, recipients: int) -> None:
                    ['en', 'pt-BR', 'sr-Latn', 'ro'][1 + (hash(n) % 4)::bigint] as "language",
                    '{{"trigger": "broadcast", "rule": "monthly: last", "segments": ["active"]}}' as explanation
             {people}""",
-        raw.PRODUCTS: """
-            select format('p{}', n) as product_id, format('Product {}', n) as "name",
-                   format('Category {}', n % 12) as category, 990 + 100 * n as price_cents,
-                   timestamp '2025-01-01' as changed_at, 'shop' as "source", 'products.csv' as source_file, n as source_row
-            from range(48) t(n)""",
-        features.DAILY_PRODUCTS: """
-            select format('c{:08d}', n) as shop_customer_id, format('p{}', n) as product_id,
-                   format('Category {}', n % 12) as category, 1 as orders, 1 as quantity, 990 as revenue_cents
-            from range(48) t(n)""",
+        **catalogue(),
     }
     for table, sql in known.items():
-        given = lake.con.sql(sql)
-        missing = {n: kind for n, kind in table.schema.items() if n not in given.columns}
-        blank = {
-            n: ibis.literal(0).cast(kind)
-            if not kind.nullable and kind.is_numeric()
-            else ibis.null().cast(kind.copy(nullable=True))
-            for n, kind in missing.items()
-        }
-        lake.write(table, [DAY], given.mutate(**blank))
+        write(lake, table, DAY, sql)
 
 
 def _plain_loop(values: dict[str, Any], count: int) -> float:

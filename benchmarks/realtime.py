@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,6 @@ from shopauto_pipelines_tests.outbox.sendgrid_stand_in import API_KEY, StandIn, 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from shopauto_pipelines.platform.lake import Lake
 
 #: Seconds over which the carts of a round are due.
 ROUND = 60.0
@@ -231,7 +230,7 @@ def _dagster(folder: Path, *, standard: bool) -> Iterator[None]:
 
 def _make_shop(settings: Settings, customers: int) -> sa.Engine:
     """The tables that the job reads, as of yesterday, and the database."""
-    import ibis
+    from synthetic_shop import catalogue, write
 
     from shopauto_pipelines.features import tables as features
     from shopauto_pipelines.platform.lake import Lake
@@ -240,7 +239,6 @@ def _make_shop(settings: Settings, customers: int) -> sa.Engine:
     from shopauto_pipelines.profiles import tables as profiles
     from shopauto_pipelines.realtime import serving
     from shopauto_pipelines.segments import tables as segments
-    from shopauto_pipelines.sources import tables as raw
 
     lake, day = Lake(settings.lake_path, threads=2), datetime.now(UTC).date() - timedelta(days=1)
     people = f"from range({customers}) t(n)"
@@ -260,41 +258,13 @@ def _make_shop(settings: Settings, customers: int) -> sa.Engine:
         predictions.SCORES: f"select format('c{{:08d}}', n) as customer_id, 0.5 as churn_probability {people}",
         segments.MEMBERSHIP: f"""
             select 'active' as segment, format('c{{:08d}}', n) as customer_id, date '{day}' as entered_on {people}""",
-        raw.PRODUCTS: """
-            select format('p{}', n) as product_id, format('Product {}', n) as "name",
-                   format('Category {}', n % 12) as category, 990 + 100 * n as price_cents,
-                   timestamp '2025-01-01' as changed_at, 'shop' as "source", 'products.csv' as source_file, n as source_row
-            from range(48) t(n)""",
-        features.DAILY_PRODUCTS: """
-            select format('c{:08d}', n) as shop_customer_id, format('p{}', n) as product_id,
-                   format('Category {}', n % 12) as category, 1 as orders, 1 as quantity, 990 as revenue_cents
-            from range(48) t(n)""",
+        **catalogue(),
     }
     for table, sql in known.items():
-        _write(lake, table, day, lake.con.sql(sql), ibis)
+        write(lake, table, day, sql)
     target = engine(settings)
     serving.publish(target, lake, settings, day, at=datetime.now(UTC))
     return target
-
-
-def _write(lake: Lake, table: Any, day: date, given: Any, ibis: Any) -> None:
-    """Write a day of a table; columns that are not given are empty."""
-    missing = {n: kind for n, kind in table.schema.items() if n not in given.columns}
-    blank = {
-        n: (
-            ibis.null().cast(kind)
-            if kind.nullable
-            else ibis.literal(False)
-            if kind.is_boolean()
-            else ibis.literal(0).cast(kind)
-            if kind.is_numeric()
-            else ibis.literal(day).cast(kind)
-            if kind.is_temporal()
-            else ibis.literal("")
-        )
-        for n, kind in missing.items()
-    }
-    lake.write(table, [day], given.mutate(**blank))
 
 
 if __name__ == "__main__":

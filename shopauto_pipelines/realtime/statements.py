@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from shopauto_pipelines.outbox import schema
+
 
 def as_json(rows: Iterable[Mapping[str, Any] | tuple]) -> str:
     """Rows as one JSON text for a statement: several times quicker than a parameter a value.
@@ -13,14 +15,10 @@ def as_json(rows: Iterable[Mapping[str, Any] | tuple]) -> str:
     PostgreSQL takes no NUL and no half of a surrogate pair: they are left out.
     """
     listed = [row._asdict() if isinstance(row, tuple) else row for row in rows]  # type: ignore[attr-defined]
-    text = json.dumps(listed, default=_as_text, separators=(",", ":"))
+    text = schema.as_json(listed)
     if "\\u0000" in text or "\\ud" in text:
-        text = json.dumps(_storable(json.loads(text)), separators=(",", ":"))
+        text = schema.as_json(_storable(json.loads(text)))
     return text
-
-
-def _as_text(value: Any) -> str:
-    return f"\\x{value.hex()}" if isinstance(value, bytes) else value.isoformat()
 
 
 def _storable(value: Any) -> Any:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
+import uvicorn
+from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from shopauto_pipelines.platform import postgres
@@ -27,6 +31,20 @@ def collecting(engine, monkeypatch, home, at=AT, **more) -> Iterator[TestClient]
     settings = Settings(home=home, _env_file=None, **usual | more)
     with TestClient(app(settings, FixedClock(at)), raise_server_exceptions=False) as client:
         yield client
+
+
+@contextmanager
+def served(application: Starlette) -> Iterator[str]:
+    """The address of an application that is served on a free port, for a browser."""
+    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
 
 
 def bearer(key: str = KEY) -> dict[str, str]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from shopauto_pipelines.outbox import preference_page
 from shopauto_pipelines.platform import postgres
 from shopauto_pipelines.realtime.collector.service import app
+from shopauto_pipelines_tests.realtime.collecting import served
 from shopauto_pipelines_tests.realtime.conftest import plan, token_of
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -28,15 +26,8 @@ def url(engine, settings, monkeypatch):
     """The collector, served on a free port."""
     monkeypatch.setattr(postgres, "engine", lambda _: engine)
     monkeypatch.setattr(preference_page, "topics", lambda: ("news", "offers"))
-    server = uvicorn.Server(uvicorn.Config(app(settings), port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
+    with served(app(settings)) as url:
+        yield url
 
 
 def test_preferences_are_chosen_with_a_thumb_and_without_a_script(engine, settings, url):

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-import uvicorn
 
 from shopauto_pipelines.platform import postgres
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.realtime.collector.service import app
-from shopauto_pipelines_tests.realtime.collecting import query, rows
+from shopauto_pipelines_tests.realtime.collecting import query, rows, served
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -36,15 +35,8 @@ def collector(engine, tmp_path, monkeypatch):
     """The collector, served on a free port."""
     monkeypatch.setattr(postgres, "engine", lambda _: engine)
     settings = Settings(home=tmp_path / "home", _env_file=None)
-    server = uvicorn.Server(uvicorn.Config(app(settings), port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
+    with served(app(settings)) as url:
+        yield url
 
 
 @pytest.fixture
