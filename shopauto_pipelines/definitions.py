@@ -18,6 +18,8 @@ from shopauto_pipelines.profiles import checks as profiles_checks
 from shopauto_pipelines.realtime import assets as realtime
 from shopauto_pipelines.realtime import checks as realtime_checks
 from shopauto_pipelines.realtime import sensors as realtime_sensors
+from shopauto_pipelines.recommendations import assets as recommendations
+from shopauto_pipelines.recommendations import checks as recommendations_checks
 from shopauto_pipelines.segments import assets as segments
 from shopauto_pipelines.sources import assets as sources
 from shopauto_pipelines.sources import checks as sources_checks
@@ -34,6 +36,7 @@ def defs() -> dg.Definitions:
             *profiles.ASSETS,
             *features.ASSETS,
             *predictions.ASSETS,
+            *recommendations.ASSETS,
             *segments.ASSETS,
             *outbox.ASSETS,
             *realtime.ASSETS,
@@ -43,6 +46,7 @@ def defs() -> dg.Definitions:
             *profiles_checks.CHECKS,
             *features_checks.CHECKS,
             *predictions_checks.CHECKS,
+            *recommendations_checks.CHECKS,
             *realtime_checks.CHECKS,
         ],
         jobs=jobs.JOBS,

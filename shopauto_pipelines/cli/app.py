@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from shopauto_pipelines.cli import live_settings, outbox
+from shopauto_pipelines.cli import live_settings, outbox, predict
 from shopauto_pipelines.cli.options import day_option
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.settings import CHANGEABLE, PREFIX, PROJECT_ROOT, Settings, load_settings
@@ -130,6 +130,9 @@ def refresh(
     first, last = refreshing.wanted_days(lake, settings, day or start, day or end, stale=stale, console=console)
     refreshing.refresh(lake, settings, first, last, console)
     summary.show(lake, settings, last, console)
+
+
+app.command()(predict.predict)
 
 
 @app.command()

@@ -56,9 +56,12 @@ def examine() -> Iterator[Finding]:
 
 def _playbook(settings: Settings) -> Iterator[Finding]:
     from shopauto_pipelines.campaigns.declaration import load_campaigns
+    from shopauto_pipelines.predictions.declaration import load_predictions
+    from shopauto_pipelines.recommendations.declaration import load_recommendations
     from shopauto_pipelines.segments.declaration import load_segments
     from shopauto_pipelines.sources.mapping import mappings
 
+    load_predictions(), load_recommendations()
     campaigns = load_campaigns()
     counts = (len(list(mappings())), len(load_segments()), len(campaigns))
     yield Finding("ok", "playbook", "{} sources, {} segments, {} campaigns, all valid".format(*counts))

@@ -28,8 +28,11 @@ MINIMUM_COHORT = 10
 #: Abandoned carts bought with a coupon that make a discount seeker, where half of a year's orders used one too.
 SEEKER_CARTS = 2
 
-#: Weights are whole millionths: a purchase loses its last one after about ten years.
-_WEIGHT_UNIT = 1_000_000
+#: Weights and logarithms are summed in whole millionths: a purchase loses its last one after about ten years.
+_MILLIONTHS = 1_000_000
+
+#: Half-lives of the weighted order days.
+_RHYTHMS = (30, 120, 240)
 
 #: Columns that are sums over the last so many days; the column's name ends in the days.
 _WINDOWS = {
@@ -135,16 +138,29 @@ def _sums(activity: ir.Table, as_of: date) -> ir.Table:
 
 
 def _rhythm(activity: ir.Table, as_of: date) -> ir.Table:
-    """Order days of everybody with an order, and the mean interval of those with two or more."""
+    """Order days of everybody with an order: how many, when, of what size, and the intervals of those with two or more."""
     first, last, orders = _.day.min(), _.day.max(), _.count()
-    days = activity.filter(_.orders > 0).select("customer_id", "day").distinct()
+    days = activity.filter(_.orders > 0).group_by("customer_id", "day").aggregate(cents=_.revenue_cents.sum())
+    days = days.mutate(gap=_.day.delta(_.day.lag().over(group_by="customer_id", order_by="day"), unit="day"))
+    mean = last.delta(first, unit="day") / (orders - 1).nullif(0)
+    spread = ((_.gap * _.gap).sum() / (orders - 1).nullif(0) - mean * mean).clip(lower=0).sqrt()
+    log_cents = (_.cents.clip(lower=1).ln() * _MILLIONTHS).round().cast("int64")
     return days.group_by("customer_id").aggregate(
         first_order_on=first,
         last_order_on=last,
         cohort=first.truncate("M"),
-        own_interval=(last.delta(first, unit="day") / (orders - 1).nullif(0)).round(6),
+        own_interval=mean.round(6),
+        last_interval_days=_.gap.argmax(_.day),
+        interval_variation=(spread / mean).round(6),
+        typical_order_cents=_whole((log_cents.sum() / orders / _MILLIONTHS).exp()),
+        first_order_cents=_.cents.argmin(_.day),
+        last_order_cents=_.cents.argmax(_.day),
         orders=orders,
         **{f"orders_{length}d": _within(length, as_of).ifelse(1, 0).sum() for length in (30, 90, 365)},
+        **{
+            f"orders_weighted_{half_life}d": (_weight(as_of, _.day, half_life).sum() / _MILLIONTHS).round(6)
+            for half_life in _RHYTHMS
+        },
     )
 
 
@@ -247,9 +263,9 @@ def _days_before(as_of: date, day: Deferred) -> Deferred:
     return -day.delta(as_of, unit="day")
 
 
-def _weight(as_of: date, day: Deferred) -> Deferred:
+def _weight(as_of: date, day: Deferred, half_life: int = HALF_LIFE_DAYS) -> Deferred:
     """Weight of a purchase by its age, in whole millionths."""
-    return (0.5 ** (_days_before(as_of, day) / HALF_LIFE_DAYS) * _WEIGHT_UNIT).round().cast("int64")
+    return (0.5 ** (_days_before(as_of, day) / half_life) * _MILLIONTHS).round().cast("int64")
 
 
 def _whole(ratio: Deferred) -> Deferred:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import ibis.expr.operations as ops
 import ibis.expr.types as ir
 
-from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.tables import Table
 
 #: ``(table name, column)`` pairs.
 Origins = frozenset[tuple[str, str]]
 
 
-def column_lineage(expression: ir.Table, lake: Lake) -> dict[str, Origins]:
+class KnowsTables(Protocol):
+    """What tells which table of the lake a view stands for: a lake, or a statement that was compiled for one."""
+
+    def table_of(self, view: str, /) -> Table | None:
+        """The table behind the view; ``None`` where it is not one of the lake's."""
+
+
+def column_lineage(expression: ir.Table, lake: KnowsTables) -> dict[str, Origins]:
     """For each output column the lake columns its value is computed from (filters and join keys are not counted)."""
     known: dict[tuple[ops.Relation, str], Origins] = {}
 

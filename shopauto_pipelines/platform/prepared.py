@@ -6,19 +6,25 @@ built over ``ibis.table(schema, name=…)``, compiled in advance, and run here o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import ibis
+import ibis.expr.operations as ops
 import ibis.expr.types as ir
 import pyarrow as pa
 
 from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.lineage import column_lineage
 from shopauto_pipelines.platform.tables import Table
 
 
-def unseen(table: Table, name: str) -> ir.Table:
-    """A partition of a lake's table that is not known yet, under the name it will have."""
-    return ibis.table({column: kind.copy(nullable=True) for column, kind in table.schema.items()}, name=name)
+def unseen(table: Table, name: str, *, partitions: bool = False) -> ir.Table:
+    """A partition of a lake's table that is not known yet, under the name it will have; or several, with their column."""
+    columns = {column: kind.copy(nullable=True) for column, kind in table.schema.items()}
+    return ibis.table(columns | ({table.partition: "date"} if partitions else {}), name=name)
 
 
 def compiled(expression: ir.Table) -> str:
@@ -28,14 +34,55 @@ def compiled(expression: ir.Table) -> str:
 
 def run(lake: Lake, statement: str, tables: Mapping[str, ir.Table | pa.Table]) -> pa.Table:
     """The rows of a statement, with the ``tables`` under their names: the lake's own, and rows in memory."""
+    with _under_their_names(lake, tables):
+        return lake.con.con.sql(statement).to_arrow_table()
+
+
+@contextmanager
+def _under_their_names(lake: Lake, tables: Mapping[str, ir.Table | pa.Table]) -> Iterator[None]:
+    """Views of the connection with the names that a statement knows its tables by, for as long as it runs."""
     con = lake.con.con
     for name, rows in tables.items():
         if isinstance(rows, pa.Table):
             con.register(name, rows)
         else:
-            con.execute(f'create or replace temp view "{name}" as select * from "{rows.get_name()}"')
+            con.execute(f'create or replace temp view "{name}" as select * from "{rows.op().name}"')
     try:
-        return con.sql(statement).to_arrow_table()
+        yield
     finally:
         for name in tables:
             con.execute(f'drop view if exists "{name}"')
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An expression over unseen tables, compiled once and run for many days: for what is too slow to compile every day.
+
+    ``inputs`` are the names of the tables it reads; ``origins`` is its column lineage, read off the expression: of each
+    column the ``(table, column)`` pairs it comes from.
+    """
+
+    statement: str
+    inputs: frozenset[str]
+    origins: Mapping[str, frozenset[tuple[str, str]]]
+
+    @classmethod
+    def of(cls, expression: ir.Table, behind: Mapping[str, Table]) -> Prepared:
+        """Compile ``expression``; ``behind`` are the lake's tables by the names it knows them by."""
+        names = frozenset(table.name for table in expression.op().find(ops.UnboundTable))
+        return cls(compiled(expression), names, column_lineage(expression, SimpleNamespace(table_of=behind.get)))
+
+    def rows(self, lake: Lake, name: str, tables: Mapping[str, ir.Table | pa.Table], buckets: int = 1) -> ir.Table:
+        """The rows, in a temporary table ``name`` of the lake's connection: on disk where they do not fit into memory.
+
+        Those of ``tables`` that it does not read are ignored. Where there are ``buckets``, the statement is run once for
+        each, with the one-row table ``bucket`` (``number``, ``of``).
+        """
+        con = lake.con.con
+        for number in range(buckets):
+            given = {**tables, "bucket": pa.table({"number": [number], "of": [buckets]})}
+            given = {known: rows for known, rows in given.items() if known in self.inputs}
+            with _under_their_names(lake, given):
+                how = f'insert into "{name}"' if number else f'create or replace temp table "{name}" as'
+                con.execute(f"{how} {self.statement}")
+        return lake.con.table(name)

@@ -12,7 +12,8 @@ from shopauto_pipelines.platform.dagster.assets import asset_key, lake_asset
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.lake import Lake, LakeTable
 from shopauto_pipelines.predictions import plots, serving, tables
-from shopauto_pipelines.predictions.dataset import Shop
+from shopauto_pipelines.predictions.dataset import Shop, sampled
+from shopauto_pipelines.predictions.declaration import load_predictions
 from shopauto_pipelines.predictions.lineage import SCORES_LINEAGE
 from shopauto_pipelines.predictions.store import ModelStore
 from shopauto_pipelines.profiles import identity
@@ -67,13 +68,13 @@ def models(
     settings: SettingsResource,
 ) -> Callable:
     """Trains and back-tests a challenger where one is due, and tells which model is in force."""
-    chosen, lake = settings.settings, activity.lake
+    chosen, lake, own = settings.settings, activity.lake, load_predictions().own
     first_day = min(lake.days(features.DAILY_ACTIVITY), default=None)
 
     def shop(day: date) -> Shop:
         known = identity.identities(customers.until(day), orders.until(day), claims.until(day))
         who = lake.con.create_table("people_of_training_day", known, temp=True, overwrite=True)
-        done, bought, filled = activity.until(day), products.until(day), carts.until(day)
+        who, done, bought, filled = sampled(lake.con, who, activity.until(day), products.until(day), carts.until(day))
         return Shop(
             con=lake.con,
             features=lambda cut_off, end: behaviour.customer_features(
@@ -89,12 +90,13 @@ def models(
         return trainer.models(as_of)
 
     trainer = serving.Trainer(
-        store=ModelStore(chosen.models_path),
+        store=ModelStore(chosen.models_path, own),
         shop=shop,
         fingerprint=lambda day: serving.fingerprint(activity.until(day), claims.until(day)),
         first_day=first_day or date.max,
         horizon=chosen.horizon_days,
         retrain_days=chosen.retrain_days,
+        own=own,
     )
     return of_day
 
@@ -107,7 +109,7 @@ def models(
 )
 def scores(models: LakeTable, customer_features: LakeTable, settings: SettingsResource, lake: LakeResource) -> Callable:
     """Scores everybody who has ordered with the models in force."""
-    store = ModelStore(settings.settings.models_path)
+    store = ModelStore(settings.settings.models_path, load_predictions().own)
     return lambda as_of: serving.scores(
         customer_features.on(as_of), models.on(as_of).to_pyarrow().to_pylist(), store, as_of, lake.lake()
     )

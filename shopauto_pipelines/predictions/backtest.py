@@ -1,34 +1,53 @@
-"""Back-test by time split, and the verdict: a challenger learns from older cut-offs and is asked about the latest horizon.
+"""Back-test by time split, and the verdict: a challenger learns from older cut-offs and is asked about the horizon after them.
 
-The naive rules answer the same questions about the same people. A challenger that passed is learned again with the
-newest cut-off included, and that model is the one kept. Storing and serving models belongs in :mod:`store` and ``serving``.
+At up to three cut-offs. The naive rules and the models of the books answer the same questions about the same people. How much
+each learner counts is chosen here too; a test's figures are those of the weights that the other tests choose. A challenger that
+passed is learned again from the newest cut-offs, and that model is the one kept. Metrics are in :mod:`metrics`; storing and
+serving models belongs in :mod:`store` and ``serving``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from shopauto_pipelines.platform.progress import report
-from shopauto_pipelines.predictions import rules
+from shopauto_pipelines.predictions import drift, metrics, rules
 from shopauto_pipelines.predictions.dataset import (
     LEAST_OUTCOMES,
     LEAST_PEOPLE,
     NotEnoughData,
     Numbers,
+    People,
+    Plan,
     Shop,
     Window,
     habits,
+    people,
     plan,
     window,
     year_before,
 )
-from shopauto_pipelines.predictions.models import ChurnModel, OrdersModel, fit_process, one_thread, season
+from shopauto_pipelines.predictions.inputs import aligned
+from shopauto_pipelines.predictions.models import (
+    USUAL,
+    ChurnModel,
+    OrdersModel,
+    Weights,
+    blend,
+    corrections,
+    fit_process,
+    met_quantiles,
+    one_thread,
+)
+from shopauto_pipelines.predictions.own import OURS, Churn, Own, OwnChurn, OwnOrders
 from shopauto_pipelines.predictions.process import BuyingProcess
+from shopauto_pipelines.predictions.season import season
 
 TARGETS = ("churn", "orders")
 #: Metrics → what speaks against the challenger.
@@ -43,82 +62,316 @@ EQUAL_AUC = 0.002
 #: Share of the best rule's mean absolute error that a challenger may be above it.
 WORSE_MAE = 0.10
 
+#: Weights tried for each learner; those of a few people are drawn towards the usual ones, by as much as this many log-loss
+#: units at a distance of 1.
+_TRIED = tuple(Weights(linear / 10, trees / 10) for linear in range(11) for trees in range(11 - linear))
+_PULL = 40.0
+#: Weights of the buying process alone: what is left where no learner helps.
+_NONE = Weights(0, 0)
+
 SEASON_UNKNOWN = "less than a year and a half of history: the season is not known yet"
 
 
 @dataclass(frozen=True)
 class Challenger:
-    """A model trained as of a day, with its back-test; ``model`` is ``None`` where there was not enough data."""
+    """A model trained as of a day, with its back-test; ``model`` is ``None`` where there was not enough data.
+
+    ``data``: what it was made from; ``people``: the profile of the people it was made for (:mod:`drift`).
+    """
 
     target: str
     trained_as_of: date
-    model: ChurnModel | OrdersModel | None
+    model: Churn | OrdersModel | None
     passed: bool | None
     verdict: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    people: drift.Profile = field(default_factory=dict)
 
 
-def train(shop: Shop, trained_as_of: date, horizon: int) -> dict[str, Challenger]:
-    """Train and back-test a challenger for each of :data:`TARGETS` on what was known at the end of ``trained_as_of``."""
+def train(shop: Shop, trained_as_of: date, horizon: int, own: Own = OURS) -> dict[str, Challenger]:
+    """Train and back-test a challenger for each of :data:`TARGETS` on what was known at the end of ``trained_as_of``.
+
+    Where the shop has a model of its ``own`` for a target, that is the challenger.
+    """
     with one_thread():
         try:
-            return _train(shop, trained_as_of, horizon)
+            return _train(shop, trained_as_of, horizon, own)
         except NotEnoughData as reason:
             verdict = f"not enough data: {reason}"
             return {target: Challenger(target, trained_as_of, None, None, verdict) for target in TARGETS}
 
 
-def _train(shop: Shop, trained_as_of: date, horizon: int) -> dict[str, Challenger]:
-    cut_offs = plan(trained_as_of, shop.first_day, horizon)
-    steps = len(cut_offs.train) + 3
-    done = 0
+@dataclass
+class _History:
+    """What one training reads of a shop, each cut-off once."""
+
+    shop: Shop
+    plan: Plan
+    own: Own
+    _people: dict[date, People] = field(default_factory=dict)
+
+    def people(self, cut_off: date) -> People:
+        """Everybody with an order, with all features."""
+        if cut_off not in self._people:
+            self._people[cut_off] = people(self.shop, cut_off)
+        return self._people[cut_off]
+
+    def windows(self, known_until: date) -> list[Window]:
+        """What there is to learn from on a day."""
+        found = (
+            window(self.shop, self.people(day), horizon, known_until)
+            for day, horizon in self.plan.learned_from(known_until)
+        )
+        return [w for w in found if len(w)]
+
+    def season(self, cut_off: date) -> float | None:
+        """The season of the horizon after a day, by what was known on it; ``None`` where nothing is."""
+        first, horizon = self.plan.first_day, self.plan.ahead
+        earlier = year_before(cut_off, first)
+        if earlier is None:
+            return None
+        year = range(0, 364 - horizon + 1, max(horizon // 2, 45))
+        days = [earlier, *(cut_off - timedelta(days=horizon + ago) for ago in year)]
+        history = min(day - first for day in days)
+        alike = [window(self.shop, habits(self.shop, day, since=day - history), horizon, cut_off) for day in days]
+        return season(alike[0], alike[1:], horizon) if all(map(len, alike)) else None
+
+
+@dataclass(frozen=True)
+class _Test:
+    """One cut-off: what came, and what the models, as they could be made then, and the rules said."""
+
+    window: Window
+    learned: list[Window]
+    churn: Churn
+    orders: OrdersModel
+    books: rules.Books
+    season_known: bool
+
+    @cached_property
+    def odds(self) -> tuple[Numbers, ...]:
+        """The churn model's parts at the level of what came, so that weights are chosen by shape alone."""
+        level = float((self.window.orders > 0).mean())
+        return tuple(aligned(part, level) for part in self.churn.parts(self.window.features))
+
+    @cached_property
+    def logs(self) -> tuple[Numbers, ...]:
+        """The orders model's parts."""
+        return self.orders.parts(self.window.features)
+
+    def log_loss(self, weights: Weights) -> float:
+        """Log loss of a blend, summed over people."""
+        odds = blend(self.odds, weights)
+        return float(np.logaddexp(0, np.where(self.window.orders > 0, -odds, odds)).sum())
+
+    def deviance(self, weights: Weights) -> float:
+        """Poisson loss of a blend at the level of what came, summed over people and divided by the counts' dispersion."""
+        base, *logs = self.logs
+        orders = self.window.orders
+        base = base * (orders.sum() / base.sum())
+        expected = base * corrections(logs, weights)
+        expected *= orders.sum() / expected.sum()
+        dispersion = max(1.0, float(((orders - base) ** 2 / base).mean()))
+        return float((expected - orders * np.log(expected)).sum()) / dispersion
+
+
+def _train(shop: Shop, trained_as_of: date, horizon: int, own: Own) -> dict[str, Challenger]:
+    planned = plan(trained_as_of, shop.first_day, horizon)
+    past = _History(shop, planned, own)
+    steps, done = len(planned.tests) + 2, 0
 
     def step(what: str) -> None:
         nonlocal done
         done += 1
         report(f"training as of {trained_as_of}: {what}", done, steps)
 
-    def load(cut_off: date) -> Window:
-        found = window(shop, cut_off, horizon, trained_as_of)
-        step(f"cut-off {cut_off}")
-        return found
+    _enough(window(shop, habits(shop, planned.tests[0]), planned.ahead, trained_as_of))
+    tests: list[_Test] = []
+    for day in planned.tests:
+        if tests and len(habits(shop, day)) < LEAST_PEOPLE:
+            break
+        tests.append(_test(past, day))
+        step(f"back-test {day}")
+    judges: dict[str, Judge] = {"churn": judge_churn, "orders": judge_orders}
+    losses = {"churn": _Test.log_loss, "orders": _Test.deviance}
+    weights = {target: _weights(tests, loss, USUAL[target]) for target, loss in losses.items()}
+    measured = _measured(tests, losses)
+    alone = _measured(tests, losses, _NONE)
+    for target, judge in judges.items():
+        known = {"season_known": tests[0].season_known}
+        if judge(measured[target] | known) and not judge(alone[target] | known):
+            weights[target], measured[target] = _NONE, alone[target]
+    step("weights")
 
-    def season_at(cut_off: date, learned_from: Sequence[Window]) -> float | None:
-        """The season's factor for the horizon after a day, by what was known on it; ``None`` where it is not known."""
-        earlier = year_before(cut_off, shop.first_day)
-        if earlier is None:
-            return None
-        days = [earlier, *(w.cut_off for w in learned_from)]
-        history = min(day - shop.first_day for day in days)
-        alike = [habits(shop, day, horizon, cut_off, since=day - history) for day in days]
-        return season(alike[0], alike[1:], horizon) if all(map(len, alike)) else None
-
-    _enough(habits(shop, cut_offs.test, horizon, trained_as_of))
-    test = load(cut_offs.test)
-    windows = [found for day in cut_offs.train if len(found := load(day))]
-    older = [found.as_known_on(cut_offs.test) for found in windows]
-    _enough_to_learn(older)
-    factor = season_at(cut_offs.test, older)
-    process = fit_process(test)
-    tested = _fit(older, process, horizon, factor)
-    churn_test, orders_test = _evaluate(tested, test, older, process, horizon, factor is not None)
-    step("back-test")
-
-    latest = fit_process(habits(shop, trained_as_of, horizon, trained_as_of))
-    newest = [test, *windows]
-    kept = _fit(newest, latest, horizon, season_at(trained_as_of, newest))
+    present, windows = past.people(trained_as_of), past.windows(trained_as_of)
+    process, factor = fit_process(present), past.season(trained_as_of)
+    churn, orders = _fitted(own, windows, present, process, horizon, factor or 1.0, weights)
+    kept: dict[str, Any] = {"churn": churn, "orders": replace(orders, quantiles=_quantiles(tests))}
+    profiles = _profiles(present, **kept)
     step("final model")
     common = {
-        "cut_offs": [w.cut_off.isoformat() for w in older],
-        "test_cut_off": cut_offs.test.isoformat(),
+        "cut_offs": sorted({w.people.cut_off.isoformat() for w in windows}),
+        "test_cut_offs": [test.window.people.cut_off.isoformat() for test in tests],
         "horizon_days": horizon,
-        "people": len(test),
-        "season": round(tested[0].season, 6),
+        "tested_days": planned.ahead,
+        "people": len(tests[0].window),
+        "season": round(factor or 1.0, 6),
+        "season_known": tests[0].season_known,
+    }
+    data = {
+        "first_day": planned.first_day.isoformat(),
+        "last_day": trained_as_of.isoformat(),
+        "people": len(present),
+        "order_days": len(shop.log.between(date.min, trained_as_of).day),
+        "rows_learned_from": sum(map(len, windows)),
     }
     return {
-        "churn": _challenger("churn", trained_as_of, kept[0], {**common, **churn_test}, judge_churn),
-        "orders": _challenger("orders", trained_as_of, kept[1], {**common, **orders_test}, judge_orders),
+        target: _challenger(
+            target,
+            trained_as_of,
+            kept[target],
+            {**common, "weights": kept[target].weights._asdict(), **measured[target]},
+            judges[target],
+            data,
+            profiles[target],
+        )
+        for target in TARGETS
     }
+
+
+def _test(past: _History, cut_off: date) -> _Test:
+    """Models as they could be made on the cut-off, beside what came after it."""
+    ahead, present = past.plan.ahead, past.people(cut_off)
+    tested = window(past.shop, present, ahead, past.plan.trained_as_of)
+    learned, factor = past.windows(cut_off), past.season(cut_off)
+    process = fit_process(present)
+    return _Test(
+        tested,
+        learned,
+        *_fitted(past.own, learned, present, process, ahead, factor or 1.0, USUAL),
+        rules.Books.fit(present, process),
+        factor is not None,
+    )
+
+
+def _fitted(
+    own: Own,
+    windows: Sequence[Window],
+    present: People,
+    process: BuyingProcess,
+    horizon: int,
+    factor: float,
+    weights: Mapping[str, Weights],
+) -> tuple[Churn, OrdersModel]:
+    """The model of each target, the shop's own where it has one."""
+    churn = (
+        OwnChurn.fit(own.churn, windows, present, horizon)
+        if own.churn
+        else ChurnModel.fit(windows, present, process, horizon, factor, weights["churn"])
+    )
+    orders = OrdersModel.fit(windows, present, process, horizon, factor, weights["orders"])
+    return churn, OwnOrders.beside(orders, own.orders, windows, present, horizon) if own.orders else orders
+
+
+def _profiles(present: People, churn: Churn, orders: OrdersModel) -> dict[str, drift.Profile]:
+    """What is kept of the people of the present, for each target."""
+    step = -(-len(present) // drift.PEOPLE)
+    features = {name: values[::step] for name, values in present.features.items()}
+    said = {"churn": churn(features), "orders": orders(features, 90)[:, 0]}
+    return {target: drift.profile(features, drift.FORECASTS[target], values) for target, values in said.items()}
+
+
+def _weights(tests: Sequence[_Test], loss: Callable[[_Test, Weights], float], usual: Weights) -> Weights:
+    """The weights that are best over the tests, drawn towards the usual ones where there are few people."""
+
+    def total(weights: Weights) -> float:
+        away = sum((own - other) ** 2 for own, other in zip(weights, usual, strict=True))
+        return sum(loss(test, weights) for test in tests) + _PULL * away
+
+    return min(_TRIED, key=total)
+
+
+def _quantiles(tests: Sequence[_Test]) -> tuple[float, ...]:
+    """The quantiles of the orders models that were met as often as those wanted say."""
+    said = [test.orders.said_of(test.window, test.churn(test.window.features)) for test in tests]
+    return met_quantiles(np.concatenate(said, axis=1))
+
+
+def _measured(
+    tests: Sequence[_Test], losses: Mapping[str, Callable[[_Test, Weights], float]], given: Weights | None = None
+) -> dict[str, dict[str, Any]]:
+    """Metrics over the people of all tests, each test with the ``given`` weights, or those that the others choose."""
+
+    def chosen(others: Sequence[_Test], target: str) -> Weights:
+        return _weights(others, losses[target], USUAL[target]) if given is None else given
+
+    churned = [(test.window.orders == 0).astype(float) for test in tests]
+    orders, spent = ([getattr(test.window, name) for test in tests] for name in ("orders", "spent"))
+    churn, expected, value, numbers, again, counts = [], [], [], [], [], []
+    for test in tests:
+        others = [other for other in tests if other is not test] or tests
+        features, present = test.window.features, test.window.people
+        churn.append(test.churn.weighed(chosen(others, "churn"), present)(features))
+        model = test.orders.weighed(chosen(others, "orders"), present)
+        expected.append(model(features))
+        value.append(expected[-1] * model.spent_per_order(features))
+        numbers.append(rules.scores(test.window, test.books))
+        probabilities, forecasts = _rules_forecasts(test, numbers[-1])
+        again.append(probabilities)
+        counts.append(forecasts)
+    timed = replace(tests[0].orders, quantiles=_quantiles(tests[1:] or tests))
+    days = timed.next_order(tests[0].window.features, churn[0])
+    churn_rules = {
+        name: metrics.churn_rule(
+            [-said[name] for said in numbers],
+            [1 - said[name] for said in again] if all(name in said for said in again) else None,
+            churn,
+            churned,
+        )
+        for name in numbers[0]
+    }
+    order_rules = {
+        name: metrics.orders_rule([said[name] for said in counts], expected, orders, spent)
+        for name in counts[0]
+        if all(name in said for said in counts)
+    }
+    whole = np.concatenate
+    return {
+        "churn": {
+            "model": metrics.churn(whole(churn), whole(churned))
+            | {"gains": metrics.gains([-p for p in churn], [1 - y for y in churned])},
+            "rules": churn_rules,
+            "bins": metrics.calibration_bins(whole(churn), whole(churned)),
+            "each": [metrics.churn(p, y) for p, y in zip(churn, churned, strict=True)],
+        },
+        "orders": {
+            "model": metrics.orders(whole(expected), whole(orders))
+            | metrics.interval(days, tests[0].window)
+            | metrics.value(whole(value), whole(spent))
+            | {"gains": metrics.gains(expected, orders)},
+            "rules": order_rules,
+            "bins": metrics.calibration_bins(whole(expected), whole(orders)),
+            "each": [metrics.orders(n, y) for n, y in zip(expected, orders, strict=True)],
+        },
+    }
+
+
+def _rules_forecasts(test: _Test, numbers: Mapping[str, Numbers]) -> tuple[dict[str, Numbers], dict[str, Numbers]]:
+    """Probability of an order and expected orders by each rule that can tell: those of the books, and what past windows teach."""
+    again = test.books.again(test.window.people, test.window.horizon)
+    counts = test.books.expected(test.window.people, test.window.horizon)
+    longest = max((w.horizon for w in test.learned if w.tells), default=0)
+    past = [w for w in test.learned if w.tells and w.horizon == longest]
+    if past:
+        times = test.window.horizon / longest
+        seen = [rules.scores(w, test.books) for w in past]
+        for name in [name for name in numbers if name not in again]:
+            before = [said[name] for said in seen]
+            p = rules.CalibratedRule.fit(before, [(w.orders > 0).astype(float) for w in past])(numbers[name])
+            again[name] = 1 - (1 - np.clip(p, 0, 1)) ** times
+            counts[name] = rules.CalibratedRule.fit(before, [w.orders for w in past])(numbers[name]) * times
+    return again, counts
 
 
 def judge_churn(metrics: Mapping[str, Any]) -> list[str]:
@@ -132,7 +385,7 @@ def judge_churn(metrics: Mapping[str, Any]) -> list[str]:
     for name, rule in metrics["rules"].items():
         if rule["auc"] - model["auc"] > max(EQUAL_AUC, rule["auc_lead_error"]):
             against.append(f"AUC {model['auc']:.3f} against {rule['auc']:.3f} of the {name} rule")
-        if model["log_loss"] - rule["log_loss"] > rule["log_loss_lead_error"]:
+        if "log_loss" in rule and model["log_loss"] - rule["log_loss"] > rule["log_loss_lead_error"]:
             against.append(f"log loss {model['log_loss']:.4f} against {rule['log_loss']:.4f} of the {name} rule")
     limit = CALIBRATION["known" if metrics["season_known"] else "unknown"]
     if model["calibration_error"] - model["calibration_by_chance"] > limit:
@@ -159,170 +412,10 @@ def judge_orders(metrics: Mapping[str, Any]) -> list[str]:
     return against
 
 
-def churn_metrics(probability: Numbers, churned: Numbers) -> dict[str, Any]:
-    """AUC, log loss, Brier score, calibration error (and what chance alone would give), lift at 10 %.
-
-    Lift is the share that orders among the tenth least likely to churn ÷ the share among all.
-    """
-    from sklearn.metrics import log_loss, roc_auc_score
-
-    p = np.clip(probability, 0.005, 0.995)
-    bins = calibration_bins(p, churned)
-    weights = np.array([b["people"] for b in bins]) / len(p)
-    return {
-        "auc": float(roc_auc_score(churned, probability)),
-        "log_loss": float(log_loss(churned, p)),
-        "brier": float(((p - churned) ** 2).mean()),
-        "calibration_error": float(
-            sum(w * abs(b["predicted"] - b["actual"]) for w, b in zip(weights, bins, strict=True))
-        ),
-        "calibration_by_chance": float(
-            sum(
-                w * np.sqrt(2 / np.pi * b["predicted"] * (1 - b["predicted"]) / b["people"])
-                for w, b in zip(weights, bins, strict=True)
-            )
-        ),
-        "lift_10": lift(-probability, 1 - churned),
-    }
-
-
-def order_metrics(expected: Numbers, orders: Numbers) -> dict[str, Any]:
-    """Mean absolute and root mean squared error, relative bias (and its standard error), rank correlation, lift at 10 %."""
-    from scipy.stats import spearmanr
-
-    total = max(float(orders.sum()), 1.0)
-    varies = np.ptp(expected) > 0 and np.ptp(orders) > 0
-    return {
-        "mae": float(np.abs(expected - orders).mean()),
-        "rmse": float(np.sqrt(((expected - orders) ** 2).mean())),
-        "bias": float(expected.sum() / total - 1),
-        "bias_by_chance": float(orders.std() * np.sqrt(len(orders)) / total),
-        "spearman": float(spearmanr(expected, orders)[0]) if varies else 0.0,
-        "lift_10": lift(expected, orders),
-    }
-
-
-def interval_metrics(days: Numbers, test: Window) -> dict[str, Any]:
-    """How often the next order came within the interval ``days[:, 0]`` to ``days[:, 2]``, judged where time has told.
-
-    ``early``: share of orders before the interval, of people whose interval begins within the days observed; ``late``:
-    share of people still without an order at its end, of those whose interval ends within them. Each is 10 % when right.
-    """
-    begun, ended = days[:, 0] <= test.observed, days[:, 2] <= test.observed
-    early = float((test.next_in[begun] < days[begun, 0]).mean()) if begun.sum() >= LEAST_OUTCOMES else None
-    late = float((test.next_in[ended] > days[ended, 2]).mean()) if ended.sum() >= LEAST_OUTCOMES else None
-    return {"interval_early": early, "interval_late": late}
-
-
-def calibration_bins(probability: Numbers, outcome: Numbers) -> list[dict[str, float]]:
-    """People by predicted probability in at most ten equal groups of at least a hundred: mean predicted, share actual."""
-    groups = max(1, min(10, len(probability) // 100))
-    order = np.argsort(probability, kind="stable")
-    return [
-        {"people": len(g), "predicted": float(probability[g].mean()), "actual": float(outcome[g].mean())}
-        for g in np.array_split(order, groups)
-    ]
-
-
-def lift(score: Numbers, outcome: Numbers, share: float = 0.1) -> float:
-    """Mean outcome of the ``share`` with the highest score ÷ the mean of all; people with equal scores count in part."""
-    if outcome.sum() == 0:
-        return 1.0
-    take = share * len(score)
-    values, kind = np.unique(-score, return_inverse=True)
-    sizes, sums = np.bincount(kind), np.bincount(kind, weights=outcome)
-    before = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    part = np.clip((take - before) / sizes, 0, 1)
-    return float((part * sums).sum() / take / outcome.mean()) if len(values) else 1.0
-
-
-def _fit(
-    windows: list[Window],
-    process: BuyingProcess,
-    horizon: int,
-    season: float | None,
-) -> tuple[ChurnModel, OrdersModel]:
-    factor = season or 1.0
-    return ChurnModel.fit(windows, process, horizon, factor), OrdersModel.fit(windows, process, horizon, factor)
-
-
-def _evaluate(
-    models: tuple[ChurnModel, OrdersModel],
-    test: Window,
-    older: list[Window],
-    process: BuyingProcess,
-    horizon: int,
-    season_known: bool,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    churned = (test.orders == 0).astype(float)
-    churn, expected = models[0](test.features), models[1](test.features)
-    learned = [rules.scores(w, process, horizon) for w in older]
-    churn_rules, order_rules = {}, {}
-    for name, numbers in rules.scores(test, process, horizon).items():
-        past = [scores[name] for scores in learned]
-        p = rules.CalibratedRule.fit(past, [w.orders == 0 for w in older], increasing=False)(numbers)
-        ranked = {"auc": _auc(-numbers, churned)}
-        churn_rules[name] = {
-            **churn_metrics(p, churned),
-            **ranked,
-            "lift_10": lift(numbers, 1 - churned),
-            **_leads(numbers, p, churn, churned),
-        }
-        count = rules.CalibratedRule.fit(past, [w.orders for w in older])(numbers)
-        order_rules[name] = {
-            **order_metrics(count, test.orders),
-            "squared_error_lead_error": _error_of_mean((expected - test.orders) ** 2 - (count - test.orders) ** 2),
-        }
-    known = {"season_known": season_known}
-    days = np.ceil(models[1].next_order(test.features, (0.1, 0.5, 0.9), churn))
-    return (
-        known
-        | {"model": churn_metrics(churn, churned), "rules": churn_rules, "bins": calibration_bins(churn, churned)},
-        known
-        | {
-            "model": order_metrics(expected, test.orders) | interval_metrics(days, test),
-            "rules": order_rules,
-            "bins": calibration_bins(expected, test.orders),
-        },
-    )
-
-
-def _leads(numbers: Numbers, p: Numbers, model: Numbers, churned: Numbers) -> dict[str, float]:
-    """Standard errors of the differences to the model, over the same people (DeLong et al. 1988 for AUC)."""
-    loss = [-np.log(np.where(churned > 0, q, 1 - q)) for q in (np.clip(p, 0.005, 0.995), np.clip(model, 0.005, 0.995))]
-    own, other = _placements(model, churned), _placements(-numbers, churned)
-    variance = sum(np.var(a - b, ddof=1) / len(a) for a, b in zip(own, other, strict=True))
-    return {"auc_lead_error": float(np.sqrt(variance)), "log_loss_lead_error": _error_of_mean(loss[1] - loss[0])}
-
-
-def _placements(score: Numbers, outcome: Numbers) -> tuple[Numbers, Numbers]:
-    from scipy.stats import rankdata
-
-    ranks, yes = rankdata(score), outcome > 0
-    return (
-        (ranks[yes] - rankdata(score[yes])) / (~yes).sum(),
-        1 - (ranks[~yes] - rankdata(score[~yes])) / yes.sum(),
-    )
-
-
-def _auc(score: Numbers, outcome: Numbers) -> float:
-    return float(_placements(score, outcome)[0].mean())
-
-
-def _error_of_mean(values: Numbers) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values)))
-
-
 def _enough(test: Window) -> None:
     if len(test) < LEAST_PEOPLE:
-        raise NotEnoughData(f"{len(test)} people had ordered by {test.cut_off}, a model needs {LEAST_PEOPLE}")
+        raise NotEnoughData(f"{len(test)} people had ordered by {test.people.cut_off}, a model needs {LEAST_PEOPLE}")
     _both("of the people tested", int((test.orders > 0).sum()), len(test))
-
-
-def _enough_to_learn(windows: list[Window]) -> None:
-    if not windows:
-        raise NotEnoughData("nobody had ordered by any training cut-off")
-    _both("of the people to learn from", int(sum((w.orders > 0).sum() for w in windows)), sum(map(len, windows)))
 
 
 def _both(whom: str, ordered: int, people: int) -> None:
@@ -332,11 +425,17 @@ def _both(whom: str, ordered: int, people: int) -> None:
 
 
 def _challenger(
-    target: str, day: date, model: Any, metrics: dict[str, Any], judge: Callable[[Mapping[str, Any]], list[str]]
+    target: str,
+    day: date,
+    model: Any,
+    found: dict[str, Any],
+    judge: Judge,
+    data: Mapping[str, Any],
+    people: drift.Profile,
 ) -> Challenger:
-    metrics = _rounded(metrics)
-    against = judge(metrics)
-    own, each_rule = metrics["model"], metrics["rules"].items()
+    found = _rounded(found)
+    against = judge(found)
+    own, each_rule = found["model"], found["rules"].items()
     if against:
         verdict = "kept out: " + "; ".join(against)
     elif target == "churn":
@@ -351,9 +450,11 @@ def _challenger(
             f"passed: root mean squared error {own['rmse']:.3f} (best rule, {name}: {best['rmse']:.3f}), "
             f"mean absolute error {own['mae']:.3f}, bias {own['bias']:+.0%}"
         )
-    if not metrics["season_known"]:
+    if found["tested_days"] < found["horizon_days"]:
+        verdict += f"; tested over {found['tested_days']} days, the history is too short for {found['horizon_days']}"
+    if not found["season_known"]:
         verdict += f"; {SEASON_UNKNOWN}"
-    return Challenger(target, day, model, not against, verdict, metrics)
+    return Challenger(target, day, model, not against, verdict, found, data, people)
 
 
 def _rounded(value: Any) -> Any:

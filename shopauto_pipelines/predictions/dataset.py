@@ -1,6 +1,6 @@
 """What models learn from: features of people as of a past day, the *cut-off*, beside what they did after it.
 
-Which cut-offs a model learns from and which one it is tested on is decided here, so that no outcome of a training cut-off
+Which cut-offs a model learns from and which ones it is tested on is decided here, so that no outcome of a training cut-off
 overlaps the test's horizon and nothing after the day the model is trained as of is ever read.
 """
 
@@ -24,13 +24,15 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
 
-#: Days before a cut-off that must be known for it to be learned from.
-HISTORY_DAYS = 60
-#: Most training cut-offs.
-CUT_OFFS = 6
-#: Most people taken per cut-off; above it, those whose hashed id is smallest.
-PEOPLE = 200_000
-#: Fewest people with an order at the test cut-off, and fewest of each outcome.
+#: Days before a test's cut-off, and before one that is learned from, that must be known.
+HISTORY_DAYS, LEARNING_DAYS = 60, 30
+#: Tests of one training, and cut-offs that one fit learns from at each of its horizons.
+TESTS, CUT_OFFS = 3, 4
+#: Fewest days a test looks ahead.
+LEAST_AHEAD = 14
+#: Most people that are learned from.
+PEOPLE = 40_000
+#: Fewest people with an order at the newest test's cut-off, and fewest of each outcome.
 LEAST_PEOPLE = 300
 LEAST_OUTCOMES = 30
 
@@ -47,12 +49,20 @@ COLUMNS = (
     "orders_90d",
     "orders_365d",
     "revenue_cents_90d",
+    "orders_weighted_30d",
+    "orders_weighted_120d",
+    "orders_weighted_240d",
     "average_order_cents",
+    "typical_order_cents",
+    "first_order_cents",
+    "last_order_cents",
     "refund_cents",
     "revenue_cents",
     "coupon_orders_365d",
     "mean_interval_days",
     "interval_imputed",
+    "last_interval_days",
+    "interval_variation",
     "churn_factor",
     "visits_30d",
     "visits_90d",
@@ -78,20 +88,25 @@ class NotEnoughData(Exception):
 
 @dataclass(frozen=True)
 class OrderLog:
-    """Distinct order days, person by person and in order of time: ``ids[who]`` ordered on ``day`` (days since 1970)."""
+    """Distinct order days, person by person and in order of time: ``ids[who]`` ordered for ``cents`` on ``day`` (since 1970)."""
 
     ids: pa.Array
     who: NDArray[np.int64]
     day: NDArray[np.int64]
+    cents: NDArray[np.int64]
 
     def between(self, after: date, until: date) -> OrderLog:
         """The orders after one day, up to another."""
         kept = (self.day > _number(after)) & (self.day <= _number(until))
-        return OrderLog(self.ids, self.who[kept], self.day[kept])
+        return OrderLog(self.ids, self.who[kept], self.day[kept], self.cents[kept])
 
     def count(self) -> Numbers:
         """Order days of each person."""
         return np.bincount(self.who, minlength=len(self.ids)).astype(float)
+
+    def spent(self) -> Numbers:
+        """What each person spent, minor units."""
+        return np.bincount(self.who, weights=self.cents, minlength=len(self.ids)).astype(float)
 
     def first(self) -> Numbers:
         """First order day of each person; infinite where there is none."""
@@ -112,8 +127,9 @@ class Shop:
 
     ``features(day, end)`` is ``features/customer_features`` as of a past day that ends at ``end`` in UTC, with nothing
     known later than it; both are Ibis values, so one expression serves every day. ``activity`` has ``shop_customer_id``,
-    ``day`` and ``orders``; ``identities`` has ``shop_customer_id`` and ``customer_id``. ``first_day`` is the first day
-    with data, ``end_of_day`` gives the end of a day in UTC. All tables live in ``con``.
+    ``day``, ``orders`` and ``revenue_cents``; ``identities`` has ``shop_customer_id`` and ``customer_id``. ``first_day`` is the
+    first day with data, ``end_of_day`` gives the end of a day in UTC. All tables live in ``con``. Of a shop with very many
+    people, they are those of a part of them (:func:`sampled`).
     """
 
     con: DuckDB
@@ -122,26 +138,31 @@ class Shop:
     identities: ir.Table
     first_day: date
     end_of_day: Callable[[date], datetime]
-    people: int = PEOPLE
 
     def numbers(self, cut_off: date) -> pa.Table:
         """``customer_id`` and :data:`COLUMNS` of the people with an order, in order of their ids."""
+        return self.everybody(cut_off).order_by("customer_id").to_pyarrow()
+
+    def everybody(self, cut_off: date) -> ir.Table:
+        """The same as a table, unordered. Good until the next cut-off is asked for."""
         self.con.raw_sql(f"set variable cut_off = date '{cut_off}'")
         self.con.raw_sql(f"set variable cut_off_end = timestamp '{self.end_of_day(cut_off)}'")
-        return self._sampled(self._features).order_by("customer_id").to_pyarrow()
+        return self._features
 
     @cached_property
     def log(self) -> OrderLog:
-        """Every order day there is; of a shop with more ``people`` than allowed, of those whose hashed id is smallest."""
-        orders = self.activity.filter(_.orders > 0).select("shop_customer_id", "day")
+        """Every order day there is."""
+        orders = self.activity.filter(_.orders > 0).select("shop_customer_id", "day", "revenue_cents")
         joined = orders.left_join(self.identities.select("shop_customer_id", "customer_id"), "shop_customer_id")
-        days = joined.select("day", customer_id=ibis.coalesce(joined.customer_id, joined.shop_customer_id)).distinct()
-        found = self._sampled(days).order_by("customer_id", "day").to_pyarrow()
+        person = ibis.coalesce(joined.customer_id, joined.shop_customer_id)
+        days = joined.group_by("day", customer_id=person).aggregate(cents=_.revenue_cents.sum())
+        found = days.order_by("customer_id", "day").to_pyarrow()
         coded = found["customer_id"].combine_chunks().dictionary_encode()  # in order of appearance: of the id
         return OrderLog(
             coded.dictionary,
             coded.indices.to_numpy().astype(np.int64),
             found["day"].cast("date32").cast("int32").to_numpy().astype(np.int64),
+            found["cents"].to_numpy().astype(np.int64),
         )
 
     @cached_property
@@ -151,14 +172,22 @@ class Shop:
         name = f"features_at_cut_off_{uuid.uuid4().hex[:8]}"
         return self.con.create_view(name, numeric(buyers(self.features(day, end), day)))
 
-    @cached_property
-    def _share(self) -> float:
-        return self.people / max(int(self.identities.count().execute()), 1)
 
-    def _sampled(self, rows: ir.Table) -> ir.Table:
-        if self._share >= 1:
-            return rows
-        return rows.filter(_.customer_id.hexdigest("md5")[:8] < f"{int(self._share * 2**32):08x}")
+def sampled(con: DuckDB, identities: ir.Table, *rollups: ir.Table, most: int = PEOPLE) -> tuple[ir.Table, ...]:
+    """``identities`` and rollups by ``shop_customer_id``, of a shop with more than ``most`` people those of a part of them.
+
+    Those whose hashed id is smallest, so that the same people are taken on every day.
+    """
+    share = most / max(int(con.execute(identities.customer_id.nunique())), 1)
+    if share >= 1:
+        return identities, *rollups
+    chosen = identities.filter(_.customer_id.hexdigest("md5")[:8] < f"{int(share * 2**32):08x}")
+
+    def kept(rows: ir.Table) -> ir.Table:
+        return con.create_table(f"sampled_{uuid.uuid4().hex[:8]}", rows, temp=True)
+
+    people = kept(chosen)
+    return people, *(kept(rollup.semi_join(people, "shop_customer_id")) for rollup in rollups)
 
 
 @ibis.udf.scalar.builtin(name="getvariable")
@@ -172,36 +201,93 @@ def _time_variable(key: str) -> datetime:  # type: ignore[empty-body]
 
 
 @dataclass(frozen=True)
-class Window:
-    """People with an order up to the ``cut_off``, one array element each, in order of their ids.
-
-    ``orders``: order days within the horizon after the cut-off. ``next_in``: days until the next order, infinite where
-    none was seen within the ``observed`` days. ``last_period``: order days within a horizon before the cut-off.
-    """
+class People:
+    """People with an order up to the ``cut_off``, one array element each, in order of their ids: features, place in the log."""
 
     cut_off: date
-    observed: int
     features: Mapping[str, Numbers]
+    who: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.who)
+
+    @property
+    def habit(self) -> tuple[Numbers, Numbers, Numbers]:
+        """Their :data:`HABIT`."""
+        orders, recency, tenure = (self.features[name] for name in HABIT)
+        return orders, recency, tenure
+
+    def some(self, step: int) -> People:
+        """Every ``step``-th of them."""
+        return People(self.cut_off, {name: values[::step] for name, values in self.features.items()}, self.who[::step])
+
+
+@dataclass(frozen=True)
+class Window:
+    """People and what they did within ``horizon`` days after the cut-off.
+
+    ``orders``: order days within the horizon, ``spent``: their totals in minor units. ``next_in``: days until the next order,
+    infinite where none was seen within the ``observed`` days. ``last_period``: order days within a horizon before the cut-off.
+    """
+
+    people: People
+    horizon: int
+    observed: int
     orders: Numbers
+    spent: Numbers
     next_in: Numbers
     last_period: Numbers
 
     def __len__(self) -> int:
         return len(self.orders)
 
-    def as_known_on(self, day: date) -> Window:
-        """The same people as far as ``day`` knew: later orders are not seen yet."""
-        observed = (day - self.cut_off).days
-        next_in = np.where(self.next_in <= observed, self.next_in, np.inf)
-        return replace(self, observed=min(observed, self.observed), next_in=next_in)
+    @property
+    def features(self) -> Mapping[str, Numbers]:
+        """Features of the people as of the cut-off."""
+        return self.people.features
+
+    def some(self, step: int) -> Window:
+        """The window of every ``step``-th of the people."""
+        if step == 1:
+            return self
+        each = {name: getattr(self, name)[::step] for name in ("orders", "spent", "next_in", "last_period")}
+        return replace(self, people=self.people.some(step), **each)
+
+    @property
+    def tells(self) -> bool:
+        """Whether there are enough of both outcomes to learn something."""
+        ordered = int((self.orders > 0).sum())
+        return min(ordered, len(self) - ordered) >= LEAST_OUTCOMES // 3
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The cut-offs of one training: ``train`` from latest to earliest, and the ``test`` cut-off after all of them."""
+    """The cut-offs of one training, which lie on a grid of ``step`` days back from the day it is done as of.
 
-    test: date
-    train: tuple[date, ...]
+    ``tests``, newest first, look ``ahead`` days: the horizon asked for, or as much of it as the history allows.
+    """
+
+    trained_as_of: date
+    first_day: date
+    ahead: int
+    step: int
+    tests: tuple[date, ...]
+
+    def learned_from(self, known_until: date) -> list[tuple[date, int]]:
+        """(cut-off, horizon) of the windows to learn from by what a day knows: every outcome lies before it.
+
+        The tests' horizon and half of it, each at up to :data:`CUT_OFFS` cut-offs; a quarter too where that gives few windows.
+        """
+        found: list[tuple[date, int]] = []
+        for part, apart in ((1, 2), (2, 1), (4, 1)):
+            horizon, steps = self.ahead // part, 4 // part
+            if horizon < LEAST_AHEAD // 2 or (part == 4 and len(found) >= CUT_OFFS):
+                continue
+            for n in range(CUT_OFFS):
+                cut_off = known_until - timedelta(days=self.step * (steps + apart * n))
+                if (cut_off - self.first_day).days >= max(LEARNING_DAYS, horizon // 2):
+                    found.append((cut_off, horizon))
+        return found
 
 
 def training_day(as_of: date, first_day: date, retrain_days: int) -> date:
@@ -215,19 +301,20 @@ def training_day(as_of: date, first_day: date, retrain_days: int) -> date:
 def plan(trained_as_of: date, first_day: date, horizon: int) -> Plan:
     """The cut-offs for a model trained as of a day; raises :class:`NotEnoughData` where the history is too short.
 
-    The test's horizon is the last one before the day. Training cut-offs lie half a horizon apart, and the outcomes of the
-    latest are known when the test's horizon begins.
+    A test looks as far ahead as it looks back, at least, so that a shop with less than two horizons of history is tested over
+    a part of the horizon. Tests lie half of what they look ahead apart, a quarter where the history is short.
     """
-    test = trained_as_of - timedelta(days=horizon)
-    latest, step = test - timedelta(days=horizon), max(1, horizon // 2)
-    days = [latest - timedelta(days=step * n) for n in range(CUT_OFFS)]
-    train = tuple(day for day in days if day - timedelta(days=HISTORY_DAYS) >= first_day)
-    if not train:
-        needed = 2 * horizon + HISTORY_DAYS
-        raise NotEnoughData(
-            f"a model needs {needed} days of history, the shop has {max((trained_as_of - first_day).days, 0)}"
-        )
-    return Plan(test, train)
+    history = (trained_as_of - first_day).days + 1
+    ahead = min(horizon, history // 2)
+    needed = HISTORY_DAYS + LEAST_AHEAD
+    if history < needed or ahead < min(horizon, LEAST_AHEAD):
+        raise NotEnoughData(f"a model needs {needed} days of history, the shop has {max(history, 0)}")
+    step = -(-ahead // 4)
+    apart = 2 if history - 8 * step >= max(HISTORY_DAYS, ahead) else 1
+    days = [trained_as_of - timedelta(days=step * (4 + apart * n)) for n in range(TESTS)]
+    known = max(min(HISTORY_DAYS, history - ahead), ahead // 2)
+    tests = tuple(day for day in days if (day - first_day).days + 1 >= known) or (days[0],)
+    return Plan(trained_as_of, first_day, ahead, step, tests)
 
 
 def year_before(cut_off: date, first_day: date) -> date | None:
@@ -236,33 +323,34 @@ def year_before(cut_off: date, first_day: date) -> date | None:
     return earlier if earlier - timedelta(days=HISTORY_DAYS) >= first_day else None
 
 
-def window(shop: Shop, cut_off: date, horizon: int, known_until: date) -> Window:
-    """Features as of ``cut_off`` and outcomes up to ``known_until``, the last day that may be read."""
-    people = shop.numbers(cut_off)
-    who = pc.index_in(people["customer_id"], shop.log.ids).to_numpy()
-    features = {name: to_numpy(people[name]) for name in COLUMNS}
-    return _window(shop.log, who, features, cut_off, horizon, known_until)
+def people(shop: Shop, cut_off: date) -> People:
+    """Everybody who had ordered by the end of ``cut_off``, with their features as of it."""
+    found = shop.numbers(cut_off)
+    who = pc.index_in(found["customer_id"], shop.log.ids).to_numpy()
+    return People(cut_off, {name: to_numpy(found[name]) for name in COLUMNS}, who)
 
 
-def habits(shop: Shop, cut_off: date, horizon: int, known_until: date, since: date = date.min) -> Window:
-    """A window with :data:`HABIT` alone, as if nothing before or on ``since`` were known: much quicker than all features."""
+def habits(shop: Shop, cut_off: date, since: date = date.min) -> People:
+    """The people with :data:`HABIT` alone, as if nothing before or on ``since`` were known: much quicker than all features."""
     past = shop.log.between(since, cut_off)
     orders, first, last = past.count(), past.first(), past.last()
     who = np.flatnonzero(orders)
     now = _number(cut_off)
     features = {"orders": orders[who], "recency_days": now - last[who], "tenure_days": now - first[who]}
-    return _window(shop.log, who, features, cut_off, horizon, known_until)
+    return People(cut_off, features, who)
 
 
-def _window(
-    log: OrderLog, who: NDArray[np.int64], features: Mapping[str, Numbers], cut_off: date, horizon: int, known: date
-) -> Window:
-    after = log.between(cut_off, known)
+def window(shop: Shop, of: People, horizon: int, known_until: date) -> Window:
+    """What people did within ``horizon`` days, by what was known at the end of a day; nothing later is read."""
+    log, who, cut_off = shop.log, of.who, of.cut_off
+    after = log.between(cut_off, known_until)
+    within = after.between(cut_off, cut_off + timedelta(days=horizon))
     return Window(
-        cut_off=cut_off,
-        observed=(known - cut_off).days,
-        features=features,
-        orders=after.between(cut_off, cut_off + timedelta(days=horizon)).count()[who],
+        people=of,
+        horizon=horizon,
+        observed=(known_until - cut_off).days,
+        orders=within.count()[who],
+        spent=within.spent()[who],
         next_in=after.first()[who] - _number(cut_off),
         last_period=log.between(cut_off - timedelta(days=horizon), cut_off).count()[who],
     )

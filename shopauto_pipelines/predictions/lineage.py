@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shopauto_pipelines.features.tables import CUSTOMER_FEATURES
-from shopauto_pipelines.predictions.models import SOURCES
+from shopauto_pipelines.predictions.inputs import SOURCES
 from shopauto_pipelines.predictions.tables import MODELS, SCORES
 
 _FEATURES = tuple((CUSTOMER_FEATURES, name) for name in SOURCES)
@@ -17,6 +17,7 @@ SCORES_LINEAGE = {
     "next_order_on": (*_FEATURES, _TARGET),
     "next_order_from": (*_FEATURES, _TARGET),
     "next_order_to": (*_FEATURES, _TARGET),
+    "value_cents_365d": (*_FEATURES, (CUSTOMER_FEATURES, "average_order_cents"), _TARGET),
     "model_id": (_TARGET,),
     "note": ((MODELS, "verdict"), (MODELS, "model_id")),
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 _SHOWN = {
     "churn": ("auc", "log_loss", "brier", "calibration_error", "lift_10"),
-    "orders": ("mae", "rmse", "bias", "spearman", "lift_10"),
+    "orders": ("mae", "rmse", "bias", "spearman", "lift_10", "spend_top_10"),
 }
 _TITLES = {
     "auc": "AUC",
@@ -23,6 +23,7 @@ _TITLES = {
     "rmse": "root mean squared error",
     "bias": "bias",
     "spearman": "rank correlation",
+    "spend_top_10": "spend of the top 10 %",
 }
 _BLUE, _GREY = "#2563eb", "#9ca3af"
 
@@ -39,6 +40,7 @@ def described(row: Mapping[str, Any]) -> dict[str, str]:
         "verdict": text,
         "backtest": metrics_table(target, metrics),
         "plot": _picture(target, row["metrics"]),
+        "each_cut_off": each_table(target, metrics),
     }
 
 
@@ -49,13 +51,13 @@ def _picture(target: str, metrics: str) -> str:
 
 
 def backtest_plot(target: str, metrics: Mapping[str, Any]) -> bytes:
-    """A PNG: predicted against actual, the main metric and the lift at 10 % beside those of the rules."""
+    """A PNG: predicted against actual, cumulative gains, the main metric and the lift at 10 %, beside those of the rules."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 2.8), dpi=80, layout="constrained")
+    figure = Figure(figsize=(12, 2.8), dpi=80, layout="constrained")
     FigureCanvasAgg(figure)
-    calibration, ranking, lift = figure.subplots(1, 3)
+    calibration, gains, ranking, lift = figure.subplots(1, 4)
     bins = metrics["bins"]
     top = max(max(b["predicted"], b["actual"]) for b in bins) or 1
     calibration.plot([0, top], [0, top], color=_GREY, linewidth=1)
@@ -65,12 +67,13 @@ def backtest_plot(target: str, metrics: Mapping[str, Any]) -> bytes:
         xlabel="predicted " + ("churn probability" if target == "churn" else "orders"),
         ylabel="actual",
     )
+    _gains(gains, metrics, "people who ordered" if target == "churn" else "orders")
     main = "auc" if target == "churn" else "rmse"
     _bars(ranking, metrics, main)
     ranking.set_title(_TITLES[main] + (" (higher is better)" if main == "auc" else " (lower is better)"))
     _bars(lift, metrics, "lift_10")
     lift.set_title(_TITLES["lift_10"] + " (higher is better)")
-    for axes in (calibration, ranking, lift):
+    for axes in (calibration, gains, ranking, lift):
         axes.tick_params(labelsize=7)
         axes.title.set_fontsize(9)
         axes.spines[["top", "right"]].set_visible(False)
@@ -84,17 +87,37 @@ def metrics_table(target: str, metrics: Mapping[str, Any]) -> str:
     names = _SHOWN[target]
     lines = ["| | " + " | ".join(_TITLES[name] for name in names) + " |", "|---|" + "---:|" * len(names)]
     for who, values in (("**model**", metrics["model"]), *metrics["rules"].items()):
-        lines.append(f"| {who.replace('_', ' ')} | " + " | ".join(f"{values[name]:.3f}" for name in names) + " |")
+        cells = (f"{values[name]:.3f}" if name in values else "" for name in names)
+        lines.append(f"| {who.replace('_', ' ')} | " + " | ".join(cells) + " |")
     facts = (
-        f"Tested on {metrics['people']:,} people as of {metrics['test_cut_off']}, over the {metrics['horizon_days']} days "
-        f"after; learned from {len(metrics['cut_offs'])} earlier cut-offs."
+        f"Tested on {metrics['people']:,} people as of {', '.join(metrics['test_cut_offs'])}, over the "
+        f"{metrics['tested_days']} days after; learned from {len(metrics['cut_offs'])} cut-offs."
     )
     return "\n".join([*lines, "", facts])
+
+
+def each_table(target: str, metrics: Mapping[str, Any]) -> str:
+    """The model's figures at each cut-off of the back-test, as a Markdown table."""
+    names = [name for name in _SHOWN[target] if all(name in values for values in metrics["each"])]
+    lines = ["| as of | " + " | ".join(_TITLES[name] for name in names) + " |", "|---|" + "---:|" * len(names)]
+    for day, values in zip(metrics["test_cut_offs"], metrics["each"], strict=True):
+        lines.append(f"| {day} | " + " | ".join(f"{values[name]:.3f}" for name in names) + " |")
+    return "\n".join(lines)
 
 
 def as_markdown_image(png: bytes, title: str) -> str:
     """The picture as a Markdown image that carries its own data."""
     return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def _gains(axes: Any, metrics: Mapping[str, Any], what: str) -> None:
+    """Share of the outcome by share of people, the likeliest first: ours, each rule's, and chance."""
+    tenths = [n / 10 for n in range(11)]
+    axes.plot(tenths, tenths, color=_GREY, linewidth=1, linestyle=":")
+    for values in metrics["rules"].values():
+        axes.plot(tenths, [0, *values["gains"]], color=_GREY, linewidth=0.8)
+    axes.plot(tenths, [0, *metrics["model"]["gains"]], "o-", color=_BLUE, markersize=3)
+    axes.set(title="gains (grey: the rules)", xlabel="share of people, likeliest first", ylabel=f"share of {what}")
 
 
 def _bars(axes: Any, metrics: Mapping[str, Any], name: str) -> None:

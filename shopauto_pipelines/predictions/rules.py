@@ -1,28 +1,63 @@
 """The naive rules every model has to beat, each one number per person, higher for those who are likelier to order again.
 
 A rule is ranked by that number as it is. Where a metric needs a probability or a count, the number is turned into one by a
-monotone (isotonic) fit on the very cut-offs the model learns from, so that a rule is never beaten for its units alone.
+monotone (isotonic) fit on the very cut-offs the model learns from, so that a rule is never beaten for its units alone. The
+models of the books (BG/NBD, Pareto/NBD) forecast both themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shopauto_pipelines.predictions.dataset import Numbers, Window
-from shopauto_pipelines.predictions.process import BuyingProcess
+from shopauto_pipelines.predictions.dataset import Numbers, People, Window
+from shopauto_pipelines.predictions.process import BuyingProcess, habit_matrix
+
+if TYPE_CHECKING:
+    from shopauto_pipelines.predictions.btyd.bg_nbd import BGNBD
 
 #: People the isotonic fit needs on each step, at least; keeps a step from claiming certainty on a handful.
 _STEP = 20
 
 
-def scores(window: Window, process: BuyingProcess, horizon: int) -> Mapping[str, Numbers]:
-    """Each rule's number for the people of a cut-off.
+@dataclass(frozen=True)
+class Books:
+    """BG/NBD and Pareto/NBD of the books, fitted to the people of a cut-off without any outcome after it.
 
-    ``bg_nbd`` is the probability of at least one order by the buying process, never its probability of being alive, which
-    counts people with a single old order as safe.
+    Forecasts by name: probability of at least one order, and expected orders.
+    """
+
+    bg_nbd: BGNBD
+    pareto_nbd: BuyingProcess
+
+    @classmethod
+    def fit(cls, people: People, process: BuyingProcess) -> Books:
+        """Fit the BG/NBD beside the ``process`` of the same people."""
+        from shopauto_pipelines.predictions.btyd.bg_nbd import BGNBD
+
+        return cls(BGNBD(penalty=0.1).fit(habit_matrix(*people.habit)), process)
+
+    def again(self, people: People, horizon: int) -> dict[str, Numbers]:
+        """Each model's probability of at least one order."""
+        habit = people.habit
+        bg_nbd = self.bg_nbd.probability_of_order(habit_matrix(*habit), horizon)
+        return {"bg_nbd": bg_nbd, "pareto_nbd": 1 - self.pareto_nbd.outlook(*habit).silent(horizon)}
+
+    def expected(self, people: People, horizon: int) -> dict[str, Numbers]:
+        """Each model's expected orders."""
+        habit = people.habit
+        bg_nbd = self.bg_nbd.expected_orders(habit_matrix(*habit), horizon)
+        return {"bg_nbd": bg_nbd, "pareto_nbd": self.pareto_nbd.outlook(*habit).expected(horizon)}
+
+
+def scores(window: Window, books: Books) -> Mapping[str, Numbers]:
+    """Each rule's number for the people of a window.
+
+    ``bg_nbd`` and ``pareto_nbd`` are the probability of at least one order, never that of being alive, by which BG/NBD counts
+    people with a single old order as safe.
     """
     f = window.features
     return {
@@ -30,7 +65,7 @@ def scores(window: Window, process: BuyingProcess, horizon: int) -> Mapping[str,
         "frequency": f["orders"],
         "churn_factor": -np.nan_to_num(f["churn_factor"], nan=np.inf),
         "same_as_last_period": window.last_period,
-        "bg_nbd": 1 - process.silent(f["orders"], f["recency_days"], f["tenure_days"], horizon),
+        **books.again(window.people, window.horizon),
     }
 
 

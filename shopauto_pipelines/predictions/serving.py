@@ -1,7 +1,8 @@
 """Which model is in force on a day, and the scores it gives.
 
 A model is trained on fixed days (:func:`~shopauto_pipelines.predictions.dataset.training_day`). In force is the latest that
-passed the gate, up to :data:`LOOK_BACK` training days before the current one; whatever of that is missing from the store is
+passed the gate, up to :data:`LOOK_BACK` training days before the current one: of the shop's own models where it has some, of ours
+where none of those passed; whatever of that is missing from the store is
 trained now, also by a backfill. So the model in force is a function of the raw days up to the day and of the code.
 """
 
@@ -9,12 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import ibis
 import ibis.expr.types as ir
@@ -23,18 +25,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ibis import _
 
+from shopauto_pipelines.features.tables import CUSTOMER_FEATURES
 from shopauto_pipelines.platform.lake import Lake
-from shopauto_pipelines.predictions import backtest, tables
-from shopauto_pipelines.predictions.dataset import COLUMNS, Shop, buyers, numeric, to_numpy, training_day
+from shopauto_pipelines.predictions import backtest, drift, tables
+from shopauto_pipelines.predictions.dataset import COLUMNS, Numbers, Shop, buyers, numeric, to_numpy, training_day
+from shopauto_pipelines.predictions.inputs import inputs
 from shopauto_pipelines.predictions.models import ChurnModel, OrdersModel, one_thread
+from shopauto_pipelines.predictions.own import OURS, Churn, Own
 from shopauto_pipelines.predictions.store import Card, ModelStore, model_id
 
 #: Training days before the current one that may have left the model in force: older than that, none is.
 LOOK_BACK = 2
 #: People scored at once.
 BATCH = 100_000
-#: Quantiles of the next order's date: the 80 % interval and its middle.
-QUANTILES = (0.1, 0.5, 0.9)
 _LONGEST = 365
 
 
@@ -52,17 +55,18 @@ class Trainer:
     first_day: date
     horizon: int
     retrain_days: int
+    own: Own = OURS
     _seen: dict[date, dict[str, Card]] = field(default_factory=dict)
 
     def challengers(self, trained_as_of: date) -> dict[str, Card]:
         """The card of each target's challenger trained as of a day, trained now where the store does not have it."""
         if trained_as_of not in self._seen:
             data = self.fingerprint(trained_as_of)
-            ids = {target: model_id(target, trained_as_of, self.horizon, data) for target in backtest.TARGETS}
+            ids = {target: model_id(target, trained_as_of, self.horizon, data, self.own) for target in backtest.TARGETS}
             cards = {target: self.store.card(name) for target, name in ids.items()}
             if not all(cards.values()):
-                trained = backtest.train(self.shop(trained_as_of), trained_as_of, self.horizon)
-                cards = {target: self.store.save(ids[target], trained[target]) for target in backtest.TARGETS}
+                trained = backtest.train(self.shop(trained_as_of), trained_as_of, self.horizon, self.own)
+                cards = {target: self.store.save(ids[target], trained[target], data) for target in backtest.TARGETS}
             self._seen[trained_as_of] = {target: card for target, card in cards.items() if card}
         return self._seen[trained_as_of]
 
@@ -70,15 +74,10 @@ class Trainer:
         """The rows of ``predictions/models`` for a day."""
         rows = []
         for target in backtest.TARGETS:
-            day = training_day(as_of, self.first_day, self.retrain_days)
-            challenger = self.challengers(day)[target]
-            in_force = challenger
-            for _earlier in range(LOOK_BACK):
-                if in_force.passed is not False or day <= self.first_day:
-                    break
-                day = training_day(day - timedelta(days=1), self.first_day, self.retrain_days)
-                in_force = self.challengers(day)[target]
-            live = in_force if in_force.passed else None
+            challenger, live = self._in_force(target, as_of)
+            if live is None and self.own:
+                ours, live = self._ours._in_force(target, as_of)
+                challenger = ours if challenger.passed is None else challenger
             rows.append(
                 {
                     "target": target,
@@ -92,6 +91,22 @@ class Trainer:
                 }
             )
         return ibis.memtable(pa.Table.from_pylist(rows, schema=tables.MODELS.arrow_schema))
+
+    def _in_force(self, target: str, as_of: date) -> tuple[Card, Card | None]:
+        """The latest challenger, and the latest that passed."""
+        day = training_day(as_of, self.first_day, self.retrain_days)
+        challenger = found = self.challengers(day)[target]
+        for _earlier in range(LOOK_BACK):
+            if found.passed is not False or day <= self.first_day:
+                break
+            day = training_day(day - timedelta(days=1), self.first_day, self.retrain_days)
+            found = self.challengers(day)[target]
+        return challenger, found if found.passed else None
+
+    @cached_property
+    def _ours(self) -> Trainer:
+        """The same with our models alone, for a shop whose own do not pass."""
+        return replace(self, own=OURS, _seen={})
 
 
 def fingerprint(activity: ir.Table, claims: ir.Table) -> str:
@@ -121,14 +136,14 @@ def scores(features: ir.Table, models: list[Mapping[str, Any]], store: ModelStor
     with TemporaryDirectory(dir=lake.root / "_staging") as folder:
         file = Path(folder) / "scores.parquet"
         with pq.ParquetWriter(file, tables.SCORES.arrow_schema) as writer, one_thread():
-            for batch in _batches(lake.con.to_pyarrow_batches(people, chunk_size=BATCH)):
+            for batch in batches(lake.con.to_pyarrow_batches(people, chunk_size=BATCH)):
                 writer.write_table(score(batch, loaded["churn"], loaded["orders"], as_of, ids, note))
         return lake.con.create_table("scores_of_day", lake.con.read_parquet(file), temp=True, overwrite=True)
 
 
 def score(
     people: pa.Table,
-    churn: ChurnModel | None,
+    churn: Churn | None,
     orders: OrdersModel | None,
     as_of: date,
     ids: str | None,
@@ -137,18 +152,73 @@ def score(
     """Scores of one batch of people (``customer_id`` and the model's columns); null where there is no model."""
     features = {name: to_numpy(people[name]) for name in COLUMNS}
     columns: dict[str, Any] = {}
-    probability = churn(features) if churn else None
-    if probability is not None:
-        columns["churn_probability"] = pa.array(np.round(probability, 6))
-    if orders:
-        columns["expected_orders_90d"] = pa.array(np.round(orders(features) * orders.per_90_days(features), 6))
-        days = np.ceil(np.round(orders.next_order(features, QUANTILES, probability), 6))
-        for n, name in enumerate(("next_order_from", "next_order_on", "next_order_to")):
-            columns[name] = _dates(as_of, days[:, n])
+    told = forecasts(features, churn, orders, 90, _LONGEST)
+    if told.silent is not None:
+        columns["churn_probability"] = pa.array(np.round(told.silent, 6))
+    if orders and told.expected is not None:
+        quarter, year = told.expected.T
+        columns["expected_orders_90d"] = pa.array(np.round(quarter, 6))
+        columns["value_cents_365d"] = pa.array(np.round(year * orders.spent_per_order(features)))
+        columns |= dates(told, as_of)
     columns |= {name: pa.array([text] * len(people), pa.string()) for name, text in (("model_id", ids), ("note", note))}
     schema = tables.SCORES.arrow_schema
     rest = [columns.get(name, pa.nulls(len(people), schema.field(name).type)) for name in schema.names[1:]]
     return pa.table([people["customer_id"].cast(pa.string()), *rest], schema=schema)
+
+
+def drifts(lake: Lake, store: ModelStore, day: date) -> dict[date, list[drift.Drift]]:
+    """How a day's people and scores differ from those its models were made for, by the day these were trained as of.
+
+    One pass over each table; empty where no model is in force. Raises ``MissingPartition`` for a day that was not computed.
+    """
+    made_for: dict[date, drift.Profile] = {}
+    for row in lake.on(tables.MODELS, day).to_pyarrow().to_pylist():
+        card = store.card(row["model_id"]) if row["model_id"] else None
+        if card and card.people:
+            made_for[card.trained_as_of] = drift.merged(made_for.get(card.trained_as_of, {}), card.people)
+    people = numeric(buyers(lake.on(CUSTOMER_FEATURES, day), day)).select(*COLUMNS)
+    scored = lake.on(tables.SCORES, day).select(*drift.FORECASTS.values())
+
+    def parts(table: ir.Table) -> Iterator[Mapping[str, Numbers]]:
+        for batch in lake.con.to_pyarrow_batches(table, chunk_size=BATCH):
+            yield {name: to_numpy(pa.chunked_array([batch[name]])) for name in batch.schema.names}
+
+    return {when: drift.compare(then, chain(parts(people), parts(scored))) for when, then in sorted(made_for.items())}
+
+
+class Forecasts(NamedTuple):
+    """What the models say of a batch of people; ``None`` where there is none that could.
+
+    ``silent``: probability of no order within the horizon. ``expected``: order days within each of the days asked for, a
+    column each. ``next_in``: days until the next order, as :meth:`OrdersModel.next_order` gives them.
+    """
+
+    silent: Numbers | None
+    expected: Numbers | None
+    next_in: Numbers | None
+
+
+def forecasts(
+    features: Mapping[str, Numbers], churn: Churn | None, orders: OrdersModel | None, *days: int
+) -> Forecasts:
+    """Ask both models; what they see of the people is computed once where both see the same."""
+    if isinstance(churn, ChurnModel) and type(orders) is OrdersModel:
+        seen = inputs(features, churn.process, churn.horizon)
+        silent = churn(features, seen)
+        if (orders.process, orders.horizon) != (churn.process, churn.horizon):
+            seen = inputs(features, orders.process, orders.horizon)
+        return Forecasts(silent, orders(features, *days, seen=seen), orders.next_order(features, silent, seen))
+    probability = churn(features) if churn else None
+    if orders is None:
+        return Forecasts(probability, None, None)
+    return Forecasts(probability, orders(features, *days), orders.next_order(features, probability))
+
+
+def dates(told: Forecasts, as_of: date) -> dict[str, pa.Array]:
+    """Median and 80 % interval of the next order's date by column name; null: later than a year."""
+    assert told.next_in is not None
+    names = ("next_order_from", "next_order_on", "next_order_to")
+    return {name: _dates(as_of, days) for name, days in zip(names, told.next_in.T, strict=True)}
 
 
 def _dates(as_of: date, days: np.ndarray) -> pa.Array:
@@ -169,10 +239,10 @@ def _note(models: Mapping[str, Mapping[str, Any]], store: ModelStore) -> str | N
     return "; ".join(dict.fromkeys(notes)) or None
 
 
-def _batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+def batches(parts: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Tables of exactly :data:`BATCH` people, the last one fewer, whatever the engine's batches are."""
     held: list[pa.RecordBatch] = []
-    for batch in batches:
+    for batch in parts:
         held.append(batch)
         while sum(b.num_rows for b in held) >= BATCH:
             whole = pa.Table.from_batches(held)

@@ -22,7 +22,7 @@ MODELS = Table(
 )
 SCORES = Table(
     "predictions/scores",
-    "Churn probability and next order of every person with an order, as of the day.",
+    "Churn probability, next order and value of every person with an order, as of the day.",
     (
         CUSTOMER_ID,
         Column("churn_probability", "float64", "probability of no order within the horizon [90 days]"),
@@ -30,6 +30,7 @@ SCORES = Table(
         Column("next_order_on", "date", "median of the next order's date"),
         Column("next_order_from", "date", "lower end of the 80 % interval of the next order's date"),
         Column("next_order_to", "date", "upper end of that interval; null: later than a year"),
+        Column("value_cents_365d", "float64", "expected order totals of the next 365 days, minor units"),
         Column("model_id", "string", "model that scored; null where none is in force"),
         Column("note", "string", "why a score is missing or weak, e.g. `not enough data`"),
     ),

@@ -21,7 +21,14 @@ from shopauto_pipelines.sources.expressions import SOURCE_ROW
 from shopauto_pipelines.sources.landing import landed_days, refresh_landing
 from shopauto_pipelines.sources.mapping import mappings
 from shopauto_pipelines.sources.reading import LandingError
-from shopauto_pipelines.sources.tables import COLLECTED_TABLES, CORE_TABLES, MESSAGE_EVENTS, QUARANTINE, RAW_TABLES
+from shopauto_pipelines.sources.tables import (
+    COLLECTED_TABLES,
+    CORE_TABLES,
+    MESSAGE_EVENTS,
+    QUARANTINE,
+    RAW_TABLES,
+    STOCK_LEVELS,
+)
 
 _SOURCES = list(mappings())
 
@@ -76,7 +83,9 @@ def _raw_asset(table: Table) -> dg.AssetsDefinition:
     return rows
 
 
-_TABLES = [table for table in RAW_TABLES if table in (*CORE_TABLES, *COLLECTED_TABLES) or _feeding(table)]
+#: What other rooms read, fed or not, and what any source feeds.
+_READ = (*CORE_TABLES, *COLLECTED_TABLES, STOCK_LEVELS)
+_TABLES = [table for table in RAW_TABLES if table in _READ or _feeding(table)]
 
 
 def _refusals(lake: Lake, day: date) -> dict[str, Any]:

@@ -51,6 +51,7 @@ SUITES = (
     Suite.of(tables.EVENTS),
     Suite.of(tables.MESSAGE_EVENTS),
     Suite.of(tables.FORM_SUBMISSIONS),
+    Suite.of(tables.STOCK_LEVELS),
     Suite(tables.QUARANTINE, (_between("refused_rows", None, MOST_QUARANTINED, fact=True),), _refused_rows),
 )
 

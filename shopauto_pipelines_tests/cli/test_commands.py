@@ -12,7 +12,19 @@ import pytest
 from shopauto_pipelines.cli.doctor import examine
 from shopauto_pipelines.platform.settings import PROJECT_ROOT
 
-COMMANDS = ("demo", "sample", "load", "refresh", "inbox", "outbox", "collect", "doctor", "migrate", "settings")
+COMMANDS = (
+    "demo",
+    "sample",
+    "load",
+    "refresh",
+    "predict",
+    "inbox",
+    "outbox",
+    "collect",
+    "doctor",
+    "migrate",
+    "settings",
+)
 HEAVY = ("dagster", "duckdb", "ibis", "pandas", "sklearn", "great_expectations", "sqlalchemy", "matplotlib")
 
 

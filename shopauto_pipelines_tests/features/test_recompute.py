@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
-from statistics import median
+from statistics import geometric_mean, mean, median, pstdev
 
 import ibis
 import pytest
@@ -107,6 +107,8 @@ def _recomputed(shop, as_of: date, minutes: int = 60) -> dict[str, dict]:
         def half_up(a, b):
             return (2 * a + b) // (2 * b)
 
+        totals = [sum(r["total_cents"] for r in bought if r["day"] == day) for day in days]
+        gaps = [(later - earlier).days for earlier, later in pairwise(days)]
         row = {
             "customer_id": p,
             "first_order_on": days[0] if days else None,
@@ -117,6 +119,11 @@ def _recomputed(shop, as_of: date, minutes: int = 60) -> dict[str, dict]:
             "revenue_cents": sum(r["total_cents"] for r in bought),
             "refund_cents": sum(r["amount_cents"] for r in mine(refunds, p)),
             "average_order_cents": half_up(sum(r["total_cents"] for r in bought), len(days)) if days else None,
+            "typical_order_cents": round(geometric_mean(max(cents, 1) for cents in totals)) if days else None,
+            "first_order_cents": totals[0] if days else None,
+            "last_order_cents": totals[-1] if days else None,
+            "last_interval_days": gaps[-1] if gaps else None,
+            "interval_variation": round(pstdev(gaps) / mean(gaps), 6) if gaps else None,
             "items_365d": sum(r["quantity"] for r in said if r["kind"] == "product" and age(r) < 365),
             "coupon_orders_365d": sum(bool(r["coupon_code"]) for r in bought if age(r) < 365),
             "mean_interval_days": interval,
@@ -138,6 +145,9 @@ def _recomputed(shop, as_of: date, minutes: int = 60) -> dict[str, dict]:
                 default=None,
             ),
         }
+        for n in (30, 120, 240):
+            weighted = sum(round(1e6 * 0.5 ** ((as_of - d).days / n)) for d in days) / 1e6
+            row[f"orders_weighted_{n}d"] = weighted if days else None
         for n in (30, 90, 365):
             row[f"orders_{n}d"] = sum((as_of - d).days < n for d in days)
             row[f"revenue_cents_{n}d"] = sum(r["total_cents"] for r in bought if age(r) < n)

@@ -16,7 +16,17 @@ from shopauto_pipelines.realtime import sensors
 
 ROOMS = {"files": "sources", "raw": "sources"} | {
     room: room
-    for room in ("collector", "profiles", "features", "predictions", "segments", "campaigns", "outbox", "realtime")
+    for room in (
+        "collector",
+        "profiles",
+        "features",
+        "predictions",
+        "recommendations",
+        "segments",
+        "campaigns",
+        "outbox",
+        "realtime",
+    )
 }
 
 REPOSITORY = defs().get_repository_def()

@@ -87,6 +87,7 @@ def test_a_day_is_scored_by_the_model_in_force_and_scored_again_to_the_same_byte
     for row in scores:
         assert 0 < row["churn_probability"] < 1
         assert row["expected_orders_90d"] >= 0
+        assert row["value_cents_365d"] >= 0
         assert row["model_id"] == f"{models['churn']['model_id']}, {models['orders']['model_id']}"
         assert row["next_order_from"] is None or row["next_order_from"] > span[-1]
         assert row["next_order_to"] is None or row["next_order_from"] <= row["next_order_on"] <= row["next_order_to"]

@@ -12,11 +12,10 @@ from sklearn.base import clone
 from shopauto_pipelines.predictions.btyd.bg_nbd import BGNBD
 from shopauto_pipelines.predictions.btyd.gamma_gamma import GammaGamma
 from shopauto_pipelines.predictions.btyd.grouped import coarsen, distinct, group
-from shopauto_pipelines.predictions.btyd.mbg_cnbd import MBGCNBD
 from shopauto_pipelines.predictions.btyd.mbg_nbd import MBGNBD
 from shopauto_pipelines.predictions.btyd.pareto_nbd import ParetoNBD
 
-MODELS = [BGNBD(), MBGNBD(), ParetoNBD(), MBGCNBD(k=3)]
+MODELS = [BGNBD(), MBGNBD(), ParetoNBD()]
 
 #: Rows at the edges: nobody came back, ordered on the last day, first order today, a reseller, decades.
 EDGES = np.array(
@@ -49,35 +48,33 @@ def cdnow(shared):
 def simulate(model, count, seed=0, span=500):
     """Rows of people who do exactly what ``model`` says, first seen at times spread over ``span``."""
     births = np.random.default_rng(seed).uniform(0, span, count)
-    return histories(model, births, span, span, seed)[0][:, :3]
+    return histories(model, births, span, span, seed)[0]
 
 
 def histories(model, births, now, end, seed=2):
-    """Rows at ``now`` of people first seen at ``births``, with the sum of log gaps; and their orders from then to ``end``."""
+    """Rows at ``now`` of people first seen at ``births``; and their orders from then to ``end``."""
     rng = np.random.default_rng(seed + 100)
-    count, stages = len(births), model.k_ if isinstance(model, MBGCNBD) else 1
+    count = len(births)
     rate, until, chance = rng.gamma(model.r_, 1 / model.alpha_, count), np.full(count, np.inf), np.zeros(count)
     if isinstance(model, ParetoNBD):
         until = births + rng.exponential(1 / rng.gamma(model.s_, 1 / model.beta_, count))
     else:
         chance = rng.beta(model.a_, model.b_, count)
-    x, last, gaps, later, at = np.zeros(count), births.copy(), np.zeros(count), np.zeros(count), births.copy()
+    x, last, later, at = np.zeros(count), births.copy(), np.zeros(count), births.copy()
     here = rng.random(count) >= (0 if isinstance(model, BGNBD) else chance)
     while here.any():
-        gap = rng.gamma(stages, 1 / rate)
-        at = at + gap
+        at = at + rng.exponential(1 / rate)
         here &= at < np.minimum(until, end)
         early = here & (at <= now)
-        x, last, gaps = x + early, np.where(early, at, last), gaps + np.where(early, np.log(gap), 0)
+        x, last = x + early, np.where(early, at, last)
         later += here & (at > now)
         here &= rng.random(count) >= chance
-    return np.stack([x, last - births, now - births, gaps], axis=1), later
+    return np.stack([x, last - births, now - births], axis=1), later
 
 
 def with_parameters(model, *values):
     for name, value in zip(model._names, values, strict=True):
         setattr(model, name, value)
-    model.k_ = getattr(model, "k", 1)
     return model
 
 
@@ -85,7 +82,6 @@ KNOWN = [
     with_parameters(BGNBD(), 0.8, 40.0, 0.9, 3.0),
     with_parameters(MBGNBD(), 0.8, 40.0, 0.9, 3.0),
     with_parameters(ParetoNBD(), 0.8, 40.0, 0.7, 60.0),
-    with_parameters(MBGCNBD(k=3), 0.8, 15.0, 0.9, 3.0),
 ]
 
 
@@ -239,9 +235,7 @@ def test_the_unit_of_time_does_not_matter(truth):
     days, weeks = clone(truth).fit(people), clone(truth).fit(people / [1, 7, 7])
     assert weeks.alpha_ * 7 == pytest.approx(days.alpha_, rel=1e-4)
     assert weeks.r_ == pytest.approx(days.r_, rel=1e-4)
-    assert weeks.log_likelihood_ == pytest.approx(
-        days.log_likelihood_ + truth.k_ * np.log(7) * people[:, 0].sum(), abs=1e-4
-    )
+    assert weeks.log_likelihood_ == pytest.approx(days.log_likelihood_ + np.log(7) * people[:, 0].sum(), abs=1e-4)
     assert weeks.expected_orders(people / [1, 7, 7], 10) == pytest.approx(days.expected_orders(people, 70), rel=1e-3)
 
 
@@ -273,46 +267,6 @@ def test_bins_keep_totals_and_all_but_all_of_the_likelihood():
     assert sums @ bins == pytest.approx(counts @ groups, rel=1e-12)
     exact, binned = clone(truth).fit(people), clone(truth).fit(bins, sample_weight=sums)
     assert 0 <= exact.log_likelihood_ - binned.log_likelihood(people).sum() < 0.1
-
-
-@pytest.mark.parametrize("k", [1, 3])
-def test_the_regularity_of_gaps_is_found(k):
-    truth = with_parameters(MBGCNBD(k=k), 2.0, 30.0 / k, 0.9, 5.0)
-    people, _ = histories(truth, np.zeros(2_000), 400, 400)
-    model = MBGCNBD().fit(people)
-    assert model.k_ == k
-    assert model.log_likelihood(people).sum() == pytest.approx(model.log_likelihood_)
-    assert model.expected_orders(people, 90.0) == pytest.approx(
-        clone(truth).fit(people[:, :3]).expected_orders(people, 90.0)
-    )
-
-
-def test_regular_people_are_given_up_sooner():
-    """Somebody who bought every ten days and has been silent for forty: late by chance, or gone?"""
-    people = simulate(KNOWN[3], 20_000)
-    blind, aware = MBGNBD().fit(people), MBGCNBD(k=3).fit(people)
-    assert aware.probability_alive([[10, 100, 140]])[0] < 0.7 * blind.probability_alive([[10, 100, 140]])[0]
-
-
-def test_expected_orders_of_regular_people_are_the_series_over_orders():
-    """The n-th order from stage j comes within the horizon if nk − j stages pass: a tail of the negative binomial."""
-    from scipy.special import betainc, betaln
-
-    model, n = KNOWN[3], np.arange(1, 5_000)
-    x, age, h = np.array([0.0, 0, 1, 10, 50]), np.array([0.0, 300, 50, 300, 700]), 90.0
-    series = np.empty((len(x), 3))
-    for row, j in np.ndindex(series.shape):
-        b, shape = model.b_ + x[row] + 1, model.r_ + 3 * x[row] + j
-        stays = np.exp(betaln(model.a_, b + n - 1) - betaln(model.a_, b))
-        series[row, j] = stays @ betainc(3 * n - j, shape, h / (model.alpha_ + age[row] + h))
-    assert model._orders_from_stages(x, age, np.full(len(x), h)) == pytest.approx(series, rel=1e-6)
-
-
-def test_regularity_needs_the_gaps():
-    with pytest.raises(ValueError, match="fourth column"):
-        MBGCNBD().fit([[1, 1, 2]])
-    with pytest.raises(ValueError, match="whole number"):
-        MBGCNBD(k=0).fit([[1, 1, 2]])
 
 
 @pytest.mark.parametrize("truth", KNOWN, ids=named)

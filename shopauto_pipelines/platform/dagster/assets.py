@@ -98,14 +98,14 @@ def lake_asset(
     group: str | None = None,
     kinds: set[str] | None = None,
     summary: Summary | None = None,
-    origins: Origins | None = None,
+    origins: Origins | Callable[[], Origins] | None = None,
     **more: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Decorator: the function becomes the asset of ``table``.
 
     ``ins`` names the tables the function takes, by parameter. What the function returns is described at
     :class:`~shopauto_pipelines.platform.dagster.io_manager.LakeIOManager`. ``summary`` says more of each partition once it
-    is written; ``origins`` is the column lineage of a table that is not made of lake tables alone; ``more`` are
+    is written; ``origins`` is the column lineage where the expression does not tell it, or a function that does; ``more`` are
     arguments of ``dg.asset``, which win.
     """
     common = spec_arguments(table, group or table.room, kinds)

@@ -6,6 +6,7 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
+import ibis.expr.types as ir
 
 from shopauto_pipelines.platform.dagster.resources import LakeResource
 from shopauto_pipelines.platform.errors import ShopAutoError
@@ -23,11 +24,17 @@ Origins = Mapping[str, Collection[tuple[str, str]]]
 
 @dataclass(frozen=True)
 class LakeAsset:
-    """The table behind an asset, its summary, and its lineage where no expression tells it."""
+    """The table behind an asset, its summary, and its lineage where no expression tells it, or a function that does."""
 
     table: Table
     summary: Summary = lambda lake, day: {}
-    origins: Origins | None = None
+    origins: Origins | Callable[[], Origins] | None = None
+
+    def lineage(self, expression: ir.Table, lake: Lake) -> Origins:
+        """Of each column the columns it is computed from."""
+        if self.origins is None:
+            return column_lineage(expression, lake)
+        return self.origins() if callable(self.origins) else self.origins
 
 
 #: The table behind each asset: filled where assets are made. As metadata the UI would show it, as an unreadable object.
@@ -70,7 +77,7 @@ class LakeIOManager(dg.ConfigurableIOManager):
                 expression = obj(day)
                 written |= lake.write(table, [day], expression)
                 report(table.name, count, len(days))
-        origins = column_lineage(expression, lake) if asset.origins is None else asset.origins
+        origins = asset.lineage(expression, lake)
         lineage = {"dagster/column_lineage": lineage_metadata({c.name: origins.get(c.name, ()) for c in table.columns})}
         for day in days:
             context.step_context.add_asset_metadata(

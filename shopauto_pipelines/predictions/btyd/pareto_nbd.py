@@ -29,6 +29,16 @@ class ParetoNBD(OrderTimes):
         """Probability that the person is not gone yet. Not a churn score: see ``probability_of_order``."""
         return self._alive(self._checked(X))
 
+    def probability_of_order_if_alive(self, X: ArrayLike, horizon: ArrayLike) -> Numbers:
+        """``probability_of_order`` of those who are not gone: that of anybody is this times ``probability_alive``."""
+        return self._forecast(
+            lambda people, ahead: per_kind(self._order_if_alive, people[:, 0], people[:, 2], ahead), X, horizon
+        )
+
+    def expected_orders_if_alive(self, X: ArrayLike, horizon: ArrayLike) -> Numbers:
+        """``expected_orders`` of those who are not gone: those of anybody are these times ``probability_alive``."""
+        return self._forecast(self._orders_if_alive, X, horizon)
+
     def _alive(self, people: Numbers) -> Numbers:
         logs = self._logs()
 
@@ -85,6 +95,9 @@ class ParetoNBD(OrderTimes):
         return np.minimum(n / (self.alpha_ + age) * area, 1)
 
     def _orders(self, people: Numbers, horizon: Numbers) -> Numbers:
+        return product(self._alive(people), self._orders_if_alive(people, horizon))
+
+    def _orders_if_alive(self, people: Numbers, horizon: Numbers) -> Numbers:
         x, _, age = people.T
         rate = (self.r_ + x) / (self.alpha_ + age)
         ahead = np.log1p(horizon / (self.beta_ + age))
@@ -92,7 +105,7 @@ class ParetoNBD(OrderTimes):
         with np.errstate(over="ignore", invalid="ignore"):
             time = ahead * np.where(np.abs(more) < 1e-12, 1, -np.expm1(-more) / np.where(more == 0, 1, more))
         time = np.where(np.isinf(horizon), np.inf if self.s_ <= 1 else 1 / max(self.s_ - 1, 1e-300), time)
-        return product(self._alive(people), rate * (self.beta_ + age) * time)
+        return rate * (self.beta_ + age) * time
 
 
 def _rule(nodes: int) -> tuple[Numbers, Numbers]:
