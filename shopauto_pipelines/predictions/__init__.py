@@ -11,7 +11,7 @@ How a day's scores come about::
 
 - ``tables``: the tables with columns, units and keys.
 - ``dataset``: training days and cut-offs; people as of a cut-off with their outcomes after it. Nothing later is read.
-- ``btyd``: buy-till-you-die models of the books as scikit-learn estimators. ``process``: two of them as one buying process, which
+- ``btyd``: buy-till-you-die models of the books as scikit-learn estimators. ``process``: the Pareto/NBD among them, which
   every forecast starts from. ``season``: the coming horizon by what the same days saw a year before, as a factor of time.
 - ``inputs``: what the learners see of a person, and the columns it comes from.
 - ``models``: churn (no order within the horizon), expected orders and value, and the time to the next order.

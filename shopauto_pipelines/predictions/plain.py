@@ -73,7 +73,9 @@ def _scored(people: pa.Table, churn: ChurnModel, orders: OrdersModel, as_of: dat
     assert told.silent is not None
     assert told.expected is not None
     expected, year = told.expected.T
-    expected = np.maximum(expected, 1 - told.silent)  # the two are blended apart; a mean is no less than P(at least one)
+    expected = np.maximum(
+        expected, 1 - told.silent
+    )  # the two are blended apart; a mean is no less than P(at least one)
     last = (as_of - date(1970, 1, 1)).days - features["recency_days"]
     return pa.table(
         {

@@ -12,10 +12,9 @@ from sklearn.base import clone
 from shopauto_pipelines.predictions.btyd.bg_nbd import BGNBD
 from shopauto_pipelines.predictions.btyd.gamma_gamma import GammaGamma
 from shopauto_pipelines.predictions.btyd.grouped import coarsen, distinct, group
-from shopauto_pipelines.predictions.btyd.mbg_nbd import MBGNBD
 from shopauto_pipelines.predictions.btyd.pareto_nbd import ParetoNBD
 
-MODELS = [BGNBD(), MBGNBD(), ParetoNBD()]
+MODELS = [BGNBD(), ParetoNBD()]
 
 #: Rows at the edges: nobody came back, ordered on the last day, first order today, a reseller, decades.
 EDGES = np.array(
@@ -61,7 +60,7 @@ def histories(model, births, now, end, seed=2):
     else:
         chance = rng.beta(model.a_, model.b_, count)
     x, last, later, at = np.zeros(count), births.copy(), np.zeros(count), births.copy()
-    here = rng.random(count) >= (0 if isinstance(model, BGNBD) else chance)
+    here = np.ones(count, dtype=bool)
     while here.any():
         at = at + rng.exponential(1 / rate)
         here &= at < np.minimum(until, end)
@@ -80,7 +79,6 @@ def with_parameters(model, *values):
 
 KNOWN = [
     with_parameters(BGNBD(), 0.8, 40.0, 0.9, 3.0),
-    with_parameters(MBGNBD(), 0.8, 40.0, 0.9, 3.0),
     with_parameters(ParetoNBD(), 0.8, 40.0, 0.7, 60.0),
 ]
 
@@ -137,9 +135,8 @@ def test_forecasts_are_what_happens(truth):
     """People are simulated for 400 days and asked about on day 200; some 30,000 had their first order by then."""
     later = np.random.default_rng(1).uniform(0, 200, 30_000)
     rows, after = histories(truth, later, 200, 400)
-    before = rows[:, :3]
-    ordered, orders = truth.probability_of_order(before, 200), truth.expected_orders(before, 200)
-    for some in (before[:, 0] == 0, before[:, 0] == 1, before[:, 0] > 3, before[:, 1] < before[:, 2] - 100):
+    ordered, orders = truth.probability_of_order(rows, 200), truth.expected_orders(rows, 200)
+    for some in (rows[:, 0] == 0, rows[:, 0] == 1, rows[:, 0] > 3, rows[:, 1] < rows[:, 2] - 100):
         error = np.sqrt((ordered[some] * (1 - ordered[some])).sum()) / some.sum()
         assert (after[some] > 0).mean() == pytest.approx(ordered[some].mean(), abs=4 * error)
         spread = after[some].std() / np.sqrt(some.sum())
@@ -223,7 +220,7 @@ def test_little_or_odd_data_gives_finite_models(model, rows, penalty):
 def test_people_are_fitted_the_same_grouped_weighted_and_in_any_order(truth):
     people = np.floor(simulate(truth, 3_000, seed=5) / [1, 20, 20]) * [1, 20, 20]
     groups, counts = group(people)
-    assert len(groups) < 1_200
+    assert len(groups) < len(people) / 2
     once = clone(truth).fit(people)
     for other in (clone(truth).fit(groups, sample_weight=counts), clone(truth).fit(people[::-1])):
         assert vars(other) == vars(once)
@@ -308,7 +305,7 @@ def test_models_are_estimators(model):
 )
 def test_impossible_rows_are_refused_with_the_reason(rows, words):
     with pytest.raises(ValueError, match=words):
-        MBGNBD().fit(rows)
+        BGNBD().fit(rows)
 
 
 def test_weights_that_are_none_are_refused():

@@ -50,16 +50,16 @@ class OrderTimes(BaseEstimator, ABC):
 
         Raises ValueError, with the reason, for impossible rows.
         """
-        people = self._people(X)
+        people = check_people(X)
         weights = None if sample_weight is None else checked_weights(sample_weight, len(people))
-        self.n_features_in_ = people.shape[1]
+        self.n_features_in_ = 3
         self._fit(*group(people, weights))
         return self
 
     def log_likelihood(self, X: ArrayLike) -> Numbers:
         """Logarithm of the likelihood of each row (density of the order times, in the unit of time of the fit)."""
         people = self._checked(X)
-        return self._each(self._logs(), people[:, :3])
+        return self._each(self._logs(), people)
 
     @abstractmethod
     def probability_alive(self, X: ArrayLike) -> Numbers:
@@ -136,19 +136,15 @@ class OrderTimes(BaseEstimator, ABC):
 
     def _checked(self, X: ArrayLike) -> Numbers:
         check_is_fitted(self, self._names[0])
-        return self._people(X)
-
-    def _people(self, X: ArrayLike) -> Numbers:
-        return check_people(X, columns=(3,))
+        return check_people(X)
 
 
-def check_people(X: ArrayLike, columns: tuple[int, ...]) -> Numbers:
+def check_people(X: ArrayLike) -> Numbers:
     """X as numbers; ValueError where it is not what ``OrderTimes`` says."""
     people: Numbers = check_array(X, dtype=np.float64)
-    if people.shape[1] not in columns:
-        wanted = " or ".join(str(count) for count in columns)
-        raise ValueError(f"X has {people.shape[1]} columns, not {wanted}: repeat orders, time of the last one, age.")
-    x, last, age = people[:, 0], people[:, 1], people[:, 2]
+    if people.shape[1] != 3:
+        raise ValueError(f"X has {people.shape[1]} columns, not 3: repeat orders, time of the last one, age.")
+    x, last, age = people.T
     for wrong, what in (
         ((x < 0) | (last < 0), "have negative numbers"),
         (last > age, "ordered last after their age: the second column is at most the third"),
