@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from shopauto_pipelines.cli import main
@@ -18,6 +19,10 @@ from shopauto_pipelines.platform.settings import PROJECT_ROOT, Settings
 from shopauto_pipelines_tests.e2e import forks
 
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+
+# how long an example takes says how busy the machine is
+hypothesis.settings.register_profile("shopauto", deadline=None)
+hypothesis.settings.load_profile("shopauto")
 
 
 #: Names the folder that the workers of a run share, see :func:`homes`.

@@ -197,10 +197,11 @@ def _train(shop: Shop, trained_as_of: date, horizon: int, own: Own) -> dict[str,
     losses = {"churn": _Test.log_loss, "orders": _Test.deviance}
     weights = {target: _weights(tests, loss, USUAL[target]) for target, loss in losses.items()}
     measured = _measured(tests, losses)
-    alone = _measured(tests, losses, _NONE)
-    for target, judge in judges.items():
-        known = {"season_known": tests[0].season_known}
-        if judge(measured[target] | known) and not judge(alone[target] | known):
+    known = {"season_known": tests[0].season_known}
+    against = [target for target, judge in judges.items() if judge(measured[target] | known)]
+    alone = _measured(tests, losses, _NONE) if against else {}
+    for target in against:
+        if not judges[target](alone[target] | known):
             weights[target], measured[target] = _NONE, alone[target]
     step("weights")
 

@@ -9,11 +9,13 @@ from shopauto_pipelines.definitions import defs
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("recorded")]
 
 #: No column of these is computed from columns of others: they tell of models, of rows that could not be read, of what the
-#: outside world said (forms, to the collector alone), and of messages whose outcome is not known.
+#: outside world said (forms, to the collector alone; stock levels, which the sample shop does not tell), and of messages whose
+#: outcome is not known.
 WITHOUT_COLUMN_LINEAGE = {
     "predictions/models",
     "raw/quarantine",
     "raw/form_submissions",
+    "raw/stock_levels",
     "collector/provider_events",
     "outbox/unknown",
 }
