@@ -52,6 +52,10 @@ class MissingPartition(ShopAutoError):
     """A partition that is needed has not been computed; the text names the table, the day and the command to run."""
 
 
+class OutdatedPartition(MissingPartition):
+    """A partition was written by an earlier version, without a column that is needed; the text says which."""
+
+
 @dataclass(frozen=True)
 class Written:
     """What became of one partition: its ``rows``, the file's ``size`` in bytes, and whether its bytes ``changed``."""
@@ -179,10 +183,13 @@ class Lake:
         if not files:
             columns = {name: kind.copy(nullable=True) for name, kind in table.schema.items()}  # as Parquet has them
             return self.con.create_table(view, schema=ibis.schema(columns | {table.partition: "date"}), temp=True)
-        parts = [_read(months, hive=False)] if months else []
-        parts += [_read(days, hive=True)] if days else []
+        mixed = any([_lacks_columns(table, path) for path in (paths[0], paths[-1])])
+        parts = [_read(months, hive=False, mixed=mixed)] if months else []
+        parts += [_read(days, hive=True, mixed=mixed)] if days else []
         self.con.raw_sql(f'create temp view "{view}" as {" union all by name ".join(parts)}')
-        return self._scans.setdefault(files, self.con.table(view))
+        rows = self.con.table(view)
+        lacking = {c.name: ibis.null(c.type) for c in table.columns if c.name not in rows.columns}
+        return self._scans.setdefault(files, rows.mutate(**lacking) if lacking else rows)
 
     def _months(self, table: Table, paths: list[Path]) -> tuple[list[Path], list[Path]]:
         """``paths`` split into files of whole months, made where they are missing, and the days that remain."""
@@ -303,10 +310,29 @@ class LakeTable:
         return (earlier[-1], self.lake.on(self.table, earlier[-1])) if earlier else None
 
 
-def _read(paths: Sequence[Path], *, hive: bool) -> str:
-    """SQL that reads the files; ``hive`` takes the partition column from their folder's name."""
+def _read(paths: Sequence[Path], *, hive: bool, mixed: bool = True) -> str:
+    """SQL that reads the files.
+
+    ``hive`` takes the partition column from their folder's name; ``mixed`` files need not all have the same columns.
+    """
     listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
-    return f"select * from read_parquet([{listed}], hive_partitioning = {str(hive).lower()})"
+    return f"select * from read_parquet([{listed}], hive_partitioning = {hive}, union_by_name = {mixed})"
+
+
+def _lacks_columns(table: Table, file: Path) -> bool:
+    """Whether columns are missing that an earlier version did not write: null there.
+
+    Raises :class:`OutdatedPartition` for one that is required.
+    """
+    names = pq.read_schema(file).names
+    lacking = [column for column in table.columns if column.name not in names]
+    if required := "`, `".join(column.name for column in lacking if column.required):
+        day = file.parent.name.partition("=")[2]
+        raise OutdatedPartition(
+            f"{table.name} of {day} was written by an earlier version: it has no `{required}`. "
+            f"Run `shopauto refresh --from {day}` to compute it again"
+        )
+    return bool(lacking)
 
 
 def _swap_in(staged: Path, target: Path) -> None:

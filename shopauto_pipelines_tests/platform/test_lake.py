@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from datetime import date, timedelta
 
 import ibis
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from ibis import _
 
 from shopauto_pipelines.platform import lake as lake_module
-from shopauto_pipelines.platform.lake import Lake, LakeTable, MissingPartition, days_between
+from shopauto_pipelines.platform.lake import Lake, LakeTable, MissingPartition, OutdatedPartition, days_between
 from shopauto_pipelines.platform.lineage import column_lineage
 from shopauto_pipelines.platform.tables import Column, Table
 
@@ -136,6 +137,18 @@ def test_reading_a_table_nobody_wrote_gives_its_columns_and_no_rows(lake):
     empty = lake.between(SALES)
     assert empty.columns == ("sale_id", "amount_cents", "at", "day")
     assert empty.count().execute() == 0
+
+
+def test_a_partition_of_an_earlier_version_has_nulls_in_new_columns_and_is_refused_where_one_is_required(lake):
+    later = FIRST + timedelta(days=1)
+    lake.write(SALES, [FIRST], _rows([FIRST]))
+    noted = replace(SALES, columns=(*SALES.columns, Column("note", "string", "a new column")))
+    assert lake.session().on(noted, FIRST).note.isnull().all().execute()
+    lake.write(noted, [later], _rows([later]).append_column("note", pa.array(["new"] * 3)))
+    assert lake.between(noted).note.count().execute() == 3
+    counted = replace(SALES, columns=(*SALES.columns, Column("pieces", "int64", "a new column", required=True)))
+    with pytest.raises(OutdatedPartition, match=f"test/sales of {FIRST} was written by an earlier version.*`pieces`"):
+        lake.session().between(counted, FIRST, later)
 
 
 def test_the_partition_before_a_day_skips_days_that_were_not_computed(lake):
