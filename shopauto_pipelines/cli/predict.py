@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from shopauto_pipelines.predictions.plain import Forecast
-    from shopauto_pipelines.predictions.transactions import Read
+    from shopauto_pipelines.predictions.transactions.reading import Read
 
 console = Console(highlight=False)
 
@@ -91,7 +91,8 @@ def predict(
     from shopauto_pipelines.cli.progress import step_bar
     from shopauto_pipelines.platform.clock import SystemClock
     from shopauto_pipelines.platform.settings import load_settings
-    from shopauto_pipelines.predictions import transactions
+    from shopauto_pipelines.predictions.transactions.columns import Columns
+    from shopauto_pipelines.predictions.transactions.reading import read
 
     today = (SystemClock().now() + timedelta(hours=14)).date()  # where the day begins first
     if as_of and as_of > today:
@@ -102,9 +103,9 @@ def predict(
     page = _target(file, page, (".html",), "--report", force) if page else None
     settings = load_settings()
     with step_bar(console, f"read {escape(file.name)}"):
-        found = transactions.read(
+        found = read(
             file,
-            transactions.Columns(customer, time, amount, quantity, price),
+            Columns(customer, time, amount, quantity, price),
             as_of,
             today=today,
             time_format=time_format,

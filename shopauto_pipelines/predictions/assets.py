@@ -1,6 +1,6 @@
 """The room's assets: the models in force and the scores they give. The logic is in ``serving``."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from typing import Any
 
@@ -11,6 +11,7 @@ from shopauto_pipelines.features import tables as features
 from shopauto_pipelines.platform.dagster.assets import asset_key, lake_asset
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.lake import Lake, LakeTable
+from shopauto_pipelines.platform.settings import load_settings
 from shopauto_pipelines.predictions import plots, serving, tables
 from shopauto_pipelines.predictions.dataset import Shop, sampled
 from shopauto_pipelines.predictions.declaration import load_predictions
@@ -25,15 +26,17 @@ _KINDS = {"python", "scikitlearn", "parquet"}
 
 def models_summary(lake: Lake, day: date) -> Mapping[str, Any]:
     """Verdicts, and each challenger's back-test beside the rules, as table and picture."""
+    return models_metadata(lake.on(tables.MODELS, day).to_pyarrow().to_pylist())
+
+
+def models_metadata(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the UI shows of rows of ``predictions/models``."""
+    store = ModelStore(load_settings().models_path)
     said: dict[str, Any] = {}
-    for row in lake.on(tables.MODELS, day).to_pyarrow().to_pylist():
-        said |= model_metadata(row)
+    for row in rows:
+        shown = plots.described(row, store.picture)
+        said |= {f"{row['target']}_{name}": dg.MetadataValue.md(text) for name, text in shown.items()}
     return said
-
-
-def model_metadata(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the UI shows of one row of ``predictions/models``."""
-    return {f"{row['target']}_{name}": dg.MetadataValue.md(text) for name, text in plots.described(row).items()}
 
 
 def scores_lineage(_lake: Lake, _day: date) -> Mapping[str, Any]:

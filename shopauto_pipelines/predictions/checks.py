@@ -6,7 +6,7 @@ from shopauto_pipelines.platform.dagster.assets import asset_key
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.dagster.runs import run_days
 from shopauto_pipelines.predictions import gate, serving, tables
-from shopauto_pipelines.predictions.assets import model_metadata
+from shopauto_pipelines.predictions.assets import models_metadata
 from shopauto_pipelines.predictions.drift import LARGE, Drift
 from shopauto_pipelines.predictions.store import ModelStore
 
@@ -30,12 +30,11 @@ def promotion_gate(context: dg.AssetCheckExecutionContext, lake: LakeResource) -
         rows = lake.lake().on(tables.MODELS, day).to_pyarrow().to_pylist()
         rulings.append(gate.rule(rows))
     worst = max(rulings, key=lambda ruling: gate.STATES.index(ruling.state))
-    metadata = {name: value for row in rows for name, value in model_metadata(row).items()}
     return dg.AssetCheckResult(
         passed=worst.state == "passed",
         severity=_SEVERITY.get(worst.state, dg.AssetCheckSeverity.WARN),
         description=worst.text,
-        metadata=metadata,
+        metadata=models_metadata(rows),
     )
 
 

@@ -19,9 +19,7 @@ from shopauto_pipelines.platform.progress import report
 from shopauto_pipelines.predictions import backtest, serving
 from shopauto_pipelines.predictions.dataset import COLUMNS, NotEnoughData, Shop, sampled, to_numpy
 from shopauto_pipelines.predictions.models import ChurnModel, OrdersModel, one_thread
-
-#: Purchases: one row per customer and day.
-TRANSACTIONS = pa.schema([("customer_id", pa.string()), ("day", pa.date32()), ("cents", pa.int64())])
+from shopauto_pipelines.predictions.transactions.reading import TRANSACTIONS
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _SHOWN = {
@@ -28,8 +27,11 @@ _TITLES = {
 _BLUE, _GREY = "#2563eb", "#9ca3af"
 
 
-def described(row: Mapping[str, Any]) -> dict[str, str]:
-    """Markdown of one row of ``predictions/models``: what is in force, the verdict, and the back-test where there is one."""
+def described(row: Mapping[str, Any], picture: Callable[[str, str, Mapping[str, Any]], bytes]) -> dict[str, str]:
+    """Markdown of one row of ``predictions/models``: what is in force, the verdict, and the back-test where there is one.
+
+    ``picture`` gives the PNG of a challenger's :func:`backtest_plot`, from its id, target and metrics.
+    """
     target = row["target"]
     live = f"In force: `{row['model_id']}`" if row["model_id"] else "No model is in force"
     text = f"{live}.\n\n**Challenger of {row['challenger_as_of']}:** {row['verdict']}."
@@ -39,15 +41,9 @@ def described(row: Mapping[str, Any]) -> dict[str, str]:
     return {
         "verdict": text,
         "backtest": metrics_table(target, metrics),
-        "plot": _picture(target, row["metrics"]),
+        "plot": as_markdown_image(picture(row["challenger_id"], target, metrics), f"back-test of {target}"),
         "each_cut_off": each_table(target, metrics),
     }
-
-
-@lru_cache(maxsize=8)
-def _picture(target: str, metrics: str) -> str:
-    """The plot as Markdown; drawn once for all days of a run that share a back-test."""
-    return as_markdown_image(backtest_plot(target, json.loads(metrics)), f"back-test of {target}")
 
 
 def backtest_plot(target: str, metrics: Mapping[str, Any]) -> bytes:

@@ -28,6 +28,7 @@ from shopauto_pipelines.predictions.dataset import COLUMNS
 from shopauto_pipelines.predictions.inputs import INPUTS
 from shopauto_pipelines.predictions.models import ChurnModel, OrdersModel
 from shopauto_pipelines.predictions.own import OURS, Churn, ForeignModel, Own, path_of, restored
+from shopauto_pipelines.predictions.plots import backtest_plot
 
 #: The one type our model files hold that skops does not know to be harmless: the nodes of a boosted tree.
 TRUSTED = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"]
@@ -109,6 +110,18 @@ class ModelStore:
         finally:
             shutil.rmtree(staged, ignore_errors=True)
         return card
+
+    def picture(self, model_id: str, target: str, metrics: Mapping[str, Any]) -> bytes:
+        """The PNG of a model's back-test; drawn when it is first looked at, and kept beside the card."""
+        file = self.path / model_id / "backtest.png"
+        if file.exists():
+            return file.read_bytes()
+        png = backtest_plot(target, metrics)
+        if file.parent.is_dir():
+            staged = file.with_name(f".{os.getpid()}-{uuid.uuid4().hex}")
+            staged.write_bytes(png)
+            staged.replace(file)
+        return png
 
     def load(self, model_id: str) -> Churn | OrdersModel:
         """The model; raises :class:`ModelRefused` without building anything where the file holds a type of no model."""

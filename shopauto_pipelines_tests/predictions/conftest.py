@@ -16,7 +16,7 @@ from shopauto_pipelines.features.customer_features import customer_features, end
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.predictions.dataset import LEAST_PEOPLE, PEOPLE, Shop, sampled
 from shopauto_pipelines.predictions.models import one_thread
-from shopauto_pipelines.predictions.plain import TRANSACTIONS
+from shopauto_pipelines.predictions.transactions.reading import TRANSACTIONS
 
 FIRST = date(2025, 1, 1)
 DAYS = 548

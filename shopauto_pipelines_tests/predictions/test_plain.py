@@ -10,6 +10,7 @@ import pytest
 from shopauto_pipelines.predictions import plain
 from shopauto_pipelines.predictions.backtest import SEASON_UNKNOWN
 from shopauto_pipelines.predictions.dataset import NotEnoughData
+from shopauto_pipelines.predictions.transactions.reading import TRANSACTIONS
 from shopauto_pipelines_tests.predictions.conftest import FIRST, YOUNG_LAST, newcomers, purchases
 
 SCORES = {
@@ -72,7 +73,7 @@ def test_neither_the_order_of_the_rows_nor_later_ones_nor_a_day_split_in_two_cha
     ]
     rows = [row for n, row in enumerate(table) if n % 50] + split + later
     np.random.default_rng(2).shuffle(rows)
-    again = plain.forecast(pa.Table.from_pylist(rows, schema=plain.TRANSACTIONS), YOUNG_LAST, 60)
+    again = plain.forecast(pa.Table.from_pylist(rows, schema=TRANSACTIONS), YOUNG_LAST, 60)
     assert again.scores.equals(young_forecast.scores)
     assert again.metrics == young_forecast.metrics
     assert again.notes == young_forecast.notes

@@ -151,10 +151,15 @@ def test_an_orders_model_has_to_beat_the_rules_and_be_unbiased(changes, words):
     assert [words in text for text in against] == ([True] if words else [])
 
 
-def test_the_back_test_is_shown_beside_every_rule_with_a_picture(challengers):
+def test_the_back_test_is_shown_beside_every_rule_with_a_picture(challengers, tmp_path):
+    store = ModelStore(tmp_path)
     for target, challenger in challengers.items():
-        values = {"target": target, "model_id": "m", "challenger_as_of": LAST, "verdict": challenger.verdict}
-        shown = plots.described({**values, "metrics": json.dumps(dict(challenger.metrics))})
+        values = {"target": target, "model_id": "m", "challenger_id": target, "challenger_as_of": LAST}
+        values |= {"verdict": challenger.verdict, "metrics": json.dumps(dict(challenger.metrics))}
+        (tmp_path / target).mkdir()
+        shown = plots.described(values, store.picture)
+        assert (tmp_path / target / "backtest.png").exists()
+        assert shown == plots.described(values, store.picture)  # now from the store
         named = ("recency", "frequency", "churn factor", "bg nbd", "pareto nbd", "same as last period")
         assert all(name in shown["backtest"] for name in named)
         assert all(day in shown["backtest"] for day in challenger.metrics["test_cut_offs"])

@@ -9,7 +9,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from shopauto_pipelines.predictions.transactions import SCHEMA, Columns, TransactionsError, read
+from shopauto_pipelines.predictions.transactions.columns import Columns
+from shopauto_pipelines.predictions.transactions.files import TransactionsError
+from shopauto_pipelines.predictions.transactions.reading import TRANSACTIONS, read
 
 TODAY = date(2026, 6, 30)
 #: What every well-written file of three purchases says.
@@ -34,7 +36,7 @@ def written(tmp_path):
 
 def purchases(path, columns=None, as_of=None, **more):
     found = read(path, columns, as_of, today=TODAY, **more)
-    assert found.transactions.schema == SCHEMA
+    assert found.transactions.schema == TRANSACTIONS
     assert found.rows == found.kept + sum(found.set_aside.values())
     return [tuple(row.values()) for row in found.transactions.to_pylist()]
 

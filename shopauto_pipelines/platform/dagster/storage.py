@@ -52,6 +52,7 @@ class BatchingEventLog(PostgresEventLogStorage):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self._engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", pool_size=1, pool_pre_ping=True)
+        self._found: dict[str, bool] = {}
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store events of one batch; consecutive planned materialisations of an asset in one statement."""
@@ -60,6 +61,12 @@ class BatchingEventLog(PostgresEventLogStorage):
                 self._store_planned(list(group))
             else:
                 super().store_event_batch(list(group))
+
+    def _has_asset_key_col_on_connection(self, conn: sa.Connection, column_name: str) -> bool:
+        """Whether Dagster's table has a column: asked several times a step, and the same as long as a process runs."""
+        if column_name not in self._found:
+            self._found[column_name] = super()._has_asset_key_col_on_connection(conn, column_name)
+        return self._found[column_name]
 
     def _store_planned(self, events: list[EventLogEntry]) -> None:
         with self._connect() as connection:
