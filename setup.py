@@ -4,6 +4,7 @@ from setuptools import find_packages, setup
 
 RUNTIME = [
     "dagster>=1.13,<1.14",
+    "dagster-dg-cli>=1.13,<1.14",
     "dagster-webserver>=1.13,<1.14",
     "dagster-postgres>=0.29,<0.30",
     "pandas>=3,<4",
@@ -44,7 +45,6 @@ RUNTIME = [
 ]
 
 DEV = [
-    "dagster-dg-cli>=1.13,<1.14",
     "pytest>=9,<9.2",  # pytest-xdist 3.8 cannot keep groups together with 9.2
     "pytest-xdist>=3.8,<4",
     "hypothesis>=6.150,<7",

@@ -18,18 +18,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import venv
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import peak_mib, say, timed
 from numpy.typing import NDArray
 
 PARAMETERS = ("r", "alpha", "a", "b")
@@ -64,9 +62,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="shopauto-benchmark-") as folder:
         people = Path(folder) / "people.npy"
-        _say(f"{count:,} people are simulated")
+        say(f"{count:,} people are simulated")
         np.save(people, simulate(count))
-        _say("ours: fits and scores")
+        say("ours: fits and scores")
         ours = json.loads(_run([sys.executable, __file__, "--measure", people]))
         theirs = lifetimes(Path(folder), people)
 
@@ -115,32 +113,32 @@ def measure(file: Path) -> dict[str, Any]:
     people = np.load(file)
     seconds, models = {}, {"bgnbd": BGNBD(), "paretonbd": ParetoNBD()}
     for name, model in models.items():
-        fit = statistics.median(_timed(lambda model=model: model.fit(people)) for _ in range(3))
-        order = _timed(lambda model=model: model.probability_of_order(people, 90))
-        orders = _timed(lambda model=model: model.expected_orders(people, 90))
+        fit = statistics.median(timed(lambda model=model: model.fit(people)) for _ in range(3))
+        order = timed(lambda model=model: model.probability_of_order(people, 90))
+        orders = timed(lambda model=model: model.expected_orders(people, 90))
         seconds |= {f"{name}_fit": fit, f"{name}_score": order + orders}
     found = models["bgnbd"]
     return seconds | {
         "score": seconds["bgnbd_score"],
         "groups": found.groups_,
         "parameters": {name: getattr(found, f"{name}_") for name in PARAMETERS},
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": peak_mib(),
     }
 
 
 def lifetimes(folder: Path, people: Path) -> dict[str, Any] | None:
     """Seconds and parameters of the package's fit, or None, with the reason printed."""
     try:
-        _say(f"{LIFETIMES} is installed into an environment in {folder}")
+        say(f"{LIFETIMES} is installed into an environment in {folder}")
         venv.create(folder / "lifetimes", with_pip=True)
         python = folder / "lifetimes" / "bin" / "python"
         _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", LIFETIMES])
-        _say("theirs: fits")
+        say("theirs: fits")
         found: dict[str, Any] = json.loads(_run([python, "-c", THEIRS, people]))
         return found
     except (subprocess.SubprocessError, OSError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
-        _say(f"without lifetimes, so without the comparison: {' '.join(reason)}")
+        say(f"without lifetimes, so without the comparison: {' '.join(reason)}")
         return None
 
 
@@ -150,16 +148,6 @@ def _run(command: list[Any]) -> str:
         [str(part) for part in command], env=env, check=True, capture_output=True, text=True, timeout=PATIENCE
     )
     return done.stdout
-
-
-def _timed(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def _say(what: str) -> None:
-    print(f"… {what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from baselines import calibration_error
+from measuring import say
 from order_logs import Numbers, OrderLog, Split, sample_shop
 from pyarrow.csv import read_csv
 
@@ -112,7 +113,7 @@ class Judged:
         """The forecast from the orders alone."""
         from shopauto_pipelines.predictions import plain
 
-        _say(f"{name}: forecast")
+        say(f"{name}: forecast")
         split = Split.of(name, sample_shop(folder), LAST, HORIZON)
         scores = plain.forecast(split.known.transactions(), LAST, HORIZON).scores
         columns = ("customer_id", "probability_of_order", "expected_orders")
@@ -150,7 +151,7 @@ def _intervals(folder: Path, seeds: Sequence[int]) -> dict[str, float]:
     """Shares of next orders inside, before and after the intervals, over the people of all shops."""
     counts: Counter[str] = Counter()
     for seed in (SAMPLE_SEED, *seeds):
-        _say(f"seed {seed}: intervals")
+        say(f"seed {seed}: intervals")
         shop = folder / f"longer-{seed}"
         generate(shop, months=MONTHS + 12, end=LAST + timedelta(days=AFTER), seed=seed)
         found = interval_counts(sample_shop(shop), LAST)
@@ -194,7 +195,7 @@ def interval_counts(log: OrderLog, as_of: date) -> Counter[str]:
 def refreshed(home: Path) -> Judged:
     """The shipped sample shop through the whole pipeline, as a user runs it."""
     for what, *arguments in (("load", "sample", SAMPLE), ("refresh",)):
-        _say(f"the whole shop: {what}")
+        say(f"the whole shop: {what}")
         command = [str(Path(sys.executable).with_name("shopauto")), what, *map(str, arguments)]
         done = subprocess.run(
             command, env={**os.environ, "SHOPAUTO_HOME": str(home)}, capture_output=True, text=True, check=False
@@ -228,10 +229,6 @@ def _print(title: str, shops: Sequence[Judged], found: Sequence[dict[str, float]
     for name in found[0]:
         print(f"  {name:28}" + "".join(f"{row[name]:9.4f}" for row in found))
     print(f"  {'people':28}" + "".join(f"{len(shop.again):9}" for shop in shops))
-
-
-def _say(what: str) -> None:
-    print(f"… {what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

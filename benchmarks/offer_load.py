@@ -36,6 +36,7 @@ from itertools import count
 from pathlib import Path
 
 import sqlalchemy as sa
+from measuring import say
 
 from shopauto_pipelines.platform.settings import PROJECT_ROOT, Settings
 
@@ -76,7 +77,7 @@ def measure(quick: bool, *, seconds: int = 60, rate: int = 500, customers: int =
         ("load", "sample", shop),
         ("refresh",),
     ):
-        _say(f"shopauto {' '.join(map(str, arguments))}")
+        say(f"shopauto {' '.join(map(str, arguments))}")
         subprocess.run(
             [sys.executable, "-c", _RUN, *map(str, arguments)],
             cwd=PROJECT_ROOT,
@@ -92,7 +93,7 @@ def measure(quick: bool, *, seconds: int = 60, rate: int = 500, customers: int =
     with database.connect() as connection:
         day = str(served_day(connection))
     browsers = _browsers(database)
-    _say(f"{rate:,} questions a second for {seconds} seconds, {len(browsers):,} known browsers")
+    say(f"{rate:,} questions a second for {seconds} seconds, {len(browsers):,} known browsers")
     with _collecting(environment) as (port, collector), _refreshing(environment, day) as refreshes:
         took, statuses = asyncio.run(_ask(port, browsers, rate, seconds, refreshes))
         memory, refreshed = _peak_mib(collector.pid), refreshes()
@@ -115,10 +116,6 @@ def measure(quick: bool, *, seconds: int = 60, rate: int = 500, customers: int =
 
 def _percentile(took: list[float], percent: int) -> float:
     return round(1000 * took[min(len(took) - 1, len(took) * percent // 100)], 2)
-
-
-def _say(what: str) -> None:
-    print(f"… {what}", file=sys.stderr, flush=True)
 
 
 def _environment(home: Path) -> dict[str, str]:

@@ -25,12 +25,13 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
+
+from measuring import peak_mib, say
 
 from shopauto_pipelines.platform.settings import PROJECT_ROOT, Settings
 
@@ -62,16 +63,16 @@ def main() -> None:
         start(CONTRACTS if CONTRACTS.is_dir() else None, bodies=False) as stand_in,
     ):
         values = _settings(folder, stand_in.url)
-        _say(f"a shop of {recipients:,} customers")
+        say(f"a shop of {recipients:,} customers")
         _make_shop(Settings(_env_file=None, **values), recipients)
 
-        _say(f"plain loop: {options.plain:,} messages")
+        say(f"plain loop: {options.plain:,} messages")
         plain = options.plain / _plain_loop(values, options.plain)
         stand_in.reset()
 
-        _say(f"planning {recipients:,} messages into the ledger")
+        say(f"planning {recipients:,} messages into the ledger")
         plan_seconds = _plan(values)
-        _say(f"sending, {options.dispatchers} dispatchers")
+        say(f"sending, {options.dispatchers} dispatchers")
         seconds, workers = _send(values, options.dispatchers, recipients)
 
         counts, accepted = stand_in.counts(), set(stand_in.message_ids)
@@ -97,10 +98,6 @@ def main() -> None:
     for name, value in figures.items():
         print(f"{name:{width}}  {value:,}")
     print(json.dumps(figures))
-
-
-def _say(what: str) -> None:
-    print(f"… {what}", file=sys.stderr, flush=True)
 
 
 def _settings(folder: str, url: str) -> dict[str, Any]:
@@ -149,6 +146,7 @@ def _make_shop(settings: Settings, recipients: int) -> None:
                    date '{DAY}' as triggered_on, date '{DAY}' as due_on, 'planned' as decision, 'due' as reason,
                    'email' as channel, 'newsletter' as template,
                    ['en', 'pt-BR', 'sr-Latn', 'ro'][1 + (hash(n) % 4)::bigint] as "language",
+                   null as variant, null as send_from, null as offer, null as details,
                    '{{"trigger": "broadcast", "rule": "monthly: last", "segments": ["active"]}}' as explanation
             {people}""",
         **catalogue(),
@@ -171,8 +169,9 @@ def _plain_loop(values: dict[str, Any], count: int) -> float:
     from shopauto_pipelines.campaigns.products import Showcase
 
     settings = Settings(_env_file=None, **values)
-    goods = Showcase.read(_lake(settings), DAY).of("Category 1")
-    drafts = Drafts(Renderer(load_campaigns()[CAMPAIGN], settings).render)
+    renderer = Renderer(load_campaigns()[CAMPAIGN], settings)
+    goods = list(renderer.goods(Showcase.read(_lake(settings), DAY).of("Category 1"), "en"))
+    drafts = Drafts(renderer.render)
     links = {"unsubscribe": "https://x.example.org/u/t", "preferences": "https://x.example.org/p/t"}
     draft, _ = drafts.draft("issue", "en", {"first_name": "Ana"}, links, goods)
     subject, html, text = (
@@ -251,7 +250,7 @@ def _dispatcher(values: dict[str, Any], ready: Barrier, told: Any, share: float,
 
     def on_report(what: str, done: int, total: int) -> None:
         if done >= share / 10:
-            memory.setdefault("first_tenth", _peak_mib())
+            memory.setdefault("first_tenth", peak_mib())
         if shows:
             _shown(what, done, total)
 
@@ -260,7 +259,7 @@ def _dispatcher(values: dict[str, Any], ready: Barrier, told: Any, share: float,
         result = send_planned(target, lake, settings, campaign, DAY, channel, FixedClock(NOW))
     if result.stopped:
         sys.exit(result.stopped)
-    told.put(memory | {"peak": _peak_mib(), "messages": result.messages})
+    told.put(memory | {"peak": peak_mib(), "messages": result.messages})
 
 
 def _sent_by_the_ledger(values: dict[str, Any]) -> set[int]:
@@ -271,10 +270,6 @@ def _sent_by_the_ledger(values: dict[str, Any]) -> set[int]:
 
     with engine(Settings(_env_file=None, **values)).connect() as connection:
         return set(connection.execute(sa.select(messages.c.id).where(messages.c.state == "sent")).scalars())
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _shown(what: str, done: int, total: int) -> None:

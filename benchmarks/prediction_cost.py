@@ -21,10 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from measuring import in_child, peak_mib, say, timed
 from order_logs import BEGIN, DAYS, Habits, simulate
 
 #: The last known day, and how far is looked ahead.
@@ -55,7 +52,7 @@ def main() -> None:
     if options.child:
         what, folder = options.child
         figures = CHILDREN[what](Path(folder))
-        print(json.dumps(figures | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+        print(json.dumps(figures | {"peak_mib": peak_mib()}))
         return
     figures = measure(100_000 if options.quick else options.people)
     print(json.dumps({name: float(f"{value:.5g}") for name, value in figures.items()}))
@@ -65,7 +62,7 @@ def measure(people: int) -> dict[str, float]:
     """Seconds and memory of ours and of plain boosting for so many customers."""
     with tempfile.TemporaryDirectory(prefix="shopauto-benchmark-") as name:
         folder = Path(name)
-        _say("customers are simulated")
+        say("customers are simulated")
         log = simulate(
             HABITS, people=round(people * 1.234)
         )  # some come after the last day, or were gone before the first
@@ -124,7 +121,7 @@ def _whole(folder: Path) -> dict[str, float]:
     from shopauto_pipelines.predictions import plain
 
     purchases = pq.read_table(folder / "transactions.parquet")
-    return {"seconds": _timed(lambda: plain.forecast(purchases, AS_OF, HORIZON))}
+    return {"seconds": timed(lambda: plain.forecast(purchases, AS_OF, HORIZON))}
 
 
 def _matrix(folder: Path) -> dict[str, float]:
@@ -147,7 +144,7 @@ def _plain(folder: Path) -> dict[str, float]:
 
     X, y, now = (np.load(folder / f"{name}.npy") for name in ("before", "before_ordered", "now"))
     model = HistGradientBoostingClassifier(early_stopping=False, random_state=0)
-    return {"fit": _timed(lambda: model.fit(X, y)), "score": _timed(lambda: model.predict_proba(now))}
+    return {"fit": timed(lambda: model.fit(X, y)), "score": timed(lambda: model.predict_proba(now))}
 
 
 CHILDREN: dict[str, Callable[[Path], dict[str, float]]] = {
@@ -175,31 +172,9 @@ def _shop(folder: Path, most: int | None = None) -> Any:
 
 
 def _child(what: str, folder: Path) -> dict[str, float]:
-    _say(f"measures: {what}")
-    command = [sys.executable, __file__, "--child", what, str(folder)]
-    cores = sorted(os.sched_getaffinity(0))[:PROCESSORS]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
-    )
-    if done.returncode:
-        sys.exit(f"{what} failed:\n{done.stderr}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    say(f"measures: {what}")
+    found: dict[str, float] = in_child(__file__, "--child", what, folder, processors=PROCESSORS, patience=PATIENCE)
     return found
-
-
-def _timed(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def _say(what: str) -> None:
-    print(f"… {what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ from baselines import (
     rules,
     statistics,
 )
+from measuring import say
 from order_logs import BEGIN, CDNOW, ONLINE_RETAIL, SHOPS, Split, cdnow, online_retail, simulate
 
 from shopauto_pipelines.predictions.btyd.bg_nbd import BGNBD
@@ -112,7 +113,7 @@ def main() -> None:
         if part in options.only:
             started = time.perf_counter()
             figures |= works[part]()
-            _say(f"{part}: {time.perf_counter() - started:.0f} s")
+            say(f"{part}: {time.perf_counter() - started:.0f} s")
     print(json.dumps({name: _rounded(value) for name, value in figures.items()}))
 
 
@@ -171,7 +172,7 @@ def ahead_of(rows: Sequence[Row], digits: int = 4) -> dict[str, int]:
 
 def _answers(split: Split) -> list[Answer]:
     """The baselines', then ours."""
-    _say(f"{split.name}, as of {split.day}, {split.horizon} days: {len(split.people):,} people")
+    say(f"{split.name}, as of {split.day}, {split.horizon} days: {len(split.people):,} people")
     return [*rules(split), *buy_till_you_die(split), *every_layout(split), ours(split)]
 
 
@@ -234,7 +235,7 @@ def _simulated(quick: bool) -> Iterator[Split]:
 def cost(people: int) -> Figures:
     """What ``prediction_cost.py`` measures, and how many times faster BG/NBD is than ``lifetimes``."""
     figures = prediction_cost.measure(people)
-    _say("BG/NBD and lifetimes")
+    say("BG/NBD and lifetimes")
     command = [sys.executable, str(Path(__file__).with_name("btyd.py")), "--people", str(people)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return figures | {"bgnbd_over_lifetimes": json.loads(done.stdout.splitlines()[-1])["speedup"]}
@@ -242,7 +243,7 @@ def cost(people: int) -> Figures:
 
 def _split(name: str, file: Path, read: Callable, day: date, horizon: int) -> Split | None:
     if not file.exists():
-        _say(f"{name} is left out: {file} is not here")
+        say(f"{name} is left out: {file} is not here")
         return None
     return Split.of(name, read(), day, horizon)
 
@@ -270,10 +271,6 @@ def _numbers(values: Sequence[float]) -> str:
 
 def _rounded(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
-def _say(what: str) -> None:
-    print(f"… {what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

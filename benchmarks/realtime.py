@@ -30,6 +30,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from measuring import say
+
 from shopauto_pipelines.platform.settings import PROJECT_ROOT, Settings
 
 sys.path.insert(0, str(PROJECT_ROOT))
@@ -67,18 +69,14 @@ def main() -> None:
         import collector_load
         import offer_load
 
-        _say("the collector")
+        say("the collector")
         figures |= collector_load.measure(options.quick)
-        _say("the on-site offer")
+        say("the on-site offer")
         figures |= offer_load.measure(options.quick)
     width = max(map(len, figures))
     for name, value in figures.items():
         print(f"{name:{width}}  {value:,}")
     print(json.dumps(figures))
-
-
-def _say(what: str) -> None:
-    print(f"… {what}", file=sys.stderr, flush=True)
 
 
 def _carts(
@@ -90,15 +88,15 @@ def _carts(
         values = _settings(folder, stand_in.url)
         os.environ |= {f"SHOPAUTO_{name.upper()}": str(value) for name, value in values.items()}
         settings = Settings(_env_file=None)
-        _say(f"a shop of {_CUSTOMERS:,} customers")
+        say(f"a shop of {_CUSTOMERS:,} customers")
         target = _make_shop(settings, _CUSTOMERS)
         with _dagster(folder, standard=standard):
-            _say("a first cart")
+            say("a first cart")
             _leave_carts(target, settings, 0, 1, 0.0)
             _await(stand_in, 1, 120)
             first = 1
             for count in rounds:
-                _say(f"{count:,} carts in {seconds:.0f} s")
+                say(f"{count:,} carts in {seconds:.0f} s")
                 yield count, _round(target, settings, stand_in, first, count, seconds)
                 first += count
 

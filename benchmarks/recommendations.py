@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from measuring import peak_mib, say
 
 from shopauto_pipelines.features import rollups
 from shopauto_pipelines.platform.lake import Lake
@@ -66,7 +66,7 @@ def main() -> None:
         shop = Shop.read(Path(folder), options.file, options.source, quick=options.quick)
         for cut_off in (*(EARLIER if options.tune else ()), options.cut_off):
             figures = measure(shop, cut_off, options.days)
-    figures["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    figures["peak_mib"] = round(peak_mib())
     print(json.dumps(figures))
 
 
@@ -81,7 +81,7 @@ class Shop:
     def read(cls, home: Path, file: Path, source: str, *, quick: bool = False) -> Shop:
         """Land ``file`` and roll it up, as the assets do."""
         lake = Lake(home / "lake")
-        tell(f"reading {file.name}")
+        say(f"reading {file.name}")
         land(lake, mapping_named(source), file, Settings(home=home, _env_file=None), date.max)
         days = landed_days(lake)
         if days is None:
@@ -90,7 +90,7 @@ class Shop:
         def log(table: Any) -> Any:
             return raw.accepted(lake, table, *days)
 
-        tell("rolling up")
+        say("rolling up")
         daily = rollups.daily_products(log(sources.ORDER_LINES), log(sources.EVENTS), log(sources.PRODUCTS))
         if quick:
             daily = daily.filter(daily.shop_customer_id.hash() % 4 == 0)
@@ -113,7 +113,7 @@ def measure(shop: Shop, cut_off: date, days: int) -> dict[str, Any]:
         and shop_customer_id in (select shop_customer_id from known)"""
     )
     people, bought = con.execute("select count(distinct customer_id), count(*) from later").fetchone()
-    tell(f"{cut_off}: {people:,} people buy {bought:,} products within {days} days")
+    say(f"{cut_off}: {people:,} people buy {bought:,} products within {days} days")
     started = time.perf_counter()
     ours(shop, cut_off)
     seconds = time.perf_counter() - started
@@ -172,11 +172,6 @@ def _recall(con: Any, ranked: str) -> float:
         group by 1)"""
     ).fetchone()
     return round(found[0], 4)
-
-
-def tell(what: str) -> None:
-    """Progress, on the error stream."""
-    print(f"… {what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

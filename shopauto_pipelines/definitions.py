@@ -6,8 +6,10 @@ import dagster as dg
 
 from shopauto_pipelines.features import assets as features
 from shopauto_pipelines.features import checks as features_checks
+from shopauto_pipelines.insights import assets as insights
 from shopauto_pipelines.orchestration import jobs, schedules
 from shopauto_pipelines.outbox import assets as outbox
+from shopauto_pipelines.outbox import checks as outbox_checks
 from shopauto_pipelines.outbox import sensors as outbox_sensors
 from shopauto_pipelines.platform.dagster.io_manager import LakeIOManager
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
@@ -21,6 +23,7 @@ from shopauto_pipelines.realtime import sensors as realtime_sensors
 from shopauto_pipelines.recommendations import assets as recommendations
 from shopauto_pipelines.recommendations import checks as recommendations_checks
 from shopauto_pipelines.segments import assets as segments
+from shopauto_pipelines.segments import checks as segments_checks
 from shopauto_pipelines.sources import assets as sources
 from shopauto_pipelines.sources import checks as sources_checks
 
@@ -40,6 +43,7 @@ def defs() -> dg.Definitions:
             *segments.ASSETS,
             *outbox.ASSETS,
             *realtime.ASSETS,
+            *insights.ASSETS,
         ],
         asset_checks=[
             *sources_checks.CHECKS,
@@ -47,6 +51,8 @@ def defs() -> dg.Definitions:
             *features_checks.CHECKS,
             *predictions_checks.CHECKS,
             *recommendations_checks.CHECKS,
+            *segments_checks.CHECKS,
+            *outbox_checks.CHECKS,
             *realtime_checks.CHECKS,
         ],
         jobs=jobs.JOBS,

@@ -17,8 +17,11 @@ A journey keeps no state: the step that is due follows from the day of the trigg
 audience of any past day can be computed again, and computing it never sends.
 
 A campaign about carts is decided within seconds, and by the hour: :mod:`.live` runs the same planner on carts that were left
-just now, and :mod:`.offers` says which incentive comes with a step. Its table tells each day as history has it, and nothing is
-sent from there. :mod:`.shown` is what a message shows beside its words: products, a cart, an offer.
+just now (:mod:`.pauses` finds those of a past day). Its table tells each day as history has it, and nothing is sent from there.
+
+:mod:`.offers` says which incentive comes with a step; :mod:`.daily_offers` makes the same decisions for a whole audience, and
+:mod:`.grants` gives them codes. :mod:`.shown` is what a message shows beside its words: products, a cart, an offer.
+:mod:`.scaffold` writes a campaign to start from.
 
 Campaigns of one day share the frequency cap, so they are planned in the order of their priority: each reads the audiences
 of those before it.

@@ -3,7 +3,6 @@
 What makes a declaration valid is the business of ``declaration``, who gets what the planner's.
 """
 
-from collections.abc import Mapping
 from datetime import date
 from typing import Any, Self
 
@@ -11,11 +10,9 @@ import dagster as dg
 from pydantic import BaseModel
 
 from shopauto_pipelines.campaigns import audience as logic
-from shopauto_pipelines.campaigns import content, tables
+from shopauto_pipelines.campaigns import previews, scaffold, tables
 from shopauto_pipelines.campaigns.declaration import Campaign as Declared
 from shopauto_pipelines.campaigns.declaration import Step, load_campaigns, planned_before
-from shopauto_pipelines.campaigns.sms import segments
-from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform import live_settings
 from shopauto_pipelines.platform.dagster.assets import OWNERS, asset_key, lake_asset
 from shopauto_pipelines.platform.dagster.io_manager import Summary
@@ -24,25 +21,22 @@ from shopauto_pipelines.platform.dagster.runs import run_days
 from shopauto_pipelines.platform.lake import Lake, LakeTable
 from shopauto_pipelines.platform.postgres import engine
 from shopauto_pipelines.platform.tables import Table
-from shopauto_pipelines.predictions.tables import SCORES
-from shopauto_pipelines.profiles.tables import CONSENT, IDENTITIES
-from shopauto_pipelines.segments.tables import CHANGES, MEMBERSHIP
-from shopauto_pipelines.sources.tables import EVENTS, MESSAGE_EVENTS, ORDERS
-
-_SOURCES = {
-    "customer_360": CUSTOMER_360,
-    "scores": SCORES,
-    "consent": CONSENT,
-    "identities": IDENTITIES,
-    "membership": MEMBERSHIP,
-    "changes": CHANGES,
-    "message_events": MESSAGE_EVENTS,
-}
-
-#: What a campaign about carts reads beside these.
-_OF_CARTS = {"events": EVENTS, "orders": ORDERS}
 
 
+class CampaignScaffolder(dg.Scaffolder[scaffold.Wanted]):
+    """Writes a campaign that loads: ``dg scaffold defs shopauto_pipelines.campaigns.component.Campaign campaigns/<name>``."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[scaffold.Wanted]:
+        """What may be said of it, as options of the command."""
+        return scaffold.Wanted
+
+    def scaffold(self, request: dg.ScaffoldRequest[scaffold.Wanted]) -> None:
+        """A campaign of one message, named after its folder, that reaches nobody yet."""
+        scaffold.scaffold(request.target_path, request.type_name, request.params or scaffold.Wanted())
+
+
+@dg.scaffold_with(CampaignScaffolder)
 class Campaign(dg.Component):
     """A campaign: a trigger, an audience, and the messages that follow the trigger by so many days."""
 
@@ -77,7 +71,7 @@ def audience_asset(campaign: Declared, before: tuple[str, ...]) -> dg.AssetsDefi
     """The asset ``campaigns/<name>/audience``. ``before`` names the campaigns that are planned first on a day."""
     table = tables.audience(campaign.name)
     first = {f"before_{name}": tables.audience(name) for name in before}
-    read = _SOURCES | (_OF_CARTS if campaign.is_realtime else {})
+    read = {upstream.name.replace("/", "_"): upstream for upstream in logic.reads(campaign)}
 
     @lake_asset(
         table,
@@ -89,10 +83,13 @@ def audience_asset(campaign: Declared, before: tuple[str, ...]) -> dg.AssetsDefi
     def audience(context: dg.AssetExecutionContext, settings: SettingsResource, **upstream: LakeTable) -> Any:
         """The planner's decisions, and a preview of every message: a message that cannot be rendered stops here."""
         chosen = live_settings.current(engine(settings.settings), settings.settings)
-        shown = _previews(content.previews(campaign, chosen))
-        context.add_asset_metadata({"preview": dg.MetadataValue.md(shown)}, partition_key=context.partition_keys[-1])
+        shown = previews.kept(campaign, chosen)
+        context.add_asset_metadata(
+            {"preview": dg.MetadataValue.md(shown.markdown), "preview_page": dg.MetadataValue.path(shown.page)},
+            partition_key=context.partition_keys[-1],
+        )
         sources = logic.Sources(
-            **{name: upstream[name] for name in read}, before=tuple(upstream[name] for name in first)
+            {of.name: upstream[name] for name, of in read.items()}, tuple(upstream[name] for name in first)
         )
         return lambda as_of: logic.audience(campaign, sources, chosen, as_of)
 
@@ -149,8 +146,9 @@ def _description(campaign: Declared) -> str:
     )
     audience = ", ".join(f"`{name}`" for name in campaign.included or ()) or "everyone who is triggered"
     without = f", without {', '.join(f'`{name}`' for name in campaign.excluded)}" if campaign.excluded else ""
+    off = "" if campaign.enabled else "**Not enabled: it reaches nobody.**\n\n"
     return (
-        f"{campaign.description}\n\n**Goal:** {campaign.goal}\n\n**Trigger:** `{campaign.trigger}`. "
+        f"{off}{campaign.description}\n\n**Goal:** {campaign.goal}\n\n**Trigger:** `{campaign.trigger}`. "
         f"**Audience:** {audience}{without}.\n\n{steps}\n\nOne row per step, person and occasion that is due as of the day: "
         "planned or refused, each with its reason. Computing it never sends."
         + (f"\n\n{_BY_THE_HOUR}" if campaign.is_realtime else "")
@@ -173,12 +171,6 @@ def _wait(step: Step) -> str:
 
 
 def _shown(step: Step) -> str:
-    return "an SMS" if step.channel == "sms" else f"subject `{next(iter(step.subject.values()))}`"
-
-
-def _previews(rendered: Mapping[tuple[str, str], content.Rendered]) -> str:
-    """The messages as Markdown, each language of a step below the other; an SMS with its length."""
-    return "\n\n".join(
-        f"**{step}** ({language}): {message.subject or f'{segments(message.text)} SMS'}\n\n```\n{message.text.rstrip()}\n```"
-        for (step, language), message in rendered.items()
-    )
+    message = "an SMS" if step.channel == "sms" else f"subject `{next(iter(step.subject.values()))}`"
+    more = ["with an offer"] if step.offer else []
+    return ", ".join([message, *more, *([f"to whom `{' '.join(step.when.split())}`"] if step.when else [])])

@@ -20,16 +20,18 @@ from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jinja2 import UndefinedError
 from markupsafe import escape
 
 if TYPE_CHECKING:
     from shopauto_pipelines.campaigns.content import Rendered
 
-#: How a mark begins. That of a hole is ``%sa:person.<field>%``, ``%sa:cart.<n>.<field>%``, ``%sa:offer.<field>%`` or
-#: ``%sa:links.<name>%``, with ``;`` before the last sign where the value has to be escaped, as a name in HTML.
+#: How a mark begins. That of a hole is ``%sa:person.<field>%``, ``%sa:cart.<n>.<field>%`` (or ``products``, ``about``),
+#: ``%sa:offer.<field>%`` (or ``details``, ``links``), with ``;`` before the last sign where the value has to be escaped, as
+#: a name in HTML.
 MARK = "%sa:"
 
-_MARKS = re.compile(r"%sa:((?:person|links|offer|cart\.\d+)\.\w+;?)%")
+_MARKS = re.compile(r"%sa:((?:person|links|offer|details|(?:cart|products|about)\.\d+)\.\w+;?)%")
 
 _SPECIAL = re.compile("[&<>\"']").search
 
@@ -44,8 +46,26 @@ _TIES = str.maketrans({"\u00a0": "_", "\u202f": "_"})
 
 Links = Mapping[str, str]
 Products = Sequence[Mapping[str, Any]]
-Cart = Sequence[Mapping[str, Any]]
-Offer = Mapping[str, Any] | None
+
+
+class Own(tuple[Mapping[str, Any], ...]):
+    """Products that were chosen for one person, worded in the message's language: their texts are holes.
+
+    Others are known by their identity: give the same list to people who are shown the same products.
+    """
+
+    __slots__ = ()
+
+
+class Shown(NamedTuple):
+    """What a message shows beside its words; :class:`~shopauto_pipelines.campaigns.content.Renderer` says what is in it."""
+
+    products: Products = ()
+    cart: Products = ()
+    offer: Mapping[str, Any] | None = None
+    about: Products = ()
+    details: Mapping[str, Any] | None = None
+    variant: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,10 +126,20 @@ def valued(name: str, values: Mapping[str, str]) -> str:
     return str(escape(value)) if _SPECIAL(value) else value
 
 
-Render = Callable[[str, str, Mapping[str, Any], Links, Products, Cart, Offer], "Rendered"]
+#: Step, language, person, links, and the parts of :class:`Shown`.
+Render = Callable[..., "Rendered"]
 
-#: What a message is about, by name: ``person``, each product of the cart, ``cart.0``, ``cart.1``, …, and ``offer``.
+#: What a message is about, by name: ``person``, each product of the cart, ``cart.0``, ``cart.1``, …, ``offer``, and so on.
 _Subjects = dict[str, Mapping[str, Any]]
+
+
+class _Asked(NamedTuple):
+    """The draft that is looked for, but for the subjects: which message, and which products by their identity."""
+
+    step: str
+    language: str
+    variant: str | None
+    products: Products
 
 
 class Drafts:
@@ -117,56 +147,60 @@ class Drafts:
 
     def __init__(self, render: Render) -> None:
         self._render = render
-        self._memos: dict[tuple[str, str], _Memo] = {}
+        self._memos: dict[tuple[str, str, str | None], _Memo] = {}
         self._lock = Lock()
 
     def draft(
-        self,
-        step: str,
-        language: str,
-        person: Mapping[str, Any],
-        links: Links,
-        products: Products,
-        cart: Cart = (),
-        offer: Offer = None,
+        self, step: str, language: str, person: Mapping[str, Any], links: Links, *shown: Any
     ) -> tuple[Draft, dict[str, str]]:
-        """The draft of a message and the values of this person's holes. Raises what ``render`` raises.
+        """The draft of a message and the values of this person's holes; ``shown`` are the parts of :class:`Shown`.
 
-        ``products`` is known by its identity: give the same list to people who are shown the same products.
+        Raises what ``render`` raises.
         """
-        memo = self._memos.get((step, language))
+        parts = Shown(*shown)
+        subjects: _Subjects = {"person": person}
+        for name, listed in (("products", parts.products), ("cart", parts.cart), ("about", parts.about)):
+            if listed and (name != "products" or type(listed) is Own):
+                subjects |= {f"{name}.{n}": product for n, product in enumerate(listed)}
+        if parts.offer:
+            subjects["offer"] = parts.offer
+        if parts.details:
+            subjects["details"] = parts.details
+        asked = _Asked(step, language, parts.variant, _OWN if type(parts.products) is Own else parts.products)
+        memo = self._memos.get(asked[:3])
         if memo is None:
-            memo = self._memos.setdefault((step, language), _Memo())
-        about: _Subjects = {"person": person}
-        if cart:
-            about |= {f"cart.{n}": product for n, product in enumerate(cart)}
-        if offer:
-            about["offer"] = offer
-        found = memo.find(about, products)
+            memo = self._memos.setdefault(asked[:3], _Memo())
+        found = memo.find(subjects, asked.products)
         if found is None:
             with self._lock:
-                found = memo.find(about, products) or self._make(memo, step, language, about, links, products)
+                found = memo.find(subjects, asked.products) or self._make(memo, asked, subjects, links)
         draft, holes, _ = found
         values = {"links." + name: url for name, url in links.items()}
         for name, subject, field, in_subject_line in holes:
-            value = values[name] = about[subject][field]
+            value = values[name] = subjects[subject][field]
             if _is_odd(value, in_subject_line):
-                return self._whole(step, language, about, links, products), {}
+                return self._whole(asked, subjects, links), {}
         return draft, values
 
-    def _whole(self, step: str, language: str, about: _Subjects, links: Links, products: Products) -> Draft:
-        rendered = self._render(step, language, about["person"], links, products, _cart(about), about.get("offer"))
+    def _whole(self, asked: _Asked, subjects: _Subjects, links: Links) -> Draft:
+        shown = Shown(
+            products=_listed(subjects, "products") if asked.products is _OWN else asked.products,
+            cart=_listed(subjects, "cart"),
+            offer=subjects.get("offer"),
+            about=_listed(subjects, "about"),
+            details=subjects.get("details"),
+            variant=asked.variant,
+        )
+        rendered = self._render(asked.step, asked.language, subjects["person"], links, *shown)
         return Draft(rendered.subject, rendered.html, rendered.text)
 
-    def _make(
-        self, memo: _Memo, step: str, language: str, about: _Subjects, links: Links, products: Products
-    ) -> _Entry:
+    def _make(self, memo: _Memo, asked: _Asked, subjects: _Subjects, links: Links) -> _Entry:
         while not memo.hopeless:
             touched: set[_Field] = set()
-            traced: Any = {name: _Traced(name, values, touched, memo.by_value) for name, values in about.items()}
+            traced: Any = {name: _Traced(name, values, touched, memo.by_value) for name, values in subjects.items()}
             no_links: Any = _Traced("links", links, set(), frozenset())
             try:
-                made = self._whole(step, language, traced, no_links, products)
+                made = self._whole(asked, traced, no_links)
             except _Refused as refused:
                 memo.refuse(refused)
                 continue
@@ -177,27 +211,31 @@ class Drafts:
             in_subject_line = frozenset(cut(made.subject)[1::2])
             names = in_subject_line.union(*(cut(part)[1::2] for part in (made.html, made.text)))
             holes = [_place(name, in_subject_line) for name in sorted(names) if not name.startswith("links.")]
-            entry: _Entry = (Draft(made.subject, html, made.text, names), holes, products)
+            entry: _Entry = (Draft(made.subject, html, made.text, names), holes, asked.products)
             awkward: _Subjects = {
                 name: {**values, **{hole.field: _AWKWARD for hole in holes if hole.subject == name}}
-                for name, values in about.items()
+                for name, values in subjects.items()
             }
-            for probe in (about, awkward):
+            for probe in (subjects, awkward):
                 values = {f"links.{name}": url for name, url in links.items()}
                 values |= {hole.name: str(probe[hole.subject][hole.field]) for hole in holes}
-                truth = self._whole(step, language, probe, links, products)
+                truth = self._whole(asked, probe, links)
                 whole = (truth.subject, truth.html, truth.text)
                 odd = any(_is_odd(value, name in in_subject_line) for name, value in values.items())
                 if not odd and (any(MARK in part for part in whole) or entry[0].fill(values) != whole):
                     memo.hopeless = True
                     break
             else:
-                return memo.keep(about, products, entry)
-        return self._whole(step, language, about, links, products), [], products
+                return memo.keep(subjects, asked.products, entry)
+        return self._whole(asked, subjects, links), [], asked.products
 
 
-def _cart(about: _Subjects) -> Cart:
-    return [values for name, values in about.items() if name.startswith("cart.")]
+#: Stands for products that are among the subjects.
+_OWN = Own()
+
+
+def _listed(subjects: _Subjects, name: str) -> Own:
+    return Own(values for subject, values in subjects.items() if subject.startswith(f"{name}."))
 
 
 def _escaping(html: str, links: Links) -> str:
@@ -237,13 +275,13 @@ class _Memo:
         self._touched: tuple[_Field, ...] = ()
         self._entries: dict[tuple[Any, ...], _Entry] = {}
 
-    def find(self, about: _Subjects, products: Products) -> _Entry | None:
-        return self._entries.get(self._key(about, products))
+    def find(self, subjects: _Subjects, products: Products) -> _Entry | None:
+        return self._entries.get(self._key(subjects, products))
 
-    def keep(self, about: _Subjects, products: Products, entry: _Entry) -> _Entry:
+    def keep(self, subjects: _Subjects, products: Products, entry: _Entry) -> _Entry:
         if len(self._entries) >= _KEPT:
             self._entries = {}
-        self._entries[self._key(about, products)] = entry
+        self._entries[self._key(subjects, products)] = entry
         return entry
 
     def touch(self, fields: set[_Field]) -> None:
@@ -257,12 +295,12 @@ class _Memo:
         else:
             self.hopeless = True
 
-    def _key(self, about: _Subjects, products: Products) -> tuple[Any, ...]:
-        key: list[Any] = [id(products), *about]
+    def _key(self, subjects: _Subjects, products: Products) -> tuple[Any, ...]:
+        key: list[Any] = [id(products), *subjects]
         for subject, field in self._touched:
-            if subject not in about:
+            if subject not in subjects:
                 continue
-            value = about[subject][field]
+            value = subjects[subject][field]
             hole = _is_hole(value) and (_kind(subject), field) not in self.by_value
             key.append(_HOLE if hole else (type(value), value))
         return tuple(key)
@@ -272,7 +310,7 @@ _HOLE = object()
 
 
 def _kind(subject: str) -> str:
-    """``cart`` of ``cart.3``: what is done with one product of a cart is done with the others."""
+    """``cart`` of ``cart.3``: what is done with one product of a list is done with the others."""
     return subject.partition(".")[0]
 
 
@@ -353,5 +391,10 @@ class _Traced:
 
 
 def printed(value: Any) -> Any:
-    """What a template prints for a value: the mark of a hole, anything else as it is. For ``finalize`` of Jinja."""
+    """What a template prints for a value: the mark of a hole, anything else as it is. For ``finalize`` of Jinja.
+
+    Raises ``UndefinedError`` for what is not known: nobody is to read "None".
+    """
+    if value is None:
+        raise UndefinedError("what is printed here may be unknown: ask with {% if … %}, or print {{ … or '' }}")
     return f"{MARK}{object.__getattribute__(value, '_name')}%" if type(value) is _Hole else value

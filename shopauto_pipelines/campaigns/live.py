@@ -7,10 +7,9 @@ second. Reads the lake and decides. Neither finding the carts nor sending belong
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime, timedelta
-from functools import cache, lru_cache
+from datetime import UTC, date, datetime, timedelta
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import ibis
@@ -18,13 +17,17 @@ import pyarrow as pa
 from ibis import _
 
 from shopauto_pipelines.campaigns import offers
-from shopauto_pipelines.campaigns.audience import rules_of, with_scores
-from shopauto_pipelines.campaigns.declaration import Campaign, Incentive
-from shopauto_pipelines.campaigns.planner import CART_FACTS, Inputs, Rules, plan
+from shopauto_pipelines.campaigns.asked import asked
+from shopauto_pipelines.campaigns.audience import rules_for_carts, with_scores
+from shopauto_pipelines.campaigns.declaration import Campaign
+from shopauto_pipelines.campaigns.grants import Grants
+from shopauto_pipelines.campaigns.planner import SCHEMAS
+from shopauto_pipelines.campaigns.planning import given_name, nothing, statement
 from shopauto_pipelines.campaigns.products import Product, of_wanted, products
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform import prepared
 from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.prepared import Prepared, Rows
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import IDENTITIES
@@ -47,8 +50,8 @@ class CartTrigger(NamedTuple):
 
 
 def realtime(campaigns: Iterable[Campaign]) -> list[Campaign]:
-    """Those of the campaigns that send by the hour."""
-    return [campaign for campaign in campaigns if campaign.is_realtime]
+    """Those of the campaigns that send by the hour, as long as they are enabled."""
+    return [campaign for campaign in campaigns if campaign.is_realtime and campaign.enabled]
 
 
 def cart_waits(campaigns: Iterable[Campaign], settings: Settings) -> list[timedelta]:
@@ -87,7 +90,8 @@ def decide(
     rows = _planned(campaign, carts, people.values(), lake, settings, profile_day, now)
     with_offer = [row for row in rows if row["decision"] == "planned" and campaign.step(row["step"]).offer]
     wares = products(lake, profile_day, {ware for row in with_offer for ware in carts[_key(row)].contents})
-    grants = _Grants(campaign, offered, settings, now)
+    grants = Grants(campaign.name, offered, settings, now)
+    rules = offers.OfferRules.of(settings)
     today = now.astimezone(settings.zone).date()
     for row in rows:
         cart = carts[_key(row)]
@@ -95,18 +99,41 @@ def decide(
         incentive = campaign.step(row["step"]).offer
         row["offer"] = None
         if incentive and row["decision"] == "planned":
-            why["offer"], row["offer"] = grants.grant(cart, incentive, people[cart.customer_id], wares)
+            person, lines = people[cart.customer_id], _lines(cart, wares)
+            why["offer"], row["offer"] = grants.grant(
+                cart.customer_id,
+                cart.occasion,
+                incentive.valid_days,
+                partial(_decided, person["churn_factor"], person["discount_seeker"], lines, rules),
+            )
         told = json.dumps(why, ensure_ascii=False)
         row |= {"explanation": told, "triggered_at": cart.triggered_at, "due_on": today}
     return rows
 
 
-def prepare(campaigns: Iterable[Campaign], settings: Settings) -> None:
-    """Compile what :func:`decide` will run, so that the first decisions need not wait for it; other settings take longer."""
-    for statement in (_ownership, _knowledge, of_wanted):
-        statement()
-    for campaign in realtime(campaigns):
-        _plan(campaign.model_dump_json(exclude_none=True), rules_of(settings), _threshold(settings))
+def _decided(
+    churn_factor: float | None,
+    discount_seeker: bool,
+    lines: Sequence[offers.Line],
+    rules: offers.OfferRules,
+    granted: int,
+) -> offers.Offer:
+    return offers.decide(churn_factor, discount_seeker, lines, granted, rules)
+
+
+def _lines(cart: CartTrigger, wares: Mapping[str, Product]) -> list[offers.Line]:
+    """What is in the cart, as offers see it."""
+    return [
+        offers.Line(pieces, ware.price_cents, ware.cost_cents) if (ware := wares.get(product_id)) else offers.UNKNOWN
+        for product_id, pieces in sorted(cart.contents.items())
+        if pieces > 0
+    ]
+
+
+def prepare() -> None:
+    """Compile what :func:`decide` will run, whatever the campaigns and settings: the first decisions need not wait for it."""
+    for compiled in (_ownership, _knowledge, of_wanted, _consent, _membership, partial(statement, of_carts=True)):
+        compiled()
 
 
 _Key = tuple[str, str]
@@ -130,12 +157,7 @@ _ASKED = pa.schema({"id": pa.string()})
 #: What the lake knows of a cart's owner, as the planner and the offers ask for it.
 _PERSON = ibis.schema(
     {
-        "customer_id": "string",
-        "language": "string",
-        "last_order_on": "date",
-        "churn_probability": "float64",
-        "email_known": "boolean",
-        "phone_known": "boolean",
+        **SCHEMAS["people"],
         "email_consent": "string",
         "sms_consent": "string",
         "churn_factor": "float64",
@@ -184,43 +206,26 @@ def _knowledge() -> str:
     return prepared.compiled(people.select(*_PERSON))
 
 
-#: What the planner is told of each cart.
-_CART = ibis.schema(
-    {"customer_id": "string", "occasion": "string", "triggered_on": "date"}
-    | dict.fromkeys(("age", "lasted", "before", *CART_FACTS), "int64")
-)
-
 #: Every day that the lake knows is past when a cart is decided, so the plan need not name a day, and is the same on all.
 _LATER = date.max
 
 
-@lru_cache(maxsize=64)
-def _plan(campaign: str, rules: Rules, threshold: timedelta) -> str:
-    """The statement of the planner's decisions on carts.
+@cache
+def _consent() -> Prepared:
+    """The planner's input ``consent``, out of what is known of people."""
+    people = ibis.table(_PERSON, name=given_name("people"))
+    said = (
+        people.select("customer_id", channel=ibis.literal(channel), state=_[f"{channel}_consent"])
+        for channel in ("email", "sms")
+    )
+    return Prepared.of(ibis.union(*said).filter(_.state.notnull()), {})
 
-    What was sent before, and who has asked for help, is not asked here: the ledger takes a step once, and a reservation
-    counts what has left and looks for what takes a message back.
-    """
-    declared = Campaign.model_validate_json(campaign)
-    people = ibis.table(_PERSON, name="live_people")
-    consent = ibis.union(
-        *(
-            people.select("customer_id", channel=ibis.literal(channel), state=_[f"{channel}_consent"])
-            for channel in ("email", "sms")
-        )
-    )
-    nobody, text = people.filter(ibis.literal(False)), ibis.null("string")
-    columns = dict.fromkeys(("type", "campaign", "step", "occasion"), text)
-    inputs = Inputs(
-        triggers=ibis.table(_CART, name="live_carts"),
-        people=people,
-        consent=consent.filter(_.state.notnull()),
-        membership=prepared.unseen(MEMBERSHIP, "live_membership").semi_join(people, "customer_id"),
-        history=nobody.select("customer_id", **columns, on=_.last_order_on),
-        planned=nobody.select("customer_id"),
-    )
-    decided = plan(declared, inputs, rules, _LATER, declared.waits(threshold))
-    return prepared.compiled(decided.order_by("step", "customer_id", "occasion"))
+
+@cache
+def _membership() -> Prepared:
+    """The planner's input ``membership``, of these people."""
+    people = ibis.table(_PERSON, name=given_name("people"))
+    return Prepared.of(prepared.unseen(MEMBERSHIP, "live_membership").semi_join(people, "customer_id"), {})
 
 
 def _planned(
@@ -232,12 +237,17 @@ def _planned(
     profile_day: date,
     now: datetime,
 ) -> list[dict[str, Any]]:
-    """The planner's rows for the carts, in order of their key."""
+    """The planner's rows for the carts, in order of their key.
+
+    What was sent before, and who has asked for help, is not asked here: the ledger takes a step once, and a reservation
+    counts what has left and looks for what takes a message back.
+    """
     told = [
         {
             "customer_id": cart.customer_id,
             "occasion": cart.occasion,
             "triggered_on": cart.triggered_at.astimezone(settings.zone).date(),
+            "told_at": now.astimezone(UTC).replace(tzinfo=None),
             "age": (now - cart.triggered_at) // timedelta(microseconds=1),
             "before": 0,  # what an earlier pause has sent the ledger knows
             "ordered": 0 if cart.ordered else None,
@@ -246,93 +256,20 @@ def _planned(
         }
         for cart in carts.values()
     ]
-    statement = _plan(campaign.model_dump_json(exclude_none=True), rules_of(settings), _threshold(settings))
-    given = {
-        "live_carts": pa.Table.from_pylist(told, _CART.to_pyarrow()),
-        "live_people": pa.Table.from_pylist(list(people), _PERSON.to_pyarrow()),
-        "live_membership": lake.on(MEMBERSHIP, profile_day),
+    inputs: dict[str, Rows] = {
+        "triggers": pa.Table.from_pylist(told, SCHEMAS["carts"].to_pyarrow()),
+        "people": pa.Table.from_pylist(list(people), _PERSON.to_pyarrow()),
+        "consent": _consent(),
+        "membership": _membership(),
+        "history": nothing("history"),
+        "planned": nothing("planned"),
+        **asked(campaign, rules_for_carts(settings), _LATER, campaign.waits(_threshold(settings))),
     }
-    return prepared.run(lake, statement, given).to_pylist()
+    given = {"live_membership": lake.on(MEMBERSHIP, profile_day)}
+    given |= {given_name(name): rows for name, rows in inputs.items()}
+    rows = prepared.run(lake, statement(of_carts=True).statement, given).to_pylist()
+    return sorted(rows, key=lambda row: (row["step"], row["customer_id"], row["occasion"]))
 
 
 def _threshold(settings: Settings) -> timedelta:
     return timedelta(minutes=settings.cart_abandoned_minutes)
-
-
-#: Columns of an offer.
-_OFFER = (
-    *("code", "campaign", "customer_id", "occasion", "kind", "percent", "category"),
-    *("granted_at", "expires_at", "why"),
-)
-
-
-class _Grants:
-    """The offers of one round of decisions: those granted before, and those granted in it, count towards the cap."""
-
-    def __init__(
-        self, campaign: Campaign, offered: Iterable[Mapping[str, Any]], settings: Settings, now: datetime
-    ) -> None:
-        self._campaign, self._settings, self._now = campaign, settings, now
-        self._rules = offers.OfferRules.of(settings)
-        self._of: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-        for offer in offered:
-            self._of[offer["customer_id"]].append(offer)
-
-    def grant(
-        self, cart: CartTrigger, incentive: Incentive, person: Mapping[str, Any], wares: Mapping[str, Product]
-    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """What the explanation tells of the offer, and the offer itself where there is one."""
-        granted = self._of[cart.customer_id]
-        for before in granted:
-            if (before["campaign"], before["occasion"]) == (self._campaign.name, cart.occasion):
-                if before["expires_at"] <= self._now:
-                    return _told(offers.Offer(offers.TIERS[0], "expired", offers.REASONS["expired"])), None
-                return self._again(before)
-        lines = [
-            offers.Line(pieces, ware.price_cents, ware.cost_cents)
-            if (ware := wares.get(product_id))
-            else offers.UNKNOWN
-            for product_id, pieces in sorted(cart.contents.items())
-            if pieces > 0
-        ]
-        decided = offers.decide(
-            person["churn_factor"],
-            person["discount_seeker"],
-            lines,
-            offers.counted(granted, self._rules, self._now),
-            self._rules,
-        )
-        if decided.tier.kind == offers.NONE:
-            return _told(decided), None
-        key = (self._campaign.name, cart.customer_id, cart.occasion)
-        offer = {
-            "code": offers.code(self._settings.hash_key, *key),
-            "campaign": self._campaign.name,
-            "customer_id": cart.customer_id,
-            "occasion": cart.occasion,
-            "kind": decided.tier.kind,
-            "percent": decided.tier.percent,
-            "category": None,
-            "granted_at": self._now,
-            "expires_at": self._now + timedelta(days=incentive.valid_days),
-            "why": decided.why,
-        }
-        granted.append(offer)
-        return _told(decided) | self._shown(offer), offer
-
-    def _again(self, before: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        told = {"kind": before["kind"], "percent": before["percent"], "reason": "granted", "why": before["why"]}
-        return told | self._shown(before), {column: before[column] for column in _OFFER}
-
-    def _shown(self, offer: Mapping[str, Any]) -> dict[str, Any]:
-        expires_on = offer["expires_at"].astimezone(self._settings.zone).date()
-        return {"code": offer["code"], "expires_on": expires_on.isoformat()}
-
-
-def _told(decided: offers.Offer) -> dict[str, Any]:
-    return {
-        "kind": decided.tier.kind,
-        "percent": decided.tier.percent,
-        "reason": decided.reason,
-        "why": decided.why,
-    }

@@ -145,14 +145,30 @@ def keeps_margin(offered: Tier, lines: Sequence[Line], rules: OfferRules) -> boo
     if offered.kind == FREE_SHIPPING:
         cost += 100 * rules.shipping_cents
     paid = worth - discount
-    return paid > 0 and 100 * paid - cost >= Fraction(rules.margin_percent) * paid
+    return paid > 0 and 100 * paid - cost >= exactly(rules.margin_percent) * paid
 
 
 def _cost(line: Line, rules: OfferRules) -> int:
     """Cost of a piece, hundredths of a minor unit."""
     if line.cost_cents is not None:
         return 100 * line.cost_cents
-    return ceil(Fraction(rules.cost_percent) * (line.price_cents or 0))
+    return ceil(exactly(rules.cost_percent) * (line.price_cents or 0))
+
+
+def least_order_cents(offered: Tier, rules: OfferRules) -> int | None:
+    """The order total from which on the offer keeps the margin floor, however amounts are rounded; ``None``: never.
+
+    For orders of which nothing is known but the total: goods cost ``cost_percent`` of it.
+    """
+    kept = 100 - exactly(rules.margin_percent)
+    per_cent = kept * (100 - (offered.percent or 0)) / 100 - exactly(rules.cost_percent)
+    lost = 1 + (kept if offered.percent else 0) + (100 * rules.shipping_cents if offered.kind == FREE_SHIPPING else 0)
+    return max(ceil(lost / per_cent), 2) if per_cent > 0 else None
+
+
+def exactly(percent: float) -> Fraction:
+    """A percentage as it is written: 12.3 is 123 ÷ 10, not the nearest binary number."""
+    return Fraction(str(percent))
 
 
 def code(key: bytes, campaign: str, customer_id: str, occasion: str) -> str:

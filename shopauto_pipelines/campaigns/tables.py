@@ -27,6 +27,14 @@ def audience(campaign: str) -> Table:
             Column("channel", "string", "email or sms", required=True),
             Column("template", "string", "template to render", required=True),
             Column("language", "string", "language to write in", required=True),
+            Column("variant", "string", "variant of the campaign's experiment the person has; null: the step has none"),
+            Column("send_from", "timestamp(6)", "earliest moment to send it, UTC; null: at once"),
+            Column(
+                "offer", "string", "the decision on the step's offer with its reason, JSON; null: the step has none"
+            ),
+            Column(
+                "details", "string", "what set it off, e.g. the product, JSON without private data; null: nothing more"
+            ),
             Column(
                 "explanation",
                 "string",

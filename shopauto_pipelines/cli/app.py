@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from shopauto_pipelines.cli import live_settings, outbox, predict
+from shopauto_pipelines.cli import live_settings, outbox, predict, preview, readout, reference, segments
 from shopauto_pipelines.cli.options import day_option
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.settings import CHANGEABLE, PREFIX, PROJECT_ROOT, Settings, load_settings
@@ -41,6 +41,7 @@ app = typer.Typer(
 
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(live_settings.app, name="live-settings")
+app.add_typer(segments.app, name="segments")
 
 
 @app.command()
@@ -133,6 +134,9 @@ def refresh(
 
 
 app.command()(predict.predict)
+app.command()(readout.readout)
+app.command()(preview.preview)
+app.command()(reference.reference)
 
 
 @app.command()

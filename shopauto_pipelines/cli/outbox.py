@@ -139,6 +139,29 @@ def start(why: _Why = "") -> None:
 
 
 @app.command()
+def overrule(
+    campaign: _Campaign,
+    day: Annotated[date, day_option("--day", "Day of the messages.")],
+    why: Annotated[str, typer.Option("--why", help="Why it is right all the same; kept with your name.")],
+) -> None:
+    """Let a campaign's messages of a day leave that the send gate holds. The next refresh of the day sends them.
+
+    For this campaign and day alone. A limit that is wrong for your shop is a setting: `shopauto live-settings set gate_…`.
+    Holdouts, consent, caps and suppressed addresses hold as ever.
+    """
+    from shopauto_pipelines.outbox import gate
+    from shopauto_pipelines.platform.clock import SystemClock
+
+    _known(campaign)
+    if not why.strip():
+        raise typer.BadParameter("say why, for the others", param_hint="--why")
+    with connection_and_settings() as (connection, settings):
+        new = gate.overrule(connection, settings, campaign, day, why=why, by=me(), at=SystemClock().now())
+    console.print(f"{campaign} of {day} {'now leaves' if new else 'left already'} whatever the gate says.")
+    console.print(f"Next: [bold]shopauto refresh --day {day}[/bold]")
+
+
+@app.command()
 def unknown(
     campaign: Annotated[str | None, typer.Option("--campaign", help="Of this campaign only.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="How many to list, the oldest first.")] = 20,

@@ -12,9 +12,11 @@ How the tables follow from each other::
 - ``rollups``: raw change logs → one row per shop customer (and product, and cart) and day. A day never changes unless
   its raw rows do, so a refresh computes one day of rollups and reads the others.
 - ``customer_features``: rollups up to a day → one row per person: recency, frequency, value, interval and churn factor,
-  favourites, carts, engagement. The definitions are in its docstrings. Shop ids become persons only here, so no rollup
-  is rewritten when two shop ids turn out to be one person.
-- ``customer_360``: profile ⟕ features, what segments and campaigns read.
+  favourites, carts, engagement. The definitions are in its docstrings. Shop ids become persons only from here on, so no
+  rollup is rewritten when two shop ids turn out to be one person.
+- ``interests``: rollups of a year → the categories each person is interested in, with the evidence.
+- ``clusters``: features → people who buy alike, under labels that stay; a model that is carried from day to day.
+- ``customer_360``: profile ⟕ features, top interest, cluster and more of the kind: what segments and campaigns read.
 - ``assets``: the Dagster face.
 
 All sums are of whole numbers and every choice among equals is settled by the alphabet: a recompute of any past day, in

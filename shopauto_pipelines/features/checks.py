@@ -15,6 +15,9 @@ SUITES = (
     Suite.of(tables.DAILY_ACTIVITY, *_at_least_zero("orders", "items", "visits", "seconds_on_site")),
     Suite.of(tables.DAILY_PRODUCTS),
     Suite.of(tables.DAILY_CARTS),
+    Suite.of(tables.DAILY_FORMS),
+    Suite.of(tables.DAILY_MESSAGES),
+    Suite.of(tables.DAILY_HOURS, *_at_least_zero("signs")),
     Suite.of(
         tables.CUSTOMER_FEATURES,
         *_at_least_zero("recency_days", "tenure_days", "orders", "revenue_cents", "mean_interval_days", "churn_factor"),
@@ -31,6 +34,18 @@ SUITES = (
             ).sum(),
         },
     ),
+    Suite.of_large(
+        tables.INTERESTS,
+        Expect("ExpectColumnValuesToBeBetween", "from_the_future", {"max_value": 0}, fact=True),
+        Expect("ExpectColumnValuesToBeBetween", "out_of_scale", {"max_value": 0}, fact=True),
+        facts=lambda rows: {
+            "from_the_future": (rows.last_on > rows.as_of).sum(),
+            "out_of_scale": (~rows.score.between(0, 1)).sum(),
+        },
+    ),
+    Suite.of(tables.CLUSTER_MODELS),
+    Suite.of_large(tables.CLUSTERS),
+    Suite.of_large(tables.LEADS),
     Suite.of(tables.CUSTOMER_360),
 )
 

@@ -28,6 +28,9 @@ MINIMUM_COHORT = 10
 #: Abandoned carts bought with a coupon that make a discount seeker, where half of a year's orders used one too.
 SEEKER_CARTS = 2
 
+#: Days after which a ticket that nobody closed does not count as open any more.
+TICKET_DAYS = 14
+
 #: Weights and logarithms are summed in whole millionths: a purchase loses its last one after about ten years.
 _MILLIONTHS = 1_000_000
 
@@ -129,6 +132,9 @@ def _sums(activity: ir.Table, as_of: date) -> ir.Table:
         refund_cents=_.refund_cents.sum(),
         last_visit_on=_.day.max(where=_.visits > 0),
         last_click_on=_.day.max(where=_.clicks + _.sms_clicks > 0),
+        last_ticket_on=_.day.max(where=_.tickets_opened > 0),
+        ticket_open=_.day.max(where=_within(TICKET_DAYS, as_of) & (_.tickets_left_open > 0))
+        == _.day.max(where=_.tickets_opened + _.tickets_closed > 0),
         **{
             f"{name}_{days}d": _within(days, as_of).ifelse(_[name], 0).sum()
             for name, lengths in _WINDOWS.items()

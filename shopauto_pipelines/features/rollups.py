@@ -16,6 +16,7 @@ from ibis.common.deferred import Deferred
 from shopauto_pipelines.features import tables
 
 _CART_EVENTS = ("add_to_cart", "remove_from_cart", "checkout_started")
+_TICKETS = ("ticket_opened", "ticket_closed")
 _BY_CUSTOMER = ("day", "shop_customer_id")
 
 
@@ -30,7 +31,7 @@ def daily_activity(
     """
     sessions = (
         _known(events)
-        .filter(_.type != "ticket_opened")
+        .filter(~_.type.isin(_TICKETS))
         .group_by(*_BY_CUSTOMER, "session_id")
         .aggregate(
             page_views=_.count(where=_.type.isin(["page_view", "product_view"])),
@@ -39,6 +40,8 @@ def daily_activity(
             seconds=_.happened_at.max().delta(_.happened_at.min(), unit="second"),
         )
     )
+    asked = _.happened_at.max(where=_.type == "ticket_opened")
+    settled = _.happened_at.max(where=_.type == "ticket_closed")
     person = ~_.is_machine.fill_null(False)
     email, sms = _.channel == "email", _.channel == "sms"
     parts = (
@@ -68,6 +71,12 @@ def daily_activity(
             sms_sent=_.count(where=sms & (_.type == "sent")),
             sms_clicks=_.count(where=sms & (_.type == "click") & person),
         ),
+        _summed(
+            _known(events).filter(_.type.isin(_TICKETS)),
+            tickets_opened=_.count(where=_.type == "ticket_opened"),
+            tickets_closed=_.count(where=_.type == "ticket_closed"),
+            tickets_left_open=(asked.notnull() & (settled.isnull() | (asked > settled))).cast("int64"),
+        ),
     )
     measures = [column.name for column in tables.DAILY_ACTIVITY.columns[1:]]
     return _added(parts, _BY_CUSTOMER, measures)
@@ -80,14 +89,16 @@ def daily_products(order_lines: ir.Table, events: ir.Table, products: ir.Table) 
     """
     keys = (*_BY_CUSTOMER, "product_id")
     bought = _known(order_lines).filter((_.kind == "product") & _.product_id.notnull())
-    viewed = _known(events).filter((_.type == "product_view") & _.product_id.notnull())
+    seen = _known(events).filter(_.type.isin(["product_view", "add_to_cart"]) & _.product_id.notnull())
     parts = (
         _summed(
             bought, keys, orders=_.order_id.nunique(), quantity=_.quantity.sum(), revenue_cents=_.amount_cents.sum()
         ),
-        _summed(viewed, keys, views=_.count()),
+        _summed(
+            seen, keys, views=_.count(where=_.type == "product_view"), carted=_.count(where=_.type == "add_to_cart")
+        ),
     )
-    rows = _added(parts, keys, ["orders", "quantity", "revenue_cents", "views"])
+    rows = _added(parts, keys, ["orders", "quantity", "revenue_cents", "views", "carted"])
     known = _categories(products)
     in_force = (
         (rows.product_id == known.of_product)
@@ -147,6 +158,23 @@ def daily_carts(events: ir.Table, orders: ir.Table) -> ir.Table:
             coupon=_.coupon.any().fill_null(False),
         )
     )
+
+
+def daily_messages(message_events: ir.Table) -> ir.Table:
+    """``features/daily_messages`` from the raw log of the same days. Opens and clicks by machines are not people's."""
+    person = ~_.is_machine.fill_null(False)
+    return _summed(
+        _known(message_events).filter(_.type.isin(["sent", "open", "click"])),
+        (*_BY_CUSTOMER, "channel", "campaign"),
+        sent=_.count(where=_.type == "sent"),
+        opens=_.count(where=(_.type == "open") & person),
+        clicks=_.count(where=(_.type == "click") & person),
+    ).filter(_.sent + _.opens + _.clicks > 0)
+
+
+def daily_forms(form_submissions: ir.Table) -> ir.Table:
+    """``features/daily_forms`` from the raw log of the same days."""
+    return _summed(_known(form_submissions), (*_BY_CUSTOMER, "form"), submissions=_.count())
 
 
 def _known(rows: ir.Table) -> ir.Table:

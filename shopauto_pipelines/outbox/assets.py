@@ -7,10 +7,12 @@ from typing import Any
 import dagster as dg
 
 from shopauto_pipelines.campaigns.declaration import Campaign, load_campaigns
+from shopauto_pipelines.campaigns.shown import reads as shown_from
 from shopauto_pipelines.campaigns.tables import audience
 from shopauto_pipelines.features.tables import CUSTOMER_FEATURES
-from shopauto_pipelines.outbox import ledger, schema
+from shopauto_pipelines.outbox import gate, ledger, schema
 from shopauto_pipelines.outbox.dispatch import Dispatched, dispatch
+from shopauto_pipelines.outbox.windows import newest_day, window
 from shopauto_pipelines.platform.dagster.assets import FRESHNESS, OWNERS, asset_key, database_schema
 from shopauto_pipelines.platform.dagster.io_manager import lineage_metadata
 from shopauto_pipelines.platform.dagster.partitions import DAILY, ONE_RUN
@@ -21,7 +23,7 @@ from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.profiles.tables import CUSTOMERS
 from shopauto_pipelines.sources.tables import QUARANTINE
 
-_FROM_AUDIENCE = ("step", "customer_id", "occasion", "channel", "language", "template", "explanation")
+_FROM_AUDIENCE = ("step", "customer_id", "occasion", "channel", "language", "template", "explanation", "send_from")
 
 
 def outbox_assets(campaigns: Iterable[Campaign]) -> list[dg.AssetsDefinition]:
@@ -48,7 +50,7 @@ def outbox_asset(campaign: Campaign) -> dg.AssetsDefinition:
         tags={"shopauto/side_effect": "sends_messages"},
         metadata={"dagster/column_schema": database_schema(schema.messages.columns), "dagster/column_lineage": lineage},
         # raw/quarantine: nothing is sent on a day of which too much could not be read
-        deps=[asset_key(table) for table in (planned, CUSTOMERS, CUSTOMER_FEATURES, QUARANTINE)],
+        deps=[asset_key(table) for table in (planned, CUSTOMERS, CUSTOMER_FEATURES, QUARANTINE, *shown_from(campaign))],
         partitions_def=DAILY,
         backfill_policy=ONE_RUN,
         freshness_policy=FRESHNESS,
@@ -57,6 +59,13 @@ def outbox_asset(campaign: Campaign) -> dg.AssetsDefinition:
         complaints: list[str] = []
         days = run_days(context.run.tags)
         for day in days:
+            backfill = is_backfill(context.run.tags)
+            newest = newest_day(lake.lake())
+            if window(day, newest, settings.settings, settings.clock, backfill=backfill).open:
+                with engine(settings.settings).connect() as connection:
+                    held = gate.held(connection, lake.lake(), settings.settings, campaign, day, context.run.run_id)
+                if held:
+                    raise dg.Failure(held, allow_retries=False)
             result = dispatch(
                 engine(settings.settings),
                 lake.lake(),
@@ -65,7 +74,7 @@ def outbox_asset(campaign: Campaign) -> dg.AssetsDefinition:
                 day,
                 clock=settings.clock,
                 run_id=context.run.run_id,
-                backfill=is_backfill(context.run.tags),
+                backfill=backfill,
             )
             metadata = _metadata(result, settings.settings, campaign.name, day)
             if day == days[-1]:
@@ -123,6 +132,11 @@ def _metadata(result: Dispatched, settings: Settings, campaign: str, day: date) 
         shown["messages_per_second"] = round(result.sent / max(result.work.seconds, 0.001), 1)
     if settings.message_price:
         shown[f"cost_{settings.currency.lower()}"] = round(states["sent"] * settings.message_price, 2)
+    if result.waiting.messages:
+        first = f", the first from {result.waiting.next_at:%Y-%m-%d %H:%M} UTC" if result.waiting.next_at else ""
+        shown["waiting_for_their_hour"] = (
+            f"{result.waiting.messages:,}{first}: the sensor `messages_in_their_hour` sends them, or run this again then"
+        )
     if result.work.waiting:
         shown["roll_out"] = (
             f"{result.work.waiting}, from {result.work.rest_from:%Y-%m-%d %H:%M} UTC: run this again then"
@@ -183,7 +197,10 @@ def unknown_asset(campaigns: Iterable[Campaign]) -> dg.AssetsDefinition:
 def _column_lineage(audience_name: str) -> dg.TableColumnLineage:
     """What the ledger takes over from the audience, and the address it keeps only a hash of."""
     origins = {name: [(audience_name, name)] for name in _FROM_AUDIENCE}
-    return lineage_metadata(origins | {"address_hash": [(CUSTOMERS.name, name) for name in ("email", "phone")]})
+    of_people = {"address_hash": ("email", "phone"), "time_zone": ("time_zone",)}
+    return lineage_metadata(
+        origins | {mine: [(CUSTOMERS.name, name) for name in names] for mine, names in of_people.items()}
+    )
 
 
 #: Campaigns that are sent day by day; what goes out by the hour is sent by the job of its trigger.

@@ -12,8 +12,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
 from itertools import chain, islice
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
 
 import ibis
 import pyarrow as pa
@@ -27,8 +29,11 @@ from shopauto_pipelines.outbox import dispatchers, ledger, links
 from shopauto_pipelines.outbox.channels import Channel, Outcome
 from shopauto_pipelines.outbox.channels.choice import channel_for
 from shopauto_pipelines.outbox.channels.inbox import LocalInbox
+from shopauto_pipelines.outbox.granting import with_codes
+from shopauto_pipelines.outbox.hours import NOBODY_WAITS, Hours, Waiting, waiting
 from shopauto_pipelines.outbox.sending import ADDRESS, BATCH, Sent, send_planned, settled
 from shopauto_pipelines.outbox.windows import Window, newest_day, window
+from shopauto_pipelines.platform import live_settings
 from shopauto_pipelines.platform.clock import Clock
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.lookup import Lookup
@@ -41,7 +46,10 @@ from shopauto_pipelines.sources.landing import OWN_SOURCE, land_rows
 _Row = TypeVar("_Row")
 
 #: What a planned message takes over from the audience.
-_FROM_AUDIENCE = ("step", "customer_id", "occasion", "channel", "template", "language", "explanation", "triggered_on")
+_FROM_AUDIENCE = (
+    *("step", "customer_id", "occasion", "channel", "template", "language", "explanation", "triggered_on"),
+    "send_from",
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,8 @@ class Dispatched:
     """What a dispatch found and did.
 
     ``states`` are the ledger's messages of the campaign and day by (state, reason), whoever sent them; ``refused`` the
-    audience's refusals by reason. ``work`` is what this dispatch sent, how fast, and why it stopped early.
+    audience's refusals by reason. ``work`` is what this dispatch sent, how fast, and why it stopped early. ``waiting`` are the
+    planned messages whose hour has not come.
     """
 
     window: Window
@@ -58,6 +67,7 @@ class Dispatched:
     newly_planned: int = 0
     work: Sent = field(default_factory=Sent)
     recovered: int = 0
+    waiting: Waiting = NOBODY_WAITS
 
     @property
     def sent(self) -> int:
@@ -101,7 +111,9 @@ def dispatch(
     land_sent(engine, lake, settings, campaign.name, as_of)
     with engine.connect() as connection:
         states = ledger.counts(connection, campaign.name, as_of)
-    return Dispatched(found, states, refused, planned, work, recovered)
+        in_force = Hours.of(live_settings.current(connection, settings))
+        held = waiting(connection, campaign.name, as_of, in_force, clock.now())
+    return Dispatched(found, states, refused, planned, work, recovered, held)
 
 
 def recover(engine: sa.Engine, lake: Lake, settings: Settings, channel: Channel, clock: Clock) -> int:
@@ -193,14 +205,15 @@ def plan(
         for row in rows:
             # the planner has judged the day of the trigger: what happens after it takes the message back
             row["triggered_at"] = _midnight_after(row.pop("triggered_on"), settings)
-        planned = ledger_rows(rows, people, settings, campaign, as_of)
         with engine.begin() as connection:
+            if campaign.brings_offers:
+                rows = with_codes(connection, rows, campaign, live_settings.current(connection, settings), clock.now())
+            planned = ledger_rows(rows, people, settings, campaign, as_of)
             return ledger.plan(connection, planned, run_id=run_id, at=clock.now())
 
-    for batch in pq.ParquetFile(lake.path(audience, as_of)).iter_batches(
-        10 * BATCH, columns=[*_FROM_AUDIENCE, "decision"]
-    ):
-        wanted = batch.filter(pc.equal(batch["decision"], "planned")).select(_FROM_AUDIENCE)
+    columns = [*_FROM_AUDIENCE, *(("variant", "offer") if campaign.brings_offers else ())]
+    for batch in pq.ParquetFile(lake.path(audience, as_of)).iter_batches(10 * BATCH, columns=[*columns, "decision"]):
+        wanted = batch.filter(pc.equal(batch["decision"], "planned")).select(columns)
         for row in wanted.to_pylist():
             waiting.setdefault((row["step"], row["language"]), []).append(row)
         for rows in waiting.values():
@@ -221,14 +234,16 @@ def ledger_rows(
 ) -> list[dict[str, Any]]:
     """Rows of an audience as :func:`~shopauto_pipelines.outbox.ledger.plan` takes them.
 
-    They have ``triggered_at``, and the audience's step, customer_id, occasion, channel, template, language, explanation;
-    ``people`` are rows of ``profiles/customers``.
+    They have ``triggered_at``, and the audience's step, customer_id, occasion, channel, template, language, explanation,
+    send_from; ``people`` are rows of ``profiles/customers``.
     """
     rows = list(rows)
     found = people.rows(row["customer_id"] for row in rows)
     return [
         {
             **{name: row[name] for name in (*_FROM_AUDIENCE, "triggered_at") if name != "triggered_on"},
+            "send_from": row["send_from"] and row["send_from"].replace(tzinfo=UTC),
+            "time_zone": _known_zone(found.get(row["customer_id"], {}).get("time_zone")),
             "campaign": campaign.name,
             "as_of": as_of,
             "topic": campaign.topic,
@@ -240,6 +255,15 @@ def ledger_rows(
         }
         for row in rows
     ]
+
+
+@cache
+def _known_zone(name: str | None) -> str | None:
+    """The time zone, where there is one of that name."""
+    try:
+        return ZoneInfo(name).key if name else None
+    except (KeyError, ValueError):
+        return None
 
 
 def _midnight_after(day: date, settings: Settings) -> datetime:

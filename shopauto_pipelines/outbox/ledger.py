@@ -19,6 +19,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from shopauto_pipelines.outbox import controls
 from shopauto_pipelines.outbox.eligibility import FACTS, Cap, verdict
+from shopauto_pipelines.outbox.hours import Hours, has_come, parameters
 from shopauto_pipelines.outbox.schema import as_json, given, messages, open_messages, provider_events, recordset
 
 #: What a later day brings along when it takes a message over that an earlier day left planned.
@@ -32,6 +33,8 @@ _TAKEN_OVER = (
     "triggered_at",
     "exit_on",
     "explanation",
+    "send_from",
+    "time_zone",
 )
 
 #: What a message says, as the last fields of a :class:`Message`; before it stands where the message is on its way.
@@ -125,7 +128,7 @@ def plan(connection: sa.Connection, rows: Sequence[Mapping[str, Any]], *, run_id
     A message the ledger knows already is left as it is, except where an earlier day left it planned: the new day takes it
     over, with all it says. ``rows`` have the columns campaign, step, customer_id, occasion, channel, as_of, language,
     template, explanation and address_hash (:func:`~shopauto_pipelines.outbox.links.address_hash`; null where the person
-    has no address), and may have topic, triggered_at and exit_on.
+    has no address), and may have topic, triggered_at, exit_on, send_from and time_zone.
     """
     if not rows:
         return 0
@@ -202,10 +205,12 @@ def reserve(
     cap: Cap,
     at: datetime,
     after: int = 0,
+    hours: Hours | None = None,
 ) -> Reserved:
     """Take up to ``limit`` planned messages for the dispatcher ``by``, unless a switch says that nothing may leave.
 
-    They come in the order of their ids, those greater than ``after``.
+    They come in the order of their ids, those greater than ``after``. Under ``hours`` those stay planned whose hour has not
+    come; without, all leave at once.
 
     In the same transaction each is checked again: an address that is missing or suppressed by now, an opt-out, something
     that takes the message back, or a person who has had ``cap`` messages, makes it ``suppressed``, with the reason. No
@@ -215,12 +220,21 @@ def reserve(
     controls.lock(connection)
     if why := controls.stopped(connection, campaign):
         return Reserved([], 0, why)
-    of = {"of_campaign": campaign, "of_day": as_of, "after": after, "most": limit}
-    taken = connection.execute(_reserving(), of | {"who": by, "how": via, "now": at} | cap.on(as_of)).all()
+    of = {"of_campaign": campaign, "of_day": as_of, "after": after, "most": limit, **parameters(hours, at)}
+    taken = connection.execute(_reserving(), of | {"who": by, "how": via} | cap.on(as_of)).all()
     if not taken and (last := connection.scalar(sa.select(sa.func.max(_waiting().subquery().c.message_id)), of)):
         # others hold all of these at this moment, as a day that takes over: look further on
         return reserve(
-            connection, campaign=campaign, as_of=as_of, limit=limit, by=by, via=via, cap=cap, at=at, after=last
+            connection,
+            campaign=campaign,
+            as_of=as_of,
+            limit=limit,
+            by=by,
+            via=via,
+            cap=cap,
+            at=at,
+            after=last,
+            hours=hours,
         )
     free = [
         Message(row[1], MessageKey(*row[2:6]), "reserved", None, via, as_of, at, *row[6:])
@@ -231,7 +245,7 @@ def reserve(
 
 
 def _waiting() -> sa.Select[Any]:
-    """Ids of up to ``most`` planned messages of a campaign and day, those ``after`` an id."""
+    """Ids of up to ``most`` planned messages of a campaign and day whose hour has come, those ``after`` an id."""
     return (
         sa.select(open_messages.c.message_id)
         .where(
@@ -239,6 +253,7 @@ def _waiting() -> sa.Select[Any]:
             open_messages.c.as_of == sa.bindparam("of_day", type_=sa.Date),
             open_messages.c.planned,
             open_messages.c.message_id > sa.bindparam("after", type_=sa.BigInteger),
+            has_come(),
         )
         .order_by(open_messages.c.message_id)
         .limit(sa.bindparam("most", type_=sa.Integer))

@@ -69,6 +69,8 @@ messages = sa.Table(
     sa.Column("topic", sa.Text, nullable=False, server_default="news", doc="what people can opt out of on its own"),
     sa.Column("triggered_at", _WHEN, doc="when its trigger happened; null: no such moment"),
     sa.Column("exit_on", ARRAY(sa.Text), nullable=False, server_default="{}", doc="what takes it back: ordered, …"),
+    sa.Column("send_from", _WHEN, doc="when it may leave at the earliest, in live mode; null: at once, at any hour"),
+    sa.Column("time_zone", sa.Text, doc="by whose clock hours are quiet; null: the shop's"),
     sa.UniqueConstraint("campaign", "step", "customer_id", "occasion", name="messages_once"),
     sa.CheckConstraint(f"state in {STATES}", name="messages_state"),
     sa.CheckConstraint("(state = 'reserved') <= (reserved_by is not null)", name="messages_reserved_by"),
@@ -85,6 +87,8 @@ open_messages = sa.Table(
     sa.Column("campaign", sa.Text, nullable=False),
     sa.Column("as_of", sa.Date, nullable=False),
     sa.Column("planned", sa.Boolean, nullable=False, doc="whether it waits to be reserved"),
+    sa.Column("send_from", _WHEN, doc="as in messages"),
+    sa.Column("time_zone", sa.Text, doc="as in messages"),
     sa.Index("open_messages_day", "campaign", "as_of", "message_id"),
     postgresql_with={"fillfactor": 45},
 )

@@ -25,6 +25,7 @@ from shopauto_pipelines.campaigns.drafts import Drafts
 from shopauto_pipelines.campaigns.shown import Reader, showing
 from shopauto_pipelines.outbox import breakers, controls, dispatchers, ledger, links
 from shopauto_pipelines.outbox.channels import Channel, Envelope, Outcome
+from shopauto_pipelines.outbox.hours import Hours
 from shopauto_pipelines.platform import live_settings
 from shopauto_pipelines.platform.clock import Clock
 from shopauto_pipelines.platform.lake import Lake
@@ -183,6 +184,7 @@ class _Loop:
                 cap=ledger.Cap(rules.cap_messages, rules.cap_days, rules.less_often_days),
                 at=self._clock.now(),
                 after=after,
+                hours=Hours.of(rules),
             )
 
     def _leave(
@@ -267,9 +269,7 @@ class _Writer:
         envelopes: list[Envelope] = []
         outcomes: dict[int, Outcome] = {}
         people = self._people.rows(message.key.customer_id for message in taken)
-        shown = self._showing.of(
-            [Reader(message.key.customer_id, message.language, message.explained) for message in taken]
-        )
+        shown = self._showing.of([Reader(m.key.customer_id, m.language, m.explained, m.key.step) for m in taken])
         for message, extras in zip(taken, shown, strict=True):
             customer = message.key.customer_id
             person = people.get(customer, _NOBODY)

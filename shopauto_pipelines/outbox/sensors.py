@@ -1,4 +1,7 @@
-"""The Dagster face of what goes on later: the rest of staged roll-outs. Off in a fresh install, like everything that sends."""
+"""The Dagster face of what goes on later: the rest of staged roll-outs, and what waits for its hour.
+
+Off in a fresh install, like everything that sends.
+"""
 
 from collections.abc import Iterator
 
@@ -6,6 +9,7 @@ import dagster as dg
 
 from shopauto_pipelines.outbox import breakers
 from shopauto_pipelines.outbox.assets import ASSETS
+from shopauto_pipelines.outbox.hours import Hours, come
 from shopauto_pipelines.platform import live_settings
 from shopauto_pipelines.platform.dagster.resources import SettingsResource
 from shopauto_pipelines.platform.postgres import engine
@@ -39,4 +43,31 @@ def rest_of_roll_outs(settings: SettingsResource) -> Iterator[dg.RunRequest | dg
         yield dg.SkipReason("no roll-out has a rest that is due")
 
 
-SENSORS = [rest_of_roll_outs]
+@dg.sensor(
+    name="messages_in_their_hour",
+    target=dg.AssetSelection.groups("outbox"),
+    minimum_interval_seconds=300,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    description=(
+        "Sends the messages whose hour has come: people's best hours, and the end of their quiet hours. In live mode nearly "
+        "every message waits for one, so switch it on together with the daily refresh."
+    ),
+)
+def messages_in_their_hour(settings: SettingsResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """One run a campaign and hour: one that failed is tried again with the next hour."""
+    now = settings.clock.now()
+    with engine(settings.settings).connect() as connection:
+        hours = Hours.of(live_settings.current(connection, settings.settings))
+        found = come(connection, hours, now) if hours else []
+    daily = [each for each in found if dg.AssetKey(["outbox", each.campaign]) in _SENT_DAILY]
+    for campaign, as_of, _ in daily:
+        yield dg.RunRequest(
+            run_key=f"{campaign}:{as_of}:hour:{now:%Y-%m-%dT%H}",
+            partition_key=str(as_of),
+            asset_selection=[dg.AssetKey(["outbox", campaign])],
+        )
+    if not daily:
+        yield dg.SkipReason("no message's hour has come" if hours else "live mode is off: nothing waits for its hour")
+
+
+SENSORS = [rest_of_roll_outs, messages_in_their_hour]

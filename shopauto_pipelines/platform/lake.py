@@ -17,13 +17,14 @@ import shutil
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 import ibis
+import ibis.expr.operations as ops
 import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -84,6 +85,7 @@ class Lake:
         self.con = ibis.duckdb.connect(**config)
         self.con.raw_sql("set TimeZone = 'UTC'; set enable_progress_bar = false")
         self._tables_by_view: dict[str, Table] = {}
+        self._origins_by_name: dict[str, Mapping[str, frozenset[tuple[str, str]]]] = {}
         self._scans: dict[tuple[Path, ...], ir.Table] = {}
 
     @staticmethod
@@ -125,6 +127,10 @@ class Lake:
         """The partition of ``day``; raises :class:`MissingPartition` where it has not been written."""
         return self._scan(table, [self._existing(table, day)])
 
+    def together(self, tables: Sequence[Table], day: date) -> ir.Table:
+        """The partitions of ``day`` of several tables with the same columns, as one; raises :class:`MissingPartition`."""
+        return self._scan(tables[0], [self._existing(table, day) for table in tables])
+
     def between(self, table: Table, start: date | None = None, end: date | None = None) -> ir.Table:
         """All partitions from ``start`` to ``end``, both included; an empty table where there is none."""
         days = [d for d in self.days(table) if (start is None or d >= start) and (end is None or d <= end)]
@@ -133,6 +139,14 @@ class Lake:
     def table_of(self, view: str) -> Table | None:
         """The lake table behind a view name found in an expression."""
         return self._tables_by_view.get(view)
+
+    def note_origins(self, name: str, origins: Mapping[str, frozenset[tuple[str, str]]]) -> None:
+        """Remember of which columns of the lake those of a temporary table were made; it lasts until it has been written."""
+        self._origins_by_name[name] = origins
+
+    def origins_of(self, name: str, column: str) -> frozenset[tuple[str, str]]:
+        """Where a temporary table's column comes from, as far as it was noted."""
+        return self._origins_by_name.get(name, {}).get(column, frozenset())
 
     def write(self, table: Table, days: Sequence[date], rows: ir.Table | pa.Table) -> dict[date, Written]:
         """Replace the partitions ``days`` by ``rows``, each by one atomic swap.
@@ -155,6 +169,9 @@ class Lake:
             written[day] = self._write_partition(table, day, batches)
         for day in wanted - written.keys():
             written[day] = self._write_partition(table, day, iter(()))
+        for made in expression.op().find(ops.DatabaseTable):
+            if made.name in self._origins_by_name:  # a step towards these rows, which may be as large as they are
+                self.con.raw_sql(f'drop table if exists "{made.name}"')
         return written
 
     def delete(self, table: Table, day: date) -> None:

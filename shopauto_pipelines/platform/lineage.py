@@ -19,6 +19,9 @@ class KnowsTables(Protocol):
     def table_of(self, view: str, /) -> Table | None:
         """The table behind the view; ``None`` where it is not one of the lake's."""
 
+    def origins_of(self, name: str, column: str, /) -> Origins:
+        """Where a column comes from that is neither an expression's nor one of the lake's tables'."""
+
 
 def column_lineage(expression: ir.Table, lake: KnowsTables) -> dict[str, Origins]:
     """For each output column the lake columns its value is computed from (filters and join keys are not counted)."""
@@ -32,7 +35,7 @@ def column_lineage(expression: ir.Table, lake: KnowsTables) -> dict[str, Origins
     def _resolve(relation: ops.Relation, name: str) -> Origins:
         if isinstance(relation, ops.PhysicalTable):
             table = lake.table_of(relation.name) if hasattr(relation, "name") else None
-            return frozenset({(table.name, name)}) if table else frozenset()
+            return frozenset({(table.name, name)}) if table else lake.origins_of(getattr(relation, "name", ""), name)
         if isinstance(relation, ops.Set):
             return of_column(relation.left, name) | of_column(relation.right, name)
         if isinstance(relation, ops.JoinReference):

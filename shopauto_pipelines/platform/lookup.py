@@ -7,7 +7,7 @@ columns that were asked for.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
@@ -23,7 +23,7 @@ _HELD = 2
 
 
 class Lookup:
-    """The rows of ``table`` on ``day`` by the first column of its key, which is a text and no two rows have the same."""
+    """The rows of ``table`` on ``day`` by the first column of its key, which is a text."""
 
     def __init__(self, lake: Lake, table: Table, day: date) -> None:
         lake.rows(table, day)  # says what is missing, and what to do
@@ -35,7 +35,7 @@ class Lookup:
         self._held: OrderedDict[int, _RowGroup] = OrderedDict()
 
     def rows(self, keys: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-        """Key → row, of those that are there. A row reads a column when it is asked for it."""
+        """Key → row, of those that are there, where no two rows have the same. A row reads a column when it is asked for it."""
         found: dict[str, Mapping[str, Any]] = {}
         group: _RowGroup | None = None
         for key in sorted(keys):
@@ -48,6 +48,22 @@ class Lookup:
             place = bisect_left(known, key)
             if place < len(known) and known[place] == key:
                 found[key] = _Row(group, place)
+        return found
+
+    def every(self, keys: Iterable[str]) -> dict[str, list[Mapping[str, Any]]]:
+        """Key → its rows in the table's order, of those that are there, where several may have the same."""
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for key in sorted(set(keys)):
+            number = bisect_left(self._lasts, key)
+            while number < len(self._lasts):
+                group = self._group(number)
+                known = group[self._key]
+                first, end = bisect_left(known, key), bisect_right(known, key)
+                if first < end:
+                    found.setdefault(key, []).extend(_Row(group, place) for place in range(first, end))
+                if group.last != key:
+                    break
+                number += 1  # the rows of a key may go on in the next group
         return found
 
     def _group(self, number: int) -> _RowGroup:

@@ -5,13 +5,18 @@ The same files are Dagster Components; this reader serves the logic, the command
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
+from difflib import get_close_matches
 from functools import lru_cache, wraps
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.settings import PROJECT_ROOT
@@ -21,10 +26,11 @@ PLAYBOOK = PROJECT_ROOT / "shopauto_pipelines" / "defs"
 
 
 _T = TypeVar("_T")
+_M = TypeVar("_M", bound=BaseModel)
 
 
 class PlaybookError(ShopAutoError):
-    """A declaration is wrong; the text starts with ``file:line``."""
+    """A declaration is wrong; the text starts with ``file:line:column``."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +48,123 @@ class Declaration:
 
     def line(self, *path: str | int) -> int:
         """Line of ``attributes[path[0]][path[1]]…``; of the nearest parent where that is not in the file."""
+        return self._node(*path).start_mark.line + 1
+
+    def error(self, message: str, *path: str | int, at: tuple[int, int] | None = None) -> PlaybookError:
+        """An error that names file, line and column of ``attributes[path[0]][path[1]]…``, or of its nearest parent.
+
+        ``at`` is a place within a text that stands there, 1-based line and column: the place in the file is found however
+        the text is written, plain, quoted, or as a block.
+        """
+        node = self._node(*path)
+        if at is not None and isinstance(node, yaml.ScalarNode):
+            return _error(self.file, *_place_within(self.file.read_text(encoding="utf-8"), node, at), message)
+        return self._error(node, message)
+
+    def validated(self, model: type[_M], what: str) -> _M:
+        """The attributes as a ``model``, ``what`` in words: a segment. Raises :class:`PlaybookError` for the first mistake."""
+        try:
+            return model.model_validate(self.attributes)
+        except ValidationError as error:
+            raise self.mistake(error, model, what) from None
+
+    def mistake(self, error: ValidationError, model: type[BaseModel], what: str) -> PlaybookError:
+        """The first mistake of a validation in words, with its place.
+
+        The ``ValueError`` of a validator may say more by attributes: ``path``, the field below the one validated, and
+        ``at``, line and column within its text.
+        """
+        found = error.errors(include_url=False)[0]
+        cause = found.get("ctx", {}).get("error")
+        kind, path = found["type"], self._real((*found["loc"], *getattr(cause, "path", ())), found["type"])
+        where = ".".join(str(step) for step in path)
+        if kind == "missing":
+            return self.error(f"{what}: `{where}` is missing", *path[:-1])
+        if kind == "extra_forbidden":
+            known = [name for name in _fields(model, path[:-1]) if _child(self._node(*path[:-1]), name) is None]
+            hint = nearest(str(path[-1]), known) if known else "remove it"
+            return self._error(self._node(*path, key=True), f"{what}: there is no `{where}`; {hint}")
+        if found["loc"][-1:] == ("[key]",) and kind in _WANTED:
+            node = self._node(*path)
+            key = next((key for key, _value in _items(node) if not key.tag.endswith(":str")), node)
+            return self._error(
+                key, f"{what} {where}: the name `{key.value}` is {_noun(found['input'])}: put it in quotes"
+            )
+        if kind in _WANTED:
+            text = f"must be {_WANTED[kind]}, not {_noun(found['input'])}"
+            if kind == "string_type" and isinstance(found["input"], bool | int | float | date):
+                text += ": put it in quotes"
+        else:
+            text = (
+                found["msg"]
+                .removeprefix("Value error, ")
+                .replace("Input should", "must")
+                .replace("must be be", "must be")
+            )
+        at = getattr(cause, "at", None)
+        return self.error(f"{what} {where}: {text}" if where else f"{what}: {text}", *path, at=at)
+
+    def _error(self, node: yaml.Node, message: str) -> PlaybookError:
+        return _error(self.file, node.start_mark.line + 1, node.start_mark.column + 1, message)
+
+    def _node(self, *path: str | int, key: bool = False) -> yaml.Node:
+        """The node at the path, or of the nearest parent that is in the file; its ``key`` rather than its value."""
         node = self.root
         for step in ("attributes", *path):
             child = _child(node, step)
             if child is None:
-                break
-            node = child
-        return node.start_mark.line + 1
+                return node
+            node, name = child, next((k for k, value in _items(node) if value is child), node)
+        return name if key else node
 
-    def error(self, message: str, *path: str | int) -> PlaybookError:
-        """An error that names file and line."""
-        shown = self.file.relative_to(PROJECT_ROOT) if self.file.is_relative_to(PROJECT_ROOT) else self.file
-        return PlaybookError(f"{shown}:{self.line(*path)}: {message}")
+    def _real(self, path: Sequence[str | int], kind: str) -> tuple[str | int, ...]:
+        """The path without what pydantic adds to it: the names of the types of a union that it tried."""
+        real: list[str | int] = []
+        for n, step in enumerate(path):
+            of_its_own = n == len(path) - 1 and kind in ("missing", "extra_forbidden")
+            if of_its_own or _child(self._node(*real), step) is not None:
+                real.append(step)
+        return tuple(real)
+
+
+#: What a field wants, by the type of pydantic's error.
+_WANTED = {
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "fields with values",
+    "model_type": "fields with values",
+    "model_attributes_type": "fields with values",
+}
+
+
+def _noun(value: object) -> str:
+    """What a value of a YAML file is, in words."""
+    if value is None:
+        return "empty"
+    if isinstance(value, str | int | float):
+        kind = "true or false" if isinstance(value, bool) else "the text" if isinstance(value, str) else "the number"
+        return kind if isinstance(value, bool) else f"{kind} {value!r}"[:60]
+    return (
+        "a list" if isinstance(value, list | tuple) else "fields with values" if isinstance(value, dict) else "a date"
+    )
+
+
+def nearest(name: str, valid: Iterable[str], quote: str = "`", most: int = 24) -> str:
+    """A half sentence that helps with a wrong name: the nearest valid one, or all of them, at most so many."""
+    names = list(valid)
+    close = get_close_matches(name.lower(), names, n=1)
+    if close:
+        return f"did you mean {quote}{close[0]}{quote}?"
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"there are {', '.join(sorted(names)[:most]) or 'none'}{more}"
 
 
 def declarations(component: str, folder: Path = PLAYBOOK) -> Iterator[Declaration]:
@@ -65,6 +176,20 @@ def declarations(component: str, folder: Path = PLAYBOOK) -> Iterator[Declaratio
         for root, document in _documents(file, file.stat().st_mtime_ns):
             if isinstance(document, dict) and str(document.get("type", "")).rsplit(".", 1)[-1] == component:
                 yield Declaration(file, document.get("attributes") or {}, root)
+
+
+def declared_once(folder: Path, model: type[_M], what: str) -> _M:
+    """The only declaration of its kind under ``folder``, as a ``model``; its defaults where there is none.
+
+    ``what`` names it in words, in the plural; in capitals it is the component's class: ``predictions``, ``Predictions``.
+    Raises :class:`PlaybookError` for a mistake, or a second one.
+    """
+    found: _M | None = None
+    for declaration in declarations(what.capitalize(), folder):
+        if found is not None:
+            raise declaration.error(f"{what} are declared twice: put both into one file")
+        found = declaration.validated(model, what)
+    return found or model.model_validate({})
 
 
 def once_per_change(load: Callable[[Path], _T]) -> Callable[..., _T]:
@@ -90,16 +215,115 @@ def _documents(file: Path, mtime_ns: int) -> list[tuple[yaml.Node, Any]]:
     """The YAML documents of a file, each as nodes with their lines and as values; read again when the file changes."""
     try:
         text = file.read_text(encoding="utf-8")
-        nodes = yaml.compose_all(text, Loader=yaml.CSafeLoader)
-        return list(zip(nodes, yaml.load_all(text, Loader=yaml.CSafeLoader), strict=True))
+        nodes = list(yaml.compose_all(text, Loader=yaml.CSafeLoader))
+        values = list(yaml.load_all(text, Loader=yaml.CSafeLoader))
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise PlaybookError(f"{file}:{line}: not valid YAML: {error.problem}") from None
+        mark = error.problem_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        raise _error(file, line, column, f"not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _error(file, 1, 1, f"not valid YAML: {error}") from None
+    except ValueError as error:  # a value such as 2025-02-30
+        wrong = next((scalar for node in nodes for scalar in _scalars(node) if not _can_be_read(scalar)), nodes[0])
+        mark = wrong.start_mark
+        raise _error(file, mark.line + 1, mark.column + 1, f"not valid YAML: {error}") from None
+    for node in nodes:
+        _refuse_doubles(file, node)
+    return list(zip(nodes, values, strict=True))
+
+
+def _scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    if isinstance(node, yaml.ScalarNode):
+        yield node
+    for child in node.value if isinstance(node, yaml.SequenceNode) else (value for _key, value in _items(node)):
+        yield from _scalars(child)
+
+
+def _can_be_read(node: yaml.ScalarNode) -> bool:
+    try:
+        yaml.constructor.SafeConstructor().construct_object(node)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse_doubles(file: Path, node: yaml.Node) -> None:
+    """Raise for a key that a mapping has twice: YAML would take the last one silently."""
+    seen: dict[str, int] = {}
+    for key, value in _items(node):
+        if key.value in seen:
+            mark = key.start_mark
+            message = f"`{key.value}` is already there in line {seen[key.value]}: remove one of the two"
+            raise _error(file, mark.line + 1, mark.column + 1, message)
+        seen[key.value] = key.start_mark.line + 1
+        _refuse_doubles(file, value)
+    for item in node.value if isinstance(node, yaml.SequenceNode) else ():
+        _refuse_doubles(file, item)
+
+
+def _items(node: yaml.Node) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
+    """Keys and values of a mapping; keys that are lists or mappings are left out."""
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    return [(key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)]
 
 
 def _child(node: yaml.Node, step: str | int) -> yaml.Node | None:
     if isinstance(node, yaml.MappingNode):
-        return next((value for key, value in node.value if key.value == step), None)
+        return next((value for key, value in _items(node) if key.value == str(step)), None)
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
         return node.value[step]
     return None
+
+
+def _error(file: Path, line: int, column: int, message: str) -> PlaybookError:
+    shown = file.relative_to(PROJECT_ROOT) if file.is_relative_to(PROJECT_ROOT) else file
+    return PlaybookError(f"{shown}:{line}:{column}: {message}")
+
+
+#: What stands before the first character of a text: an anchor or tag, and the quote, or the header of a block.
+_OPENING = re.compile(r"(?:[&!]\S*\s+)*(?:[|>][^\n]*\n|['\"])?")
+
+#: What is one character, or none, of a quoted text, by the quote.
+_WRITTEN = {
+    "'": re.compile(r"''|[^\s]"),
+    '"': re.compile(r"\\(?:x..|u.{4}|U.{8}|.)|[^\s]", re.DOTALL),
+}
+
+#: Escapes of a double-quoted text that stand for white space, or for nothing.
+_BLANK_ESCAPES = frozenset(("\\n", "\\r", "\\t", "\\ ", "\\\t", "\\\n", "\\v", "\\f", "\\_", "\\N", "\\L", "\\P"))
+
+
+def _place_within(file_text: str, node: yaml.ScalarNode, at: tuple[int, int]) -> tuple[int, int]:
+    """Line and column in the file of a line and column within a text's value.
+
+    White space is folded, indented or escaped in YAML; everything else stands in the file in the same order. So the place
+    is found by counting the other characters.
+    """
+    line, column = at
+    before = "\n".join([*node.value.split("\n")[: line - 1], node.value.split("\n")[line - 1][: column - 1]])
+    ahead = len("".join(before.split()))
+    lines = file_text.splitlines(keepends=True)
+    start = sum(len(text) for text in lines[: node.start_mark.line]) + node.start_mark.column
+    opening = _OPENING.match(file_text, start)
+    begin = opening.end() if opening else start
+    quote = file_text[begin - 1] if begin > start else ""
+    signs = (_WRITTEN[quote] if quote in _WRITTEN else re.compile(r"\S")).finditer(file_text, begin)
+    offset = next(islice((sign.start() for sign in signs if sign.group() not in _BLANK_ESCAPES), ahead, None), start)
+    return file_text.count("\n", 0, offset) + 1, offset - (file_text.rfind("\n", 0, offset) + 1) + 1
+
+
+def _fields(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    """Names of the fields that may stand at the path: those of every model that a field there may hold."""
+    models = [model]
+    for step in path:
+        if isinstance(step, str):
+            annotations = [m.model_fields[step].annotation for m in models if step in m.model_fields]
+            models = [found for annotation in annotations for found in _models(annotation)] or models
+    return list(dict.fromkeys(name for m in models for name in m.model_fields))
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in _models(argument)]

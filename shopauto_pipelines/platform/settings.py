@@ -70,6 +70,12 @@ class Settings(BaseSettings):
         pattern="^https?://",
         description="Where a message about a cart leads. Unset: `/cart` under `shop_url`, as shops mostly have it.",
     )
+    product_url: str | None = Field(
+        None,
+        pattern=r"^https?://.*\{product_id\}",
+        description="Address of a product's page, with `{product_id}` in it; messages link their products there. Unset: they "
+        "link to `shop_url`.",
+    )
     timezone: str = Field("UTC", description="IANA time zone whose midnight ends the shop's day.")
     currency: str = Field("EUR", pattern="^[A-Z]{3}$", description="ISO 4217 currency of amounts that do not name one.")
     country: str = Field(
@@ -79,7 +85,10 @@ class Settings(BaseSettings):
     )
     language: str = Field("en", description="Language of messages to people whose language is not known.")
     first_day: date | None = Field(None, description="First daily partition. Unset: the first day of the data loaded.")
-    retrain_days: int = Field(28, ge=1, le=365, description="A new model is trained every so many days.")
+    retrain_days: int = Field(
+        28, ge=1, le=365, description="New models are trained, and new behaviour clusters found, every so many days."
+    )
+    clusters: int = Field(6, ge=2, le=20, description="Behaviour clusters to look for; a small shop has fewer.")
     horizon_days: int = Field(90, ge=7, le=365, description="Horizon of churn and expected orders, days.")
     cart_abandoned_minutes: int = Field(
         60, ge=1, description="A cart without an event for so long, and without an order, is abandoned."
@@ -97,6 +106,36 @@ class Settings(BaseSettings):
         description="Most marketing messages to a person in `cap_days`, over all campaigns.",
     )
     cap_days: int = Field(7, json_schema_extra=CHANGEABLE, ge=1, description="Days that `cap_messages` counts.")
+    cap_day_messages: int = Field(
+        1,
+        json_schema_extra=CHANGEABLE,
+        ge=1,
+        description="Most marketing messages to a person on one day, over all campaigns by the day and all channels: the "
+        "campaign of the highest priority gets the place, the others try again while their step is valid.",
+    )
+    quiet_from: int = Field(
+        21,
+        json_schema_extra=CHANGEABLE,
+        ge=0,
+        le=23,
+        description="Hour of the person's day from which nothing is sent, until `quiet_to`; the same as it: no quiet hours. "
+        "Where the person's time zone is not known the shop's counts. With live mode off the inbox gets all at once.",
+    )
+    quiet_to: int = Field(
+        8,
+        json_schema_extra=CHANGEABLE,
+        ge=0,
+        le=23,
+        description="Hour of the person's day from which messages may be sent again.",
+    )
+    default_hour: int = Field(
+        10,
+        json_schema_extra=CHANGEABLE,
+        ge=0,
+        le=23,
+        description="Hour of the person's day at which messages leave while nobody has opened, clicked, visited or ordered "
+        "anything yet; from then on everybody has a best hour of their own, or the shop's.",
+    )
     less_often_days: int = Field(
         30,
         json_schema_extra=CHANGEABLE,
@@ -122,6 +161,66 @@ class Settings(BaseSettings):
         json_schema_extra=CHANGEABLE,
         ge=1,
         description="Fewest messages of a campaign, in 24 hours, whose complaint and bounce rates are judged.",
+    )
+    gate_rows_percent: float = Field(
+        20.0,
+        json_schema_extra=CHANGEABLE,
+        ge=0,
+        le=100,
+        description="The gate holds a day's messages where fewer orders or events have come in than this, percent of what such "
+        "days usually have.",
+    )
+    gate_volume_factor: float = Field(
+        5.0,
+        json_schema_extra=CHANGEABLE,
+        ge=1,
+        description="The gate holds a campaign that plans more than so many times the usual number of people.",
+    )
+    gate_volume_people: int = Field(
+        200,
+        json_schema_extra=CHANGEABLE,
+        ge=1,
+        description="Up to so many people a campaign may plan on a day without a question, whatever is usual.",
+    )
+    gate_suppressed_percent: float = Field(
+        10.0,
+        json_schema_extra=CHANGEABLE,
+        ge=0,
+        le=100,
+        description="The gate holds a campaign of whose planned addresses more than this are suppressed, percent.",
+    )
+    gate_model_days: int = Field(
+        100,
+        json_schema_extra=CHANGEABLE,
+        ge=1,
+        description="The gate holds a campaign that rests on scores of a model older than so many days.",
+    )
+    gate_drift: float = Field(
+        0.5,
+        json_schema_extra=CHANGEABLE,
+        gt=0,
+        description="The gate holds a campaign that rests on scores which have drifted by more than this beyond chance (PSI).",
+    )
+    gate_order_percent: float = Field(
+        2.0,
+        json_schema_extra=CHANGEABLE,
+        ge=0,
+        le=100,
+        description="Share of messages taken to lead to an order of one of the products they show, percent: what the gate holds "
+        "against stock and warehouse.",
+    )
+    gate_overruled: str = Field(
+        "",
+        json_schema_extra=CHANGEABLE,
+        pattern=r"^([a-z][a-z0-9_]*:\d{4}-\d{2}-\d{2}( |$))*$",
+        description="Campaigns and days, `win_back:2026-06-30`, that leave whatever the gate says; `shopauto outbox overrule` "
+        "sets it.",
+    )
+    warehouse_orders_per_day: int | None = Field(
+        None,
+        json_schema_extra=CHANGEABLE,
+        ge=1,
+        description="Orders that the warehouse fills in a day: the gate holds what would bring more. Unset: not asked.",
     )
     rollout_from: int = Field(
         10_000,
@@ -192,6 +291,22 @@ class Settings(BaseSettings):
         json_schema_extra=CHANGEABLE,
         ge=1,
         description="In live mode nothing is decided in real time on profiles that are older than so many days.",
+    )
+    readout_days: int = Field(
+        14,
+        ge=1,
+        le=90,
+        description="Days after an assignment in which orders count for the effect of a campaign, against its holdout and that "
+        "of all campaigns. Experiments say their own.",
+    )
+    readout_percent: float = Field(
+        10.0,
+        gt=0,
+        le=1000,
+        description="The rise that is worth seeing, percent of the holdout's figure: how many people that takes is shown.",
+    )
+    readout_history_days: int = Field(
+        365, ge=30, description="Days back from which assignments count for the effects of campaigns."
     )
     message_price: float = Field(
         0.0, ge=0, description="What a message costs, in `currency`; the outbox's assets show the sum."

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from shopauto_pipelines.platform.playbook import PLAYBOOK, declarations, once_per_change
+from shopauto_pipelines.platform.playbook import PLAYBOOK, declared_once, once_per_change
 from shopauto_pipelines.predictions.own import Own, imported
 
 
@@ -38,18 +38,6 @@ class PredictionsDeclaration(BaseModel):
 def load_predictions(folder: Path = PLAYBOOK) -> PredictionsDeclaration:
     """The declaration under ``folder``; models of ours where there is none.
 
-    Raises :class:`~shopauto_pipelines.platform.playbook.PlaybookError` with file and line for a mistake, or a second one.
+    Raises :class:`~shopauto_pipelines.platform.playbook.PlaybookError` for a mistake, or a second one.
     """
-    found: PredictionsDeclaration | None = None
-    for declaration in declarations("Predictions", folder):
-        if found is not None:
-            raise declaration.error("predictions are declared twice: put both into one file")
-        try:
-            found = PredictionsDeclaration.model_validate(declaration.attributes)
-        except ValidationError as error:
-            mistake = error.errors()[0]
-            path = [part for part in mistake["loc"] if isinstance(part, str | int)]
-            where = f"{'.'.join(str(part) for part in path)}: " if path else ""
-            message = f"predictions {where}{mistake['msg'].removeprefix('Value error, ')}"
-            raise declaration.error(message, *path) from None
-    return found or PredictionsDeclaration.model_validate({})
+    return declared_once(folder, PredictionsDeclaration, "predictions")

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -207,7 +207,14 @@ class _Batch:
         for row in planned:
             key = (campaign.name, row["step"], row["customer_id"], row["occasion"])
             self._due[key] = row["triggered_at"] + waits[row["step"]].after
-        written = ledger_rows(planned, self._people, self._settings, campaign, self.as_of)
+        by_day: dict[date, list[dict[str, Any]]] = {}
+        for row in planned:
+            by_day.setdefault(self._day_of(row["send_from"]), []).append(row)
+        written = [
+            message
+            for day, rows in by_day.items()
+            for message in ledger_rows(rows, self._people, self._settings, campaign, day)
+        ]
         granted = [row["offer"] for row in planned if row["offer"]]
         late = {step: now - wait.after - wait.valid for step, wait in waits.items()}
         with self._engine.begin() as connection:
@@ -216,6 +223,11 @@ class _Batch:
             new = ledger.plan(connection, written, run_id=self._run_id, at=now)
             ledger.expire(connection, campaign.name, self.as_of, at=now, late=late)
         return new
+
+    def _day_of(self, send_from: datetime) -> date:
+        """The day that a message is of: what waits for the morning is of the day that the morning follows."""
+        leaves_on = send_from.replace(tzinfo=UTC).astimezone(self._settings.zone).date()
+        return max(self.as_of, leaves_on - timedelta(days=1))
 
     def _decided(
         self, campaign: Campaign, triggers: Sequence[CartTrigger], now: datetime, offered: Sequence[Mapping[str, Any]]

@@ -27,9 +27,9 @@ def prepare() -> None:
     """Import, and compile what is asked of the lake."""
     for name in _LATE:
         importlib.import_module(name)
-    settings = load_settings()
-    channel_for(settings).close()
-    live.prepare(list(load_campaigns().values()), settings)
+    channel_for(load_settings()).close()
+    load_campaigns()
+    live.prepare()
 
 
 def rehearse() -> None:

@@ -20,6 +20,7 @@ from dagster._core.storage.dagster_run import RunRecord
 from shopauto_pipelines.campaigns.declaration import Campaign, load_campaigns
 from shopauto_pipelines.campaigns.live import cart_waits, longest_valid, realtime
 from shopauto_pipelines.outbox import controls
+from shopauto_pipelines.outbox.hours import Hours, come
 from shopauto_pipelines.platform import live_settings
 from shopauto_pipelines.platform.clock import Clock
 from shopauto_pipelines.platform.dagster.resources import SettingsResource
@@ -63,6 +64,28 @@ def abandoned_carts_sensor(
 ) -> dg.RunRequest | dg.SkipReason:
     """Wait for the next batch: at most one run per tick, none while one is under way."""
     return _Tick(context, settings.settings, settings.clock, realtime(load_campaigns().values())).wait(_LONGEST)
+
+
+@dg.sensor(
+    name="carts_after_quiet_hours",
+    job_name=JOB,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    description=(
+        "Has the job `abandoned_carts` send what was held while the quiet hours of a cart's owner lasted, once they are over. "
+        "Switch it on together with `abandoned_carts`."
+    ),
+)
+def carts_after_quiet_hours(settings: SettingsResource) -> dg.RunRequest | dg.SkipReason:
+    """One run an hour at the most, of no new cart."""
+    now, campaigns = settings.clock.now(), {campaign.name for campaign in realtime(load_campaigns().values())}
+    with engine(settings.settings).connect() as connection:
+        hours = Hours.of(live_settings.current(connection, settings.settings))
+        found = come(connection, hours, now) if hours else []
+    if not any(held.campaign in campaigns for held in found):
+        return dg.SkipReason("nothing is held" if hours else "live mode is off: nothing waits for its hour")
+    none = {"first_id": 0, "last_id": 0}
+    return dg.RunRequest(run_key=f"hour:{now:%Y-%m-%dT%H}", run_config={"ops": {STEP: {"config": none}}})
 
 
 class _Tick:
@@ -168,4 +191,4 @@ def _seconds_since(run: RunRecord, clock: Clock) -> float:
     return (clock.now() - max(changed, datetime.fromtimestamp(run.end_time or 0, UTC))) / timedelta(seconds=1)
 
 
-SENSORS = [abandoned_carts_sensor]
+SENSORS = [abandoned_carts_sensor, carts_after_quiet_hours]

@@ -9,9 +9,9 @@ from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from shopauto_pipelines.platform.playbook import PLAYBOOK, declarations, once_per_change
+from shopauto_pipelines.platform.playbook import PLAYBOOK, declared_once, once_per_change
 
 
 class Goods(BaseModel):
@@ -117,18 +117,6 @@ RULES_SCHEMA = {
 def load_recommendations(folder: Path = PLAYBOOK) -> RecommendationsDeclaration:
     """The declaration under ``folder``; the defaults where there is none.
 
-    Raises :class:`~shopauto_pipelines.platform.playbook.PlaybookError` with file and line for a mistake, or a second one.
+    Raises :class:`~shopauto_pipelines.platform.playbook.PlaybookError` for a mistake, or a second one.
     """
-    found: RecommendationsDeclaration | None = None
-    for declaration in declarations("Recommendations", folder):
-        if found is not None:
-            raise declaration.error("recommendations are declared twice: put both into one file")
-        try:
-            found = RecommendationsDeclaration.model_validate(declaration.attributes)
-        except ValidationError as error:
-            mistake = error.errors()[0]
-            path = [part for part in mistake["loc"] if isinstance(part, str | int)]
-            where = f"{'.'.join(str(part) for part in path)}: " if path else ""
-            message = f"recommendations {where}{mistake['msg'].removeprefix('Value error, ')}"
-            raise declaration.error(message, *path) from None
-    return found or RecommendationsDeclaration.model_validate({})
+    return declared_once(folder, RecommendationsDeclaration, "recommendations")

@@ -71,7 +71,8 @@ def history(*, of_bucket: bool = False) -> ir.Table:
     leaves those of one bucket of the people, for statements that are run bucket by bucket.
     """
     persons = PERSONS.select("shop_customer_id", person="customer_id")
-    rows = DAILY.filter(_.day <= AS_OF).left_join(persons, "shop_customer_id")
+    seen = (_.orders > 0) | (_.views > 0)  # not what was only put into a cart from a list
+    rows = DAILY.filter((_.day <= AS_OF) & seen).left_join(persons, "shop_customer_id")
     rows = rows.select(
         customer_id=ibis.coalesce(_.person, _.shop_customer_id),
         product_id=_.product_id,

@@ -1,21 +1,40 @@
 """The room's tables as assets: membership and its changes. The declared segments are assets of ``component``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import date
+from typing import Any
 
-from shopauto_pipelines.features.tables import CUSTOMER_360
+import dagster as dg
+
+from shopauto_pipelines.features import tables as features
 from shopauto_pipelines.platform.dagster.assets import lake_asset
-from shopauto_pipelines.platform.lake import LakeTable
+from shopauto_pipelines.platform.lake import Lake, LakeTable
 from shopauto_pipelines.predictions.tables import SCORES
+from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.segments import membership as logic
-from shopauto_pipelines.segments import tables
+from shopauto_pipelines.segments import overlap as explorer
+from shopauto_pipelines.segments import prepared, tables
 from shopauto_pipelines.segments.declaration import load_segments
 
+#: What ``did`` asks: the daily rollups, and the persons behind their shop ids.
+_EVENTS = {
+    "identities": IDENTITIES,
+    "activity": features.DAILY_ACTIVITY,
+    "products": features.DAILY_PRODUCTS,
+    "messages": features.DAILY_MESSAGES,
+    "forms": features.DAILY_FORMS,
+}
 
-@lake_asset(tables.MEMBERSHIP, ins={"customers": CUSTOMER_360, "scores": SCORES})
-def membership(customers: LakeTable, scores: LakeTable) -> Callable:
+
+@lake_asset(
+    tables.MEMBERSHIP,
+    ins={"customers": features.CUSTOMER_360, "scores": SCORES, **_EVENTS},
+    origins=lambda: prepared.statement(load_segments()).origins,
+)
+def membership(customers: LakeTable, scores: LakeTable, **events: LakeTable) -> Callable:
     """All declared segments in one pass; stays are carried over from the table's own latest earlier partition."""
-    segments, own = load_segments(), LakeTable(customers.lake, tables.MEMBERSHIP)
-    return lambda as_of: logic.membership(customers.on(as_of), scores.on(as_of), own.before(as_of), segments, as_of)
+    lake, segments = customers.lake, load_segments()
+    return lambda as_of: prepared.rows(lake, segments, as_of)
 
 
 @lake_asset(tables.CHANGES, ins={"membership": tables.MEMBERSHIP})
@@ -24,5 +43,25 @@ def changes(membership: LakeTable) -> Callable:
     return lambda as_of: logic.changes(membership.on(as_of), membership.before(as_of), as_of)
 
 
+@lake_asset(tables.SIZES, ins={"membership": tables.MEMBERSHIP, "changes": tables.CHANGES})
+def sizes(membership: LakeTable, changes: LakeTable) -> Callable:
+    """How large each segment is, and how many came and went."""
+    return lambda as_of: explorer.counted(membership.on(as_of), changes.on(as_of))
+
+
+def overlap_shown(lake: Lake, day: date) -> Mapping[str, Any]:
+    """Sizes, the heat map of the largest segments, and the pairs that overlap most."""
+    shown = explorer.markdown(explorer.explore(lake, day))
+    return {name: dg.MetadataValue.md(text) for name, text in shown.items()}
+
+
+@lake_asset(
+    tables.OVERLAP, ins={"membership": tables.MEMBERSHIP, "customers": features.CUSTOMER_360}, summary=overlap_shown
+)
+def overlap(membership: LakeTable, customers: LakeTable) -> Callable:
+    """How much the segments overlap: for every pair the people in both."""
+    return lambda as_of: explorer.overlap(membership.on(as_of), customers.on(as_of))
+
+
 #: Every asset of this module, in flow order.
-ASSETS = [membership, changes]
+ASSETS = [membership, changes, sizes, overlap]

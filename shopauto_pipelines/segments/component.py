@@ -4,6 +4,7 @@ The asset writes no table. Membership holds all segments; this one shows a singl
 partitions, who came and went, a plot and a preview. What makes a declaration valid is the business of ``declaration``.
 """
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any, Self
 
@@ -17,9 +18,9 @@ from shopauto_pipelines.platform.dagster.partitions import ONE_RUN
 from shopauto_pipelines.platform.dagster.resources import LakeResource
 from shopauto_pipelines.platform.lake import Lake, days_between
 from shopauto_pipelines.platform.tables import Table
-from shopauto_pipelines.segments import report
+from shopauto_pipelines.segments import report, why
 from shopauto_pipelines.segments.declaration import SegmentDeclaration, load_segments
-from shopauto_pipelines.segments.tables import CHANGES, MEMBERSHIP
+from shopauto_pipelines.segments.tables import MEMBERSHIP, SIZES
 
 #: Days that the plot looks back.
 PLOT_DAYS = 90
@@ -50,7 +51,7 @@ class Segment(dg.Component, dg.Resolvable, SegmentDeclaration):
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
         """The component of a YAML file; raises ``PlaybookError`` with file and line for a wrong declaration."""
-        load_segments(context.path)
+        load_segments(context.defs_module_path)
         return super().load(attributes, context)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
@@ -70,11 +71,11 @@ def segment_asset(segment: SegmentDeclaration) -> dg.AssetsDefinition:
     if segment.owner:
         common["owners"] = [segment.owner]
 
-    @dg.asset(**common, deps=[asset_key(MEMBERSHIP), asset_key(CHANGES)], backfill_policy=ONE_RUN)
+    @dg.asset(**common, deps=[asset_key(MEMBERSHIP), asset_key(SIZES)], backfill_policy=ONE_RUN)
     def show(context: dg.AssetExecutionContext, lake: LakeResource) -> None:
         window = context.partition_key_range
         start, end = date.fromisoformat(window.start), date.fromisoformat(window.end)
-        for day, metadata in observe(lake.lake(), segment, start, end).items():
+        for day, metadata in observe(lake.lake(), segment, load_segments(), start, end).items():
             if day == end:
                 metadata["dagster/column_lineage"] = _LINEAGE
             context.add_asset_metadata(metadata, asset_key=context.asset_key, partition_key=day.isoformat())
@@ -82,37 +83,62 @@ def segment_asset(segment: SegmentDeclaration) -> dg.AssetsDefinition:
     return show
 
 
-def observe(lake: Lake, segment: SegmentDeclaration, start: date, end: date) -> dict[date, dict[str, Any]]:
-    """Metadata of each day from ``start`` to ``end``: size, entered, left, share; on the last also plot and preview.
+def observe(
+    lake: Lake, segment: SegmentDeclaration, playbook: Sequence[SegmentDeclaration], start: date, end: date
+) -> dict[date, dict[str, Any]]:
+    """Metadata of each day from ``start`` to ``end``: size, entered, left, share; on the last also plot, members and why.
 
-    Raises ``MissingPartition`` where membership, its changes or the people of a day have not been computed.
+    ``playbook`` are all segments, this one among them. Raises ``MissingPartition`` where sizes, membership or the people of a
+    day have not been computed.
     """
-    days = days_between(start, end)
-    lines = report.history(lake, segment.name, min(start, end - timedelta(days=PLOT_DAYS - 1)), end)
-    size, moves = report.total(lines), report.moves(lake, segment.name, start, end)
-    metadata: dict[date, dict[str, Any]] = {}
-    for day in days:
-        people, *_ = (lake.rows(table, day) for table in (CUSTOMER_360, MEMBERSHIP, CHANGES))  # raises for one missing
-        metadata[day] = {
-            "dagster/row_count": size[day],
-            "size": size[day],
-            "entered": moves[day].entered,
-            "left": moves[day].left,
-            "share_percent": round(100 * size[day] / people, 2) if people else 0.0,
-        }
     shown_from = end - timedelta(days=PLOT_DAYS - 1)
-    recent = {name: {d: n for d, n in line.items() if d >= shown_from} for name, line in lines.items()}
-    metadata[end]["sizes over time"] = dg.MetadataValue.md(report.size_plot(recent))
-    metadata[end]["latest members"] = dg.MetadataValue.md(
-        report.preview_markdown(report.preview(lake, segment.name, end))
-    )
+    shown = report.shown(lake, playbook, min(start, shown_from), end)
+    lines = shown.of(segment.name)
+    counts = report.total(lines)
+    metadata: dict[date, dict[str, Any]] = {}
+    for day in days_between(start, end):
+        people, *_ = (lake.rows(table, day) for table in (CUSTOMER_360, SIZES))  # raises for one missing
+        count = counts.get(day, report.Count())
+        metadata[day] = {
+            "dagster/row_count": count.size,
+            "size": count.size,
+            "entered": count.entered,
+            "left": count.left,
+            "share_percent": round(100 * count.size / people, 2) if people else 0.0,
+        }
+    computed = [day for day in lake.days(SIZES) if shown_from <= day <= end]
+    plotted = {
+        name: {day: line[day].size for day in computed}
+        for name, line in (lines or {segment.name: dict.fromkeys(computed, report.Count())}).items()
+    }
+    said = {
+        "sizes over time": report.size_plot(plotted),
+        "latest members": report.latest_markdown(shown.latest.get(segment.name, ())),
+        "why": why.markdown(shown.whys.get(segment.name, ())) or "Nobody is in this segment.",
+    }
+    if standing_in := counts.get(end, report.Count()).standing_in:
+        said["note"] = (
+            f"{counts[end].size} of the {segment.minimum_size} people it takes to be useful: {standing_in} more, members of "
+            f"`{segment.fallback}`, stand in."
+        )
     if segment.each:
-        today = {name: line[end] for name, line in lines.items() if line[end]}
+        today = {name: line[end].size for name, line in lines.items() if end in line and line[end].size}
         metadata[end]["values"] = len(today)
-        metadata[end]["sizes"] = dg.MetadataValue.md(report.sizes_markdown(today))
-    return metadata
+        said["sizes"] = report.sizes_markdown(today)
+    return metadata | {end: metadata[end] | {name: dg.MetadataValue.md(text) for name, text in said.items()}}
 
 
 def _description(segment: SegmentDeclaration) -> str:
-    each = f"\n\nOne segment per `{segment.each}`: `{segment.name}:<value>`." if segment.each else ""
-    return f"{segment.description}{each}\n\n```sql\n{segment.where.strip()}\n```"
+    """The declaration in words, and its condition as it is written."""
+    parts = [segment.description]
+    if segment.each:
+        parts.append(f"One segment per `{segment.each}`: `{segment.name}:<value>`.")
+    if segment.where:
+        parts.append(f"```sql\n{segment.where.strip()}\n```")
+    said = [f"`:{name}` is `{value}`" for name, value in segment.parameters.items()]
+    for words, names in (("in any of", segment.include), ("in none of", segment.exclude)):
+        if names:
+            said.append(f"{words} {', '.join(f'`{name}`' for name in names)}")
+    if segment.minimum_size:
+        said.append(f"with fewer than {segment.minimum_size} people, those of `{segment.fallback}` stand in")
+    return "\n\n".join([*parts, *(["\n".join(f"- {line}" for line in said)] if said else [])])

@@ -5,7 +5,6 @@ Only columns that some segment uses are read and computed. Predicates and member
 
 from __future__ import annotations
 
-from calendar import isleap
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import date
@@ -17,6 +16,7 @@ from ibis import _
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.tables import Column
 from shopauto_pipelines.predictions.tables import SCORES
+from shopauto_pipelines.segments.events import Day
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Computed:
 
     column: Column
     inputs: tuple[str, ...]
-    make: Callable[[date], ir.Deferred]
+    make: Callable[[ir.DateValue], ir.Deferred]
 
 
 def _fifths(value: ir.Deferred) -> ir.Deferred:
@@ -40,20 +40,21 @@ def _fifths(value: ir.Deferred) -> ir.Deferred:
     return ibis.ifelse(ranked, 1 + (5 * smaller) // everybody, None).cast("int64")
 
 
-def _revenue_percentile(_as_of: date) -> ir.Deferred:
+def _revenue_percentile(_as_of: ir.DateValue) -> ir.Deferred:
     buyers = _.revenue_cents_365d > 0
     below = ibis.percent_rank().over(group_by=buyers, order_by=_.revenue_cents_365d)
     return ibis.ifelse(buyers, (100 * below).round(6), None)
 
 
-def _days_to_birthday(as_of: date) -> ir.Deferred:
+def _days_to_birthday(as_of: ir.DateValue) -> ir.Deferred:
     month, day = _.birthday.month(), _.birthday.day()
 
-    def in_year(year: int) -> ir.Deferred:
-        celebrated = day if isleap(year) else ibis.ifelse((month == 2) & (day == 29), 28, day)
-        return ibis.date(ibis.literal(year), month, celebrated).delta(ibis.literal(as_of), unit="day")
+    def in_year(year: ir.IntegerValue) -> ir.Deferred:
+        is_leap = ((year % 4 == 0) & (year % 100 != 0)) | (year % 400 == 0)
+        celebrated = ibis.ifelse((month == 2) & (day == 29) & ~is_leap, 28, day)
+        return ibis.date(year, month, celebrated).delta(as_of, unit="day")
 
-    this_year, next_year = in_year(as_of.year), in_year(as_of.year + 1)
+    this_year, next_year = in_year(as_of.year()), in_year(as_of.year() + 1)
     days = ibis.ifelse(this_year >= 0, this_year, next_year)
     return ibis.ifelse(_.birthday.notnull(), days, None).cast("int64")
 
@@ -108,7 +109,7 @@ COLUMNS: dict[str, Column] = {
 SCHEMA = ibis.schema({column.name: column.type for column in COLUMNS.values()})
 
 
-def people(customers_360: ir.Table, scores: ir.Table, as_of: date, columns: Collection[str]) -> ir.Table:
+def people(customers_360: ir.Table, scores: ir.Table, as_of: Day, columns: Collection[str]) -> ir.Table:
     """One row per person with ``customer_id`` and the named ``columns`` of :data:`COLUMNS`.
 
     ``customers_360`` and ``scores`` are the partitions of ``as_of``. A person without scores has nulls there.
@@ -120,5 +121,6 @@ def people(customers_360: ir.Table, scores: ir.Table, as_of: date, columns: Coll
     if scored:
         rows = rows.left_join(scores.select("customer_id", *scored), "customer_id").drop("customer_id_right")
     if computed:
-        rows = rows.mutate(**{one.column.name: one.make(as_of) for one in computed})
+        today = ibis.literal(as_of) if isinstance(as_of, date) else as_of
+        rows = rows.mutate(**{one.column.name: one.make(today) for one in computed})
     return rows.select("customer_id", *sorted(set(columns) - {"customer_id"}))

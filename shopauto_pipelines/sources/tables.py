@@ -119,7 +119,7 @@ EVENTS = _raw(
     Column(
         "type",
         "string",
-        "page_view, search, product_view, add_to_cart, remove_from_cart, checkout_started, login or ticket_opened",
+        "page_view, search, product_view, add_to_cart, remove_from_cart, checkout_started, login, ticket_opened or ticket_closed",
         required=True,
     ),
     Column("shop_customer_id", "string", "known visitor"),
@@ -261,6 +261,7 @@ ALLOWED_VALUES: dict[tuple[str, str], tuple[str, ...]] = {
         "checkout_started",
         "login",
         "ticket_opened",
+        "ticket_closed",
     ),
     ("raw/message_events", "type"): (
         "sent",

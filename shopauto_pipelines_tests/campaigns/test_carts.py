@@ -10,13 +10,14 @@ from typing import Any
 import ibis
 import pytest
 
+from shopauto_pipelines.campaigns.asked import asked
 from shopauto_pipelines.campaigns.declaration import Step, Wait
-from shopauto_pipelines.campaigns.planner import Inputs, plan
-from shopauto_pipelines.campaigns.triggers import pauses
+from shopauto_pipelines.campaigns.pauses import pauses
+from shopauto_pipelines.campaigns.planning import given_name, nothing, statement
 from shopauto_pipelines.platform import prepared
 from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.sources.tables import EVENTS, ORDERS
-from shopauto_pipelines_tests.campaigns.conftest import RULES, SCHEMAS, declared, lake_rows, table
+from shopauto_pipelines_tests.campaigns.conftest import RULES, declared, lake_rows, table
 
 DAY = date(2026, 6, 30)
 MIDNIGHT = datetime.combine(DAY, time())
@@ -38,7 +39,6 @@ def due():
         ],
     )
     con = ibis.duckdb.connect(threads=1)
-    unseen = {name: ibis.table(schema, name=name) for name, schema in SCHEMAS.items()}
     triggers = pauses(
         prepared.unseen(EVENTS, "events"),
         prepared.unseen(ORDERS, "orders"),
@@ -48,18 +48,22 @@ def due():
         zone=UTC,
     )
     day_long = {step.name: Wait(WAITS[step.name], 24 * HOUR) for step in campaign.steps}
-    statement = con.compile(plan(campaign, Inputs(**unseen | {"triggers": triggers}), RULES, DAY, day_long))
+    con.con.execute("set TimeZone = 'UTC'")
+    reached = prepared.compiled(triggers)
 
     def run(events: list[dict[str, Any]], orders: list[dict[str, Any]] = ()) -> list[tuple[str, str, str, str]]:
         con.con.register("events", lake_rows(EVENTS, *events))
         con.con.register("orders", lake_rows(ORDERS, *orders))
         ids = [{"shop_customer_id": who, "customer_id": who} for who in PEOPLE]
         con.con.register("identities", lake_rows(IDENTITIES, *ids, {"shop_customer_id": "guest", "customer_id": "ann"}))
-        con.con.register("people", table("people", [(who, True, "en", None, None, True) for who in PEOPLE]))
-        con.con.register("consent", table("consent", [(who, "email", "opted_in") for who in PEOPLE]))
+        con.con.register("planner_people", table("people", [(who, True, "en", None, None, True) for who in PEOPLE]))
+        con.con.register("planner_consent", table("consent", [(who, "email", "opted_in") for who in PEOPLE]))
         for name in ("membership", "history", "planned"):
-            con.con.register(name, table(name, ()))
-        rows = con.con.sql(statement).to_arrow_table().to_pylist()
+            con.con.register(given_name(name), nothing(name))
+        for name, rows in asked(campaign, RULES, DAY, day_long).items():
+            con.con.register(given_name(name), rows)
+        con.con.execute(f"create or replace temp view {given_name('triggers')} as {reached}")
+        rows = con.con.sql(statement(of_carts=True).statement).to_arrow_table().to_pylist()
         found = sorted((row["step"], row["customer_id"], row["occasion"], row["reason"]) for row in rows)
         assert len({row[:3] for row in found}) == len(found), "one row for each step, person and cart"
         return found

@@ -6,9 +6,10 @@ import pytest
 
 from shopauto_pipelines.campaigns.content import ContentError, Renderer, match_language, previews, price
 from shopauto_pipelines.campaigns.declaration import load_campaigns
+from shopauto_pipelines.campaigns.products import Pick
 
 LINKS = {"unsubscribe": "https://shop.example/u?t=1&k=2", "preferences": "https://shop.example/p?t=1&k=2"}
-GOODS = [{"name": "Tent & pole", "category": "Camping", "price_cents": 123450}, {"name": "Mug", "price_cents": None}]
+GOODS = [Pick("tent", "Tent & pole", "Camping", 123450), Pick("mug", "Mug")]
 
 
 def _person(**known):
@@ -20,7 +21,8 @@ def render(shipped, settings):
     shop = settings.model_copy(update={"postal_address": "1 High Street", "currency": "BRL", "shop_name": "Tents & Co"})
 
     def run(campaign="welcome", step="hello", language="en", person=None, goods=GOODS, links=LINKS):
-        return Renderer(shipped[campaign], shop).render(step, language, person or _person(), links, goods)
+        renderer = Renderer(shipped[campaign], shop)
+        return renderer.render(step, language, person or _person(), links, renderer.goods(goods, language))
 
     return run
 

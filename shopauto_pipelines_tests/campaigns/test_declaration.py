@@ -12,7 +12,7 @@ from shopauto_pipelines.platform.playbook import PlaybookError
 def _error(playbook) -> str:
     with pytest.raises(PlaybookError) as caught:
         load_campaigns(playbook)
-    assert re.match(r".*/defs\.yaml:\d+: ", str(caught.value)), "an error begins with file and line"
+    assert re.match(r".*/defs\.yaml:\d+:\d+: ", str(caught.value)), "an error begins with file, line and column"
     return str(caught.value)
 
 
@@ -21,12 +21,13 @@ def _line(file, text: str) -> int:
 
 
 def test_the_shipped_campaigns_load_in_the_order_they_are_planned(shipped):
-    assert list(shipped) == ["abandoned_cart", "welcome", "win_back", "newsletter"]
+    by_priority = [(-campaign.priority, name) for name, campaign in shipped.items()]
+    assert by_priority == sorted(by_priority)
     assert [step.wait_days for step in shipped["welcome"].steps] == [0, 3, 7]
     assert shipped["win_back"].trigger.segment_entered == "lapsed"
-    assert planned_before("newsletter", shipped) == ["welcome", "win_back"]
-    assert planned_before("welcome", shipped) == [], "what is sent by the hour is planned on no day"
-    assert planned_before("abandoned_cart", shipped) == []
+    daily = [name for name, campaign in shipped.items() if not campaign.is_realtime]
+    assert [planned_before(name, shipped) for name in daily] == [daily[:place] for place in range(len(daily))]
+    assert planned_before("abandoned_cart", shipped) == [], "what is sent by the hour is planned on no day"
 
 
 @pytest.mark.parametrize("day", [date(2026, 6, 30), date(2010, 11, 30), date(2024, 2, 29)])
@@ -75,12 +76,12 @@ def test_a_step_that_leaves_out_when_or_which_message_does_not_load(playbook, ch
         ({"trigger": {"signed_up": {}, "segment_entered": "lapsed"}}, "exactly one of", "signed_up"),
         (
             {"trigger": {"broadcast": {}}, "audience": {"include": ["everyone"]}},
-            "exactly one of `on` and `monthly`",
+            "exactly one of `on`, `monthly` and `yearly`",
             "broadcast: {}",
         ),
-        ({"exit_on": ["left_segment"]}, "needs the trigger `segment_entered`", "name: welcome"),
+        ({"exit_on": ["left_segment"]}, "needs the trigger `segment_entered`", "- left_segment"),
         ({"exit_on": ["bored"]}, "exit_on", "bored"),
-        ({"colour": "red"}, "`colour` is not known here", "red"),
+        ({"colour": "red"}, "there is no `colour`", "red"),
         ({"priority": "high"}, "priority", "high"),
         ({"holdout_percent": 120}, "holdout_percent", "120"),
         ({"owner": "somebody"}, "owner", "somebody"),
@@ -91,13 +92,13 @@ def test_a_wrong_attribute_is_named_with_its_line(playbook, change, changes, say
     file = change("welcome", changes)
     error = _error(playbook)
     assert says in error
-    assert f":{_line(file, at)}: " in error
+    assert f":{_line(file, at)}:" in error
 
 
 def test_a_segment_that_does_not_exist_is_named_with_its_line_and_a_suggestion(playbook, change):
     file = change("win_back", {"trigger": {"segment_entered": "lapsd"}})
     error = _error(playbook)
-    assert f":{_line(file, 'segment_entered')}: there is no segment 'lapsd'" in error
+    assert f":{_line(file, 'segment_entered')}:22: there is no segment 'lapsd'" in error
     assert "did you mean 'lapsed'?" in error
 
 
@@ -142,9 +143,13 @@ def test_a_message_without_unsubscribe_link_or_postal_address_does_not_load(play
 
 def test_a_text_that_a_language_lacks_does_not_load(playbook):
     texts = playbook / "campaigns/welcome/texts/ro.yaml"
-    texts.write_text(texts.read_text().replace("  more:", "  less:"))
-    error = _error(playbook)
-    assert f"welcome/texts/ro.yaml:{_line(texts, 'help:') + 1}, step help: there is no text 'more'" in error
+    words = texts.read_text()
+    texts.write_text(words.replace("  more:", "  less:"))
+    assert f"welcome/texts/ro.yaml:{_line(texts, 'less:')}: step help has no text 'less' in en.yaml" in _error(playbook)
+    texts.write_text("".join(line for line in words.splitlines(keepends=True) if "  more:" not in line))
+    assert "step help lacks the text 'more', which en.yaml has" in _error(playbook)
+    texts.write_text(words.replace("  headline:", "  headlin:"))
+    assert "step hello: there is no text 'headline', did you mean 'headlin'?" in _error(playbook)
 
 
 def test_a_language_without_texts_does_not_load(playbook):
@@ -171,7 +176,7 @@ def test_an_unknown_variable_does_not_load_even_where_only_one_person_in_two_wou
         ("welcome/hello.mjml.j2", '[[ ui.words("intro") ]]', "</mj-text>", "</mj-text> closes nothing"),
         ("layout.mjml.j2", "{{ text.unsubscribe }}", "{{ text.unsubscribe", "unexpected '/'"),
         ("layout.mjml.j2", "{{ text.why_you_get_this }}", "{{ discount }}", "'discount' is undefined"),
-        ("parts.mjml.j2", '{{ product.category or \'\' }}', "{{ product.colour.name }}", "has no attribute 'colour'"),
+        ("parts.mjml.j2", "{{ product.price or '' }}", "{{ product.colour.name }}", "has no attribute 'colour'"),
         ("welcome/hello.mjml.j2", '[[ ui.words("intro") ]]', '[[ ui.nothing("intro") ]]', "has no attribute 'nothing'"),
         ("welcome/hello.mjml.j2", "[% endblock %]", "[% endblok %]", "unknown tag 'endblok'"),
         ("welcome/hello.txt.j2", "{{ text.intro }}", "{{ text.intro | upper( }}", "unexpected '}'"),
@@ -211,7 +216,7 @@ def test_a_broken_subject_is_named_with_its_line(playbook):
         file.read_text().replace("ro: Luna aceasta la {{ shop.name }}", "ro: Luna aceasta la {{ shop.nume }}")
     )
     error = _error(playbook)
-    assert f"newsletter/defs.yaml:{_line(file, 'shop.nume')}: the subject of step issue (ro): " in error
+    assert f"newsletter/defs.yaml:{_line(file, 'shop.nume')}:13: the subject of step issue (ro): " in error
     assert "no attribute 'nume'" in error
 
 
@@ -225,16 +230,15 @@ def test_a_decoration_needs_no_text_but_must_say_that_it_is_one(playbook):
 def test_a_campaign_has_a_topic_to_choose_on_the_preference_page(playbook, change):
     change("win_back", {"topic": "offers"})
     loaded = load_campaigns(playbook)
-    assert {name: one.topic for name, one in loaded.items()} == {
-        "win_back": "offers",
-        "welcome": "welcome",
-        "newsletter": "news",
-        "abandoned_cart": "cart",
-    }
+    assert (loaded["win_back"].topic, loaded["welcome"].topic, loaded["newsletter"].topic) == (
+        "offers",
+        "welcome",
+        "news",
+    )
 
 
 def test_a_subject_may_be_one_text_which_is_then_english(playbook, change):
-    change("newsletter", {"steps": [{"name": "issue", "wait_days": 0, "template": "newsletter", "subject": "News"}]})
+    change("newsletter", {"steps": [{"name": "issue", "wait_days": 0, "template": "letter", "subject": "News"}]})
     assert load_campaigns(playbook)["newsletter"].step("issue").languages == ("en",)
 
 
@@ -255,11 +259,11 @@ def test_a_cart_campaign_waits_for_hours_and_the_first_step_for_the_threshold(sh
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"steps": [{"name": "a", "wait_days": 1}]}, "step a says when by `wait_hours`"),
-        ({"steps": [{"name": "a", "wait_hours": 1, "wait_days": 1}]}, "step a says when by `wait_hours`"),
+        ({"steps": [{"name": "a", "wait_days": 1}]}, "step `a` says when by `wait_hours`"),
+        ({"steps": [{"name": "a", "wait_hours": 1, "wait_days": 1}]}, "step `a` says when by `wait_hours`"),
         ({"steps": [{"name": "a", "wait_hours": 24}, {"name": "b", "wait_hours": 24}]}, "waits longer"),
         ({"steps": [{"name": "a"}]}, "does not say when"),
-        ({"trigger": {"signed_up": {}}}, "step reminder says when by `wait_days`"),
+        ({"trigger": {"signed_up": {}}}, "`exit_on: cart_emptied` needs the trigger"),
         ({"trigger": {"cart_abandoned": {}, "signed_up": {}}}, "exactly one"),
         ({"exit_on": ["left_segment"]}, "needs the trigger `segment_entered`"),
     ],
@@ -272,12 +276,8 @@ def test_a_cart_campaign_that_does_not_make_sense_does_not_load(playbook, change
     assert str(error.value).startswith(f"{file}:")
 
 
-def test_offers_and_emptied_carts_belong_to_carts(playbook, change):
-    step = {"name": "a", "wait_days": 0, "template": "hello", "subject": "Hi", "offer": {}}
-    change("welcome", {"steps": [step]})
-    with pytest.raises(PlaybookError, match="`offer`, which needs the trigger `cart_abandoned`"):
-        load_campaigns(playbook)
-    del step["offer"]
+def test_emptied_carts_belong_to_carts(playbook, change):
+    step = {"name": "hello", "wait_days": 0, "template": "hello", "subject": "Hi"}
     change("welcome", {"steps": [step], "exit_on": ["cart_emptied"]})
     with pytest.raises(PlaybookError, match="needs the trigger `cart_abandoned`"):
         load_campaigns(playbook)

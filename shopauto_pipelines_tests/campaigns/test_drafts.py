@@ -10,12 +10,14 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from shopauto_pipelines.campaigns.content import Rendered, Renderer
 from shopauto_pipelines.campaigns.declaration import load_campaigns
-from shopauto_pipelines.campaigns.drafts import MARK, Drafts, printed
+from shopauto_pipelines.campaigns.drafts import MARK, Drafts, Own, Shown, printed
 from shopauto_pipelines.campaigns.products import Product
 from shopauto_pipelines.platform.settings import Settings
 
 LINKS = {"unsubscribe": "https://shop.example/u/1", "preferences": "https://shop.example/p/1"}
-GOODS = [{"name": "A cup & saucer", "category": "Kitchen", "price_cents": 1290}]
+GOODS = [
+    {"name": "A cup & saucer", "category": "Kitchen", "price": "12.90", "url": "https://shop.example", "reason": None}
+]
 
 
 class _Template:
@@ -27,9 +29,9 @@ class _Template:
         self.text = SandboxedEnvironment(**kinds).from_string(source)
         self.rendered = 0
 
-    def render(self, step, language, person, links, products, cart=(), offer=None) -> Rendered:
+    def render(self, step, language, person, links, *shown) -> Rendered:
         self.rendered += 1
-        values = {"person": person, "links": links, "products": products, "cart": cart, "offer": offer}
+        values = {"person": person, "links": links, **Shown(*shown)._asdict()}
         return Rendered(f"Issue {language}", self.page.render(values), self.text.render(values))
 
 
@@ -102,7 +104,7 @@ def test_carts_of_the_same_length_share_a_draft_whatever_is_in_them(language):
             {"first_name": name, "last_name": "X"},
             LINKS,
             (),
-            renderer.cart(contents, WARES, language),
+            Own(renderer.cart(contents, WARES, language)),
             offer,
         )
         for step in ("reminder", "help")
@@ -119,7 +121,7 @@ def test_carts_of_the_same_length_share_a_draft_whatever_is_in_them(language):
         for message in messages:
             drafts.draft(*message)
     odd = [message for message in messages if any("  " in product["label"] for product in message[5])]
-    assert rendered == odd, "only what has two spaces in its name is rendered by itself"
+    assert [message[:7] for message in rendered] == odd, "only what has two spaces in its name is rendered by itself"
 
 
 def test_an_amount_keeps_its_tied_space_in_a_hole_and_is_rendered_where_it_stands_in_the_subject():

@@ -105,7 +105,10 @@ def test_a_cart_left_for_an_hour_is_due_its_first_step(decided):
         "template": "cart",
         "language": "pt-BR",
         "triggered_at": NOW - HOUR,
+        "send_from": NOW.replace(tzinfo=None),
+        "variant": None,
         "offer": None,
+        "details": None,
     }
     assert explanation["trigger"] == "cart_abandoned"
     assert (explanation["wait_hours"], explanation["churn_probability"]) == (1.0, 0.25)
@@ -260,7 +263,7 @@ def test_the_waits_of_carts_are_those_of_every_campaign_about_carts(settings):
     shipped = load_campaigns().values()
     assert cart_waits(shipped, settings) == [HOUR, 24 * HOUR, 72 * HOUR]
     assert longest_valid(shipped) == 12 * HOUR
-    none = [campaign for campaign in shipped if not campaign.is_realtime]
+    none = [c.model_copy(update={"enabled": False}) if c.is_realtime else c for c in shipped]
     assert (cart_waits(none, settings), longest_valid(none)) == ([], timedelta())
 
 
@@ -269,8 +272,8 @@ def test_a_message_shows_the_cart_and_the_offer_of_its_explanation(decided, lake
     (with_offer,) = decided(left(hours=24))
     (without,) = decided(trigger)
     showing = shown.showing(CAMPAIGN, lake, DAY, Renderer(CAMPAIGN, settings))
-    readers = [shown.Reader("ann", "en", row["explanation"]) for row in (with_offer, without)]
-    readers.append(shown.Reader("ann", "pt-BR", json.dumps({"reason": "due"})))
+    readers = [shown.Reader("ann", "en", row["explanation"], row["step"]) for row in (with_offer, without)]
+    readers.append(shown.Reader("ann", "pt-BR", json.dumps({"reason": "due"}), "help"))
     first, second, third = showing.of(readers)
     lamp = {"name": "Lamp", "pieces": 1, "label": "Lamp", "category": None, "price": "€90.00"}
     bulbs = {"name": "Bulb", "pieces": 4, "label": "4 × Bulb", "category": None, "price": "€5.00"}
@@ -281,8 +284,8 @@ def test_a_message_shows_the_cart_and_the_offer_of_its_explanation(decided, lake
     assert third == shown.Shown(cart=[])
 
 
-def test_what_is_compiled_in_advance_is_what_decisions_run(decided, settings, monkeypatch):
-    live.prepare(load_campaigns().values(), settings)
+def test_what_is_compiled_in_advance_is_what_decisions_run(decided, monkeypatch):
+    live.prepare()
     campaign = load_campaigns()["abandoned_cart"]
     monkeypatch.setattr(prepared, "compiled", lambda expression: pytest.fail("compiled again"))
     assert len(decided(left(hours=25), of=campaign)) == 1

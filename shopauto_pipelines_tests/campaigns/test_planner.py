@@ -1,17 +1,21 @@
 """Who is planned and who is refused, rule by rule, and what holds for any input."""
 
 import json
+import os
 from collections import Counter
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shopauto_pipelines.campaigns.declaration import Step
+from shopauto_pipelines.campaigns.experiments import experiment_key, variant_of
 from shopauto_pipelines.campaigns.holdout import GLOBAL, holdout_key, is_held_out
 from shopauto_pipelines.campaigns.planner import REASONS, Rules
-from shopauto_pipelines_tests.campaigns.conftest import RULES, TODAY, declared, inputs
+from shopauto_pipelines_tests.campaigns.conftest import RULES, SCHEMAS, TODAY, declared, inputs
 
 YESTERDAY = TODAY - timedelta(days=1)
 ANN = ("ann", True, "en", None, None)
@@ -41,6 +45,10 @@ def test_a_person_who_agreed_is_planned_on_the_day_the_step_is_due(decide):
         "channel": "email",
         "template": "first",
         "language": "en",
+        "variant": None,
+        "send_from": datetime(2026, 7, 1, 10),
+        "offer": None,
+        "details": None,
     }
     assert explanation["trigger"] == "signed_up"
     assert explanation["rule"] == REASONS["due"]
@@ -232,9 +240,132 @@ def test_the_explanation_names_trigger_segments_score_and_rule(decide):
             {"segment": "vip", "entered_on": "2026-06-29"},
         ],
         "churn_probability": 0.812346,
+        "hour": 10,
         "reason": "excluded",
         "rule": REASONS["excluded"],
     }
+
+
+def test_one_message_a_day_is_sent_over_all_campaigns_and_the_reason_says_what_took_its_place(decide):
+    two = replace(RULES, cap_day_messages=2)
+    assert _reason(decide, planned=[("ann",)]) == "day_cap"
+    assert _reason(decide, planned=[("bob",)]) == "due"
+    assert _reason(decide, rules=two, planned=[("ann",)]) == "due"
+    assert _reason(decide, rules=two, planned=[("ann",)] * 2) == "day_cap"
+    assert _reason(decide, history=[("ann", "sent", "other", None, None, TODAY)]) == "due", (
+        "that was yesterday's message"
+    )
+
+
+def test_e_mail_and_sms_share_the_place_of_the_day(decide):
+    steps = [
+        Step(name="mail", wait_days=0, subject={"en": "Hi"}, template="first"),
+        Step(name="text", wait_days=0, channel="sms", template="first"),
+    ]
+    both = {"people": [("ann", True, "en", None, None, True)], "consent": [AGREED, ("ann", "sms", "opted_in")]}
+    rows = decide(declared(steps=steps), inputs(triggers=[SIGNED_UP], **both))
+    assert {row["step"]: row["reason"] for row in rows} == {"mail": "due", "text": "day_cap"}
+    again = [("ann", "sent", "hello", "mail", "2026-06-30", TODAY + timedelta(days=1))]
+    (later,) = decide(declared(steps=steps), inputs(triggers=[SIGNED_UP], history=again, **both), as_of=again[0][-1])
+    assert (later["step"], later["reason"]) == ("text", "due"), "its turn comes the next day"
+
+
+def _ann(**known) -> list[tuple]:
+    """Ann, of whom the planner knows this too."""
+    return [tuple({**dict.fromkeys(SCHEMAS["people"]), "customer_id": "ann", "email_known": True, **known}.values())]
+
+
+def test_a_ticket_that_is_open_a_condition_and_the_sunset_hold_messages_back(decide):
+    assert _reason(decide, people=_ann(ticket_open=True)) == "ticket_open"
+    assert _reason(decide, declared(pause_while_ticket_open=False), people=_ann(ticket_open=True)) == "due"
+    sunset = declared(sunset_days=30)
+    assert _reason(decide, sunset, people=_ann(last_seen_on=TODAY - timedelta(days=30))) == "sunset"
+    assert _reason(decide, sunset, people=_ann(last_seen_on=TODAY - timedelta(days=29))) == "due"
+    assert _reason(decide, sunset, people=_ann()) == "due", "of whom nobody knows when they were seen last"
+    first, second = declared().steps
+    chosen = declared(steps=[first.model_copy(update={"when": "orders > 1"}), second])
+    assert _reason(decide, chosen, people=_ann(unmet=[])) == "due"
+    assert _reason(decide, chosen, people=_ann(unmet=["first"])) == "condition"
+    assert _reason(decide, chosen, people=_ann()) == "condition", "what is not known is not met"
+
+
+def test_asking_for_help_after_the_trigger_ends_a_journey_that_says_so(decide):
+    campaign = declared(exit_on=["ticket_opened"])
+    trigger = [("ann", "2026-06-29", YESTERDAY)]
+    assert _reason(decide, campaign, triggers=trigger, people=_ann(last_ticket_on=TODAY)) == "ticket_opened"
+    assert _reason(decide, campaign, triggers=trigger, people=_ann(last_ticket_on=YESTERDAY)) == "due"
+    assert _reason(decide, triggers=trigger, people=_ann(last_ticket_on=TODAY)) == "due"
+
+
+def test_a_transactional_message_asks_for_consent_and_cap_but_for_no_holdout_ticket_or_sunset(decide):
+    campaign = declared(kind="transactional", sunset_days=30)
+    everyone_out = replace(RULES, holdout_percent=100.0)
+    known = _ann(ticket_open=True, last_seen_on=TODAY - timedelta(days=300))
+    assert _reason(decide, campaign, everyone_out, people=known) == "due"
+    assert _reason(decide, campaign, consent=[("ann", "email", "opted_out")]) == "opted_out"
+    assert _reason(decide, campaign, planned=[("ann",)]) == "day_cap"
+
+
+@pytest.mark.parametrize(
+    ("known", "hour", "leaves"),
+    [
+        ({}, "best", datetime(2026, 7, 1, 10)),
+        ({"best_hour": 18}, "best", datetime(2026, 7, 1, 18)),
+        ({"best_hour": 18}, 9, datetime(2026, 7, 1, 9)),
+        ({"best_hour": 18, "time_zone": "America/New_York"}, "best", datetime(2026, 7, 1, 22)),
+        ({"best_hour": 20, "time_zone": "America/New_York"}, "best", datetime(2026, 7, 1, 0)),
+        ({"best_hour": 9, "time_zone": "Asia/Kathmandu"}, "best", datetime(2026, 7, 1, 3, 15)),
+        ({"best_hour": 22}, "best", datetime(2026, 7, 1, 20)),
+        ({"best_hour": 6}, "best", datetime(2026, 7, 1, 8)),
+        ({}, 3, datetime(2026, 7, 1, 8)),
+    ],
+)
+def test_a_message_leaves_at_the_persons_hour_outside_quiet_hours(decide, known, hour, leaves):
+    campaign = declared(steps=[step.model_copy(update={"hour": hour}) for step in declared().steps])
+    (row,) = decide(campaign, inputs(triggers=[SIGNED_UP], people=_ann(**known), consent=[AGREED]))
+    assert row["send_from"] == leaves
+
+
+def test_a_refused_message_has_no_hour(decide):
+    (row,) = decide(declared(), inputs(triggers=[SIGNED_UP], people=[ANN]))
+    assert (row["reason"], row["send_from"]) == ("no_consent", None)
+
+
+TESTED = declared(
+    experiment={
+        "name": "subjects",
+        "step": "first",
+        "sample_size": 100,
+        "variants": {"control": {"weight": 1}, "late": {"weight": 2, "hour": 19, "template": "second"}},
+    }
+)
+
+
+def test_everybody_has_a_variant_of_the_step_that_is_tested_whatever_is_decided_on_them(decide):
+    ids = [f"c{n}" for n in range(60)]
+    long_ago = TODAY - timedelta(days=3)
+    rows = decide(
+        TESTED,
+        inputs(
+            triggers=[(who, str(day), day) for who in ids for day in (TODAY, long_ago)],
+            people=[(who, True, "en", None, None) for who in ids],
+            consent=[(who, "email", "opted_in") for who in ids[::2]],
+        ),
+        replace(RULES, cap_day_messages=2),
+    )
+    key = experiment_key(RULES.hash_key, "subjects")
+    assert len(rows) == 120
+    for row in rows:
+        explained = json.loads(row["explanation"])
+        if row["step"] == "second":
+            assert (row["variant"], "experiment" in explained) == (None, False)
+            continue
+        assert row["variant"] == variant_of(row["customer_id"], key, {"control": 1, "late": 2})
+        assert (explained["experiment"], explained["variant"]) == ("subjects", row["variant"])
+        assert row["template"] == {"control": "first", "late": "second"}[row["variant"]]
+        if row["decision"] == "planned":
+            assert row["send_from"].hour == {"control": 10, "late": 19}[row["variant"]]
+    assert {row["reason"] for row in rows} == {"due", "no_consent"}
 
 
 _PEOPLE = ["a", "b", "c", "d", "e:f", "1"]
@@ -247,7 +378,15 @@ _worlds = st.fixed_dictionaries(
         ),
         "people": st.lists(
             st.tuples(
-                _id, st.booleans() | st.none(), st.sampled_from(["en", "pt", None]), _day | st.none(), st.just(0.5)
+                _id,
+                st.booleans() | st.none(),
+                st.sampled_from(["en", "pt", None]),
+                _day | st.none(),
+                st.just(0.5),
+                st.none(),
+                st.sampled_from(["Asia/Kathmandu", "America/New_York", "Europe/London", None]),
+                st.integers(0, 23) | st.none(),
+                st.booleans() | st.none(),
             ),
             max_size=6,
             unique_by=lambda row: row[0],
@@ -281,7 +420,14 @@ _worlds = st.fixed_dictionaries(
 _campaigns = st.sampled_from(
     [
         declared(),
-        declared(exit_on=["ordered", "unsubscribed"], holdout_percent=30, valid_days=5),
+        declared(
+            exit_on=["ordered", "unsubscribed"],
+            holdout_percent=30,
+            valid_days=5,
+            steps=[
+                step.model_copy(update={"hour": hour}) for step, hour in zip(declared().steps, (23, 5), strict=True)
+            ],
+        ),
         declared(
             trigger={"segment_entered": "fans_of"},
             audience={"include": ["vip", "lapsed"], "exclude": ["fans_of:y"]},
@@ -289,8 +435,17 @@ _campaigns = st.sampled_from(
         ),
     ]
 )
-_rules = st.sampled_from([RULES, Rules(1, 2, 30.0, "pt-BR", b"j" * 32), Rules(2, 9, 10.0, "en", b"k" * 32)])
-_often = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_rules = st.sampled_from(
+    [
+        RULES,
+        Rules(1, 2, 30.0, "pt-BR", b"j" * 32, timezone="Asia/Tokyo", quiet_from=0, quiet_to=23),
+        Rules(2, 9, 10.0, "en", b"k" * 32, cap_day_messages=3, quiet_from=12, quiet_to=12, default_hour=0),
+    ]
+)
+
+#: ``SHOPAUTO_FUZZ_EXAMPLES`` asks for more.
+EXAMPLES = int(os.environ.get("SHOPAUTO_FUZZ_EXAMPLES", "10"))
+_often = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @_often
@@ -310,7 +465,7 @@ def test_every_step_that_is_due_gets_exactly_one_decision_and_nothing_else_does(
 
 @_often
 @given(world=_worlds, campaign=_campaigns, rules=_rules)
-def test_nobody_is_planned_without_consent_and_address_or_inside_a_holdout_or_over_the_cap(
+def test_nobody_is_planned_without_consent_and_address_inside_a_holdout_over_a_cap_or_in_quiet_hours(
     decide, world, campaign, rules
 ):
     planned = [row for row in decide(campaign, inputs(**world), rules) if row["decision"] == "planned"]
@@ -323,8 +478,17 @@ def test_nobody_is_planned_without_consent_and_address_or_inside_a_holdout_or_ov
         assert row["customer_id"] in agreed & reachable
         assert not is_held_out(row["customer_id"], holdout_key(rules.hash_key, GLOBAL), rules.holdout_percent)
         assert not is_held_out(row["customer_id"], holdout_key(rules.hash_key, campaign.name), campaign.holdout_percent)
+    waiting = Counter(who for (who,) in world["planned"])
     for who, count in Counter(row["customer_id"] for row in planned).items():
         assert received[who] + count <= rules.cap_messages
+        assert waiting[who] + count <= rules.cap_day_messages
+    zones = {row[0]: row[6] or rules.timezone for row in world["people"]}
+    ends = datetime.combine(TODAY + timedelta(days=1), time(), ZoneInfo(rules.timezone)).astimezone(UTC)
+    for row in planned:
+        at = row["send_from"].replace(tzinfo=UTC)
+        assert ends <= at < ends + timedelta(days=1)
+        into = (at.astimezone(ZoneInfo(zones[row["customer_id"]])).hour - rules.quiet_from) % 24
+        assert into >= (rules.quiet_to - rules.quiet_from) % 24
 
 
 @_often
@@ -342,7 +506,7 @@ def test_nothing_that_happens_after_the_day_makes_a_difference(decide, world, ca
         "membership": [row for row in world["membership"] if row[2] <= TODAY],
         "history": [row for row in world["history"] if row[5] <= TODAY],
         "people": [
-            (*row[:3], row[3] if row[3] is not None and row[3] <= TODAY else None, row[4]) for row in world["people"]
+            (*row[:3], row[3] if row[3] is not None and row[3] <= TODAY else None, *row[4:]) for row in world["people"]
         ],
     }
     assert decide(campaign, inputs(**world), rules) == decide(campaign, inputs(**known), rules)

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from shopauto_pipelines.campaigns import component
-from shopauto_pipelines.campaigns.content import Renderer, previews
+from shopauto_pipelines.campaigns.content import Renderer
 from shopauto_pipelines.campaigns.declaration import load_campaigns
+from shopauto_pipelines.campaigns.previews import examples, markdown
 from shopauto_pipelines.campaigns.sms import says_how_to_stop, segments
 from shopauto_pipelines.platform.playbook import PlaybookError
 from shopauto_pipelines_tests.campaigns.conftest import RULES, TODAY, declared, inputs
@@ -20,7 +21,7 @@ LINKS = {"unsubscribe": "https://shop.example/u/1"}
 def nudge(playbook, change):
     """Adds the SMS `nudge` to the shipped win-back campaign and returns its template."""
     step = {"name": "nudge", "wait_days": 3, "channel": "sms", "template": "nudge", "languages": ["en", "ro"]}
-    change("win_back", {"steps": [step]})
+    change("win_back", {"steps": [step], "experiment": None})
     folder = playbook / "campaigns/win_back"
     for language, words in (("en", "come back"), ("ro", "reveniți")):
         texts = folder / f"texts/{language}.yaml"
@@ -51,7 +52,7 @@ def test_an_sms_is_text_alone_in_each_of_its_languages(playbook, nudge, settings
 )
 def test_an_sms_that_may_not_be_sent_does_not_load(playbook, nudge, text, says):
     nudge.write_text(text)
-    with pytest.raises(PlaybookError, match=r"defs\.yaml:\d+: ") as caught:
+    with pytest.raises(PlaybookError, match=r"defs\.yaml:\d+:\d+: ") as caught:
         load_campaigns(playbook)
     assert says in str(caught.value)
 
@@ -72,7 +73,7 @@ def test_a_link_ends_an_sms_as_well_as_a_word(playbook, nudge):
 )
 def test_a_wrong_sms_step_is_named(playbook, nudge, change, changes, says):
     step = {"name": "nudge", "wait_days": 3, "channel": "sms", "template": "nudge", **changes}
-    change("win_back", {"steps": [step]})
+    change("win_back", {"steps": [step], "experiment": None})
     with pytest.raises(PlaybookError) as caught:
         load_campaigns(playbook)
     assert says in str(caught.value)
@@ -131,7 +132,7 @@ def test_an_sms_needs_a_phone_number_and_consent_to_sms(decide, person, agreed, 
         people=[("ann", email, "ro", None, None, phone)],
         consent=[("ann", channel, "opted_in") for channel in agreed],
     )
-    rows = decide(declared(steps=_steps()), given)
+    rows = decide(declared(steps=_steps()), given, replace(RULES, cap_day_messages=2))
     assert {row["step"]: row["reason"] for row in rows} == expected
     assert {row["step"]: (row["channel"], row["language"]) for row in rows} == {
         "text": ("sms", "ro"),
@@ -153,5 +154,5 @@ def test_the_asset_s_page_shows_an_sms_with_its_length(playbook, nudge, settings
     campaign = load_campaigns(playbook)["win_back"]
     asset = component.audience_asset(campaign, ())
     assert "1. `nudge`: 3 days after the trigger, an SMS" in asset.descriptions_by_key[asset.key]
-    shown = component._previews(previews(campaign, settings))
+    shown = markdown(examples(campaign, settings))
     assert "**nudge** (ro): 1 SMS\n\n```\nSample Shop: Alex, reveniți." in shown

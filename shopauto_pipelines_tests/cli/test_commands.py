@@ -20,6 +20,7 @@ COMMANDS = (
     "predict",
     "inbox",
     "outbox",
+    "segments",
     "collect",
     "doctor",
     "migrate",
@@ -112,6 +113,10 @@ def test_settings_are_shown_with_secrets_masked(shopauto, monkeypatch):
 
 def test_the_reference_of_settings_is_what_the_program_writes(shopauto):
     assert shopauto("settings", "--markdown") == (PROJECT_ROOT / "docs" / "settings.md").read_text()
+
+
+def test_the_reference_of_the_playbook_is_what_the_program_writes(shopauto):
+    assert shopauto("reference", "--markdown") == (PROJECT_ROOT / "docs" / "reference.md").read_text()
 
 
 def test_a_misspelt_source_gets_the_nearest_name(shopauto, files):

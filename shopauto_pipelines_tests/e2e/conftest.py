@@ -22,7 +22,7 @@ from shopauto_pipelines_tests.e2e.forks import Forked
 
 #: Days that are refreshed in one run, up to the newest. 30 of them, and each again alone, take a quarter of an hour: Dagster,
 #: Ibis and Great Expectations cost seconds a run.
-RANGE_DAYS = int(os.environ.get("SHOPAUTO_TEST_RANGE_DAYS", "3"))
+RANGE_DAYS = int(os.environ.get("SHOPAUTO_TEST_RANGE_DAYS", "2"))
 
 #: The arguments of that run.
 RANGE = ("--from", f"2026-06-{31 - RANGE_DAYS:02}", "--to", "2026-06-30")

@@ -85,10 +85,19 @@ def _end(started, home):
     """Wait until what was started is gone; what does not go within half a minute is killed."""
     left = [psutil.Process(pid) for pid in started if psutil.pid_exists(pid)]
     left += [p for p in psutil.process_iter(["cmdline"]) if str(home / "postgres") in " ".join(p.info["cmdline"] or [])]
-    _, alive = psutil.wait_procs(left, timeout=30)
-    for process in alive:
+    deadline = time.monotonic() + 30
+    while any(map(_runs, left)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for process in filter(_runs, left):
         process.kill()
-    psutil.wait_procs(alive, timeout=10)
+
+
+def _runs(process):
+    """Whether it still does; one that has ended may stay in the list of processes until somebody asks how."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.fixture(scope="module")

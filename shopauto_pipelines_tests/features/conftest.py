@@ -30,6 +30,10 @@ def _rollup(table, log) -> ibis.Table:
         return rollups.daily_activity(*map(log, _LOGS[:5]))
     if table is tables.DAILY_PRODUCTS:
         return rollups.daily_products(log(raw.ORDER_LINES), log(raw.EVENTS), log(raw.PRODUCTS))
+    if table is tables.DAILY_MESSAGES:
+        return rollups.daily_messages(log(raw.MESSAGE_EVENTS))
+    if table is tables.DAILY_FORMS:
+        return rollups.daily_forms(log(raw.FORM_SUBMISSIONS))
     return rollups.daily_carts(log(raw.EVENTS), log(raw.ORDERS))
 
 
@@ -98,12 +102,23 @@ class Rows:
         number = len(self._rows.get("raw/events", []))
         self.add(raw.EVENTS, at.date(), event_id=f"e{number}", type=type_, happened_at=at, shop_customer_id=who, **more)
 
-    def message(self, type_, at, who, channel="email", is_machine=None):
+    def message(self, type_, at, who, channel="email", is_machine=None, campaign=None):
         number = len(self._rows.get("raw/message_events", []))
         self.add(
             raw.MESSAGE_EVENTS, at.date(), event_id=f"m{number}", type=type_, happened_at=at, shop_customer_id=who,
-            channel=channel, is_machine=is_machine,
+            channel=channel, is_machine=is_machine, campaign=campaign,
         )  # fmt: skip
+
+    def form(self, form, at, who):
+        number = len(self._rows.get("raw/form_submissions", []))
+        self.add(
+            raw.FORM_SUBMISSIONS,
+            at.date(),
+            submission_id=f"f{number}",
+            submitted_at=at,
+            form=form,
+            shop_customer_id=who,
+        )
 
     def product(self, product, at, category, row=1):
         self.add(raw.PRODUCTS, at.date(), product_id=product, changed_at=at, category=category, source_row=row)
@@ -129,7 +144,7 @@ class Rows:
     def rolled(self, table) -> list[dict]:
         """Rows of the rollup, sorted by day and key."""
         rows = self.con.to_pyarrow(self.rollup(table)).to_pylist()
-        return sorted(rows, key=lambda row: (row["day"], *(row[name] for name in table.key)))
+        return sorted(rows, key=lambda row: (row["day"], *(row[name] or "" for name in table.key)))
 
     def features(self, as_of, minutes=60, from_raw=False) -> dict[str, dict]:
         """Features by person, from the rollup rows that were added, or from the raw rows."""
@@ -202,6 +217,9 @@ def random_shop(seed: int, people: int = 40, days: int = 450, first: date = date
             shop.message(
                 kind, at, who, random.choice(["email", "email", "sms", None]), random.choice([None, True, False])
             )
+    for number in range(people * 3):
+        who, at = random.choice([f"s{random.randrange(people)}", None]), moment() + timedelta(microseconds=number)
+        shop.event(random.choice(["ticket_opened", "ticket_closed"]), at, who)
     return shop
 
 

@@ -305,6 +305,24 @@ def test_engagement_is_counted_per_channel_over_ninety_days(shop):
     assert row["last_click_on"] == ago(89)
 
 
+def test_a_ticket_is_open_for_fourteen_days_or_until_a_later_day_settles_it(shop):
+    opened, closed = {"tickets_opened": 1, "tickets_left_open": 1}, {"tickets_closed": 1}
+    for who, days in {
+        "fresh": {13: opened},
+        "old": {14: opened},
+        "settled": {5: opened, 4: closed},
+        "again": {5: opened, 4: closed, 2: opened},
+        "never": {4: closed},
+    }.items():
+        for ago_days, told in days.items():
+            shop.add(tables.DAILY_ACTIVITY, ago(ago_days), shop_customer_id=who, **told)
+    rows = shop.features(AS_OF)
+    assert {who: row["ticket_open"] for who, row in rows.items()} == {
+        "fresh": True, "old": False, "settled": False, "again": True, "never": False,
+    }  # fmt: skip
+    assert [rows[who]["last_ticket_on"] for who in ("old", "again", "never")] == [ago(14), ago(2), None]
+
+
 def test_depth_of_visits_is_pages_per_visit_and_null_without_a_visit(shop):
     shop.add(tables.DAILY_ACTIVITY, ago(10), shop_customer_id="a", visits=3, page_views=10, seconds_on_site=60)
     shop.bought("b", ago(1))

@@ -16,6 +16,7 @@ from shopauto_pipelines.features.customer_features import customer_features, end
 from shopauto_pipelines.platform.lake import Lake, days_between
 from shopauto_pipelines.profiles import tables as profiles
 
+TICKETS = ("ticket_opened", "ticket_closed")
 ROLLUPS = (tables.DAILY_ACTIVITY, tables.DAILY_PRODUCTS, tables.DAILY_CARTS)
 FIRST = date(2025, 1, 1)
 
@@ -79,9 +80,16 @@ def _recomputed(shop, as_of: date, minutes: int = 60) -> dict[str, dict]:
             order_days[p],
             mine(orders, p),
             mine(lines, p),
-            mine(events, p),
+            [r for r in mine(events, p) if r["type"] not in TICKETS],
             mine(messages, p),
         )
+        tickets = sorted(
+            (r["day"], r["shop_customer_id"], r["happened_at"], r["type"] != "ticket_closed")
+            for r in mine(events, p)
+            if r["type"] in TICKETS
+        )
+        last_words = {(day, who): opened for day, who, _at, opened in tickets}
+        last_day = tickets[-1][0] if tickets else None
         goods_of = [r for r in said if r in goods]
         visits = {(r["shop_customer_id"], r["day"], r["session_id"]) for r in seen}
         seconds = 0
@@ -136,6 +144,10 @@ def _recomputed(shop, as_of: date, minutes: int = 60) -> dict[str, dict]:
             "favourite_product_id": min(pieces, key=lambda c: (-pieces[c], c)) if pieces else None,
             "favourite_category_order_cents": None,
             "category_average_order_cents": None,
+            "last_ticket_on": max((day for day, _who, _at, opened in tickets if opened), default=None),
+            "ticket_open": bool(tickets)
+            and (as_of - last_day).days < 14
+            and any(opened for (day, _who), opened in last_words.items() if day == last_day),
             "last_click_on": max(
                 (
                     r["day"]

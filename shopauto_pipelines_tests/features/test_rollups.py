@@ -57,8 +57,10 @@ def test_a_login_is_part_of_a_visit_and_asking_the_support_is_none(shop):
     shop.event("page_view", at(9, 0, 5), "a", session_id="s1")
     shop.event("ticket_opened", at(12), "a", cart_id="k1")
     shop.event("ticket_opened", at(12), "b")
-    (row,) = shop.rolled(tables.DAILY_ACTIVITY)
-    assert _told(row) == {"visits": 1, "page_views": 1, "seconds_on_site": 5}
+    row, asked = shop.rolled(tables.DAILY_ACTIVITY)
+    ticket = {"tickets_opened": 1, "tickets_left_open": 1}
+    assert _told(asked) == ticket
+    assert _told(row) == {"visits": 1, "page_views": 1, "seconds_on_site": 5} | ticket
     assert shop.rolled(tables.DAILY_CARTS) == []
 
 
@@ -161,3 +163,38 @@ def test_an_order_of_a_cart_without_events_that_day_has_no_event_times(shop):
     shop.order("o", at(9), "a", cart_id="k")
     (row,) = shop.rolled(tables.DAILY_CARTS)
     assert (row["first_at"], row["last_at"], row["ordered_at"], row["items_added"]) == (None, None, at(9), 0)
+
+
+def test_a_ticket_is_left_open_where_the_last_word_of_the_day_is_a_question(shop):
+    for who, *words in (("asks", "ticket_opened"), ("settled", "ticket_opened", "ticket_closed"),
+                        ("again", "ticket_opened", "ticket_closed", "ticket_opened"), ("later", "ticket_closed")):  # fmt: skip
+        for hour, word in enumerate(words):
+            shop.event(word, at(9 + hour), who)
+    found = {row["shop_customer_id"]: row for row in shop.rolled(tables.DAILY_ACTIVITY)}
+    counted = ("tickets_opened", "tickets_closed", "tickets_left_open")
+    assert {who: tuple(row[name] for name in counted) for who, row in found.items()} == {
+        "asks": (1, 0, 1), "settled": (1, 1, 0), "again": (2, 1, 1), "later": (0, 1, 0),
+    }  # fmt: skip
+    assert not any(row["visits"] for row in found.values())
+
+
+def test_messages_are_counted_by_channel_and_campaign_and_what_machines_do_is_left_out(shop):
+    for kind in ("sent", "delivered", "open", "click", "bounce"):
+        shop.message(kind, at(9), "a", channel="email", campaign="welcome")
+    shop.message("open", at(9), "a", channel="email", campaign="welcome", is_machine=True)
+    shop.message("sent", at(9), "a", channel="sms", campaign=None)
+    shop.message("open", at(9), "b", channel="email", campaign="welcome", is_machine=True)
+    found = [_told(row) for row in shop.rolled(tables.DAILY_MESSAGES)]
+    assert sorted(found, key=str) == [
+        {"channel": "email", "campaign": "welcome", "sent": 1, "opens": 1, "clicks": 1},
+        {"channel": "sms", "sent": 1},
+    ]
+
+
+def test_forms_are_counted_by_name_for_who_is_known(shop):
+    for who, form in (("a", "wish"), ("a", "wish"), ("a", "quiz"), (None, "wish")):
+        shop.form(form, at(9), who)
+    assert sorted((row["form"], row["submissions"]) for row in shop.rolled(tables.DAILY_FORMS)) == [
+        ("quiz", 1),
+        ("wish", 2),
+    ]

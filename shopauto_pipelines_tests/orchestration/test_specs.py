@@ -26,6 +26,7 @@ ROOMS = {"files": "sources", "raw": "sources"} | {
         "campaigns",
         "outbox",
         "realtime",
+        "insights",
     )
 }
 

@@ -123,7 +123,7 @@ def test_e_mail_and_sms_of_one_campaign_leave_by_their_own_channels(engine, lake
     declared.write_text(declared.read_text().replace("  steps:\n", f"  steps:\n{step}"))
     (folder / "texts/en.yaml").write_text((folder / "texts/en.yaml").read_text() + "text: {hi: Welcome}\n")
     (folder / "text.sms.j2").write_text(
-        '{% extends "layout.sms.j2" %}{% block content %}{{ text.hi }}, {{ person.first_name }}!{% endblock %}'
+        "{% extends 'layout.sms.j2' %}{% block content %}{{ text.hi }}, {{ person.first_name or '' }}!{% endblock %}"
     )
     twilio = TwilioStandIn(None)
     live = Settings(

@@ -46,7 +46,19 @@ def _states(engine) -> dict[tuple[str, str], int]:
 
 @pytest.mark.parametrize(
     "command",
-    ["status", "pause", "resume", "stop", "start", "unknown", "resolve", "retry", "suppress import", "suppress export"],
+    [
+        "status",
+        "pause",
+        "resume",
+        "stop",
+        "start",
+        "overrule",
+        "unknown",
+        "resolve",
+        "retry",
+        "suppress import",
+        "suppress export",
+    ],
 )
 def test_every_command_teaches_itself(outbox, command):
     shown = outbox(*command.split(), "--help")
@@ -208,3 +220,13 @@ def test_the_doctor_names_what_is_unclear_and_what_is_stopped_with_the_remedy(ou
         ("everything is stopped: shop down", "shopauto outbox start"),
         ("welcome is paused: wrong price", "shopauto outbox resume welcome"),
     ]
+
+
+def test_what_the_gate_holds_is_overruled_with_a_cause_that_is_kept(outbox, engine, shopauto):
+    told = outbox("overrule", "welcome", "--day", DAY, "--why", "a public holiday")
+    assert f"welcome of {DAY} now leaves whatever the gate says." in told
+    assert f"Next: shopauto refresh --day {DAY}" in told
+    assert "left already" in outbox("overrule", "welcome", "--day", DAY, "--why", "again")
+    assert "a public holiday" in shopauto("live-settings", "history")
+    assert "say why" in outbox("overrule", "welcome", "--day", DAY, "--why", " ", code=2)
+    assert "there is no campaign" in outbox("overrule", "wellcome", "--day", DAY, "--why", "x", code=2)

@@ -628,7 +628,7 @@ _ALLOWED = {
 @given(path=st.lists(st.sampled_from(schema.STATES), min_size=1, max_size=6))
 def test_the_database_refuses_every_change_of_state_that_must_not_be_and_keeps_the_others(engine, path):
     customer = uuid.uuid4().hex
-    _plan(engine, rows(1, customer_id=customer))
+    _plan(engine, rows(1, customer_id=customer, send_from=AT, time_zone="Europe/London"))
     with engine.connect() as connection:
         mine = schema.messages.c.customer_id == customer
         message_id = connection.execute(sa.select(schema.messages.c.id).where(mine)).scalar_one()
@@ -655,7 +655,7 @@ def _open(connection: sa.Connection) -> list[tuple]:
 
 def _not_at_their_end(connection: sa.Connection) -> list[tuple]:
     of = schema.messages.c
-    wanted = sa.select(of.id, of.campaign, of.as_of, of.state == "planned")
+    wanted = sa.select(of.id, of.campaign, of.as_of, of.state == "planned", of.send_from, of.time_zone)
     ending = of.state.in_(("sent", "failed", "suppressed"))
     return [tuple(row) for row in connection.execute(wanted.where(~ending).order_by(of.id))]
 

@@ -328,7 +328,8 @@ def test_no_link_or_form_says_where_the_pages_are_so_that_a_proxy_may_put_them_a
 @pytest.mark.parametrize("name", load_campaigns())
 def test_every_shipped_message_links_to_the_preferences_in_every_language(settings, name):
     campaign = load_campaigns()[name]
-    for (step, language), message in previews(campaign, settings).items():
+    for (name, language), message in previews(campaign, settings).items():
+        step = name.partition(" (")[0]  # a variant of it
         if campaign.step(step).channel == "email":
             assert '<a href="https://shop.example/preferences"' in message.html, language
             assert "https://shop.example/preferences" in message.text, language

@@ -92,7 +92,7 @@ def _write_readers(lake, people: int, languages: tuple[str, ...]) -> None:
             "decision": "planned",
             "reason": "due",
             "channel": "email",
-            "template": "newsletter",
+            "template": "letter",
             "language": languages[count % len(languages)],
             "explanation": json.dumps({"trigger": "broadcast"}),
         }
@@ -120,7 +120,8 @@ def test_2500_readers_are_3_calls_and_a_few_more_where_they_read_several_languag
         token = got["headers"]["List-Unsubscribe"].strip("<>").rpartition("/")[2]
         assert links.token_message_id(token) == int(got["custom_args"]["shopauto_message"])
         urls = {name: f"{live.base_url}/{name[0]}/{token}" for name in ("unsubscribe", "preferences")}
-        goods, language = showcase.of(f"Category {count % 7}"), languages[count % len(languages)]
+        language = languages[count % len(languages)]
+        goods = renderer.goods(showcase.of(f"Category {count % 7}"), language)
         truth = renderer.render("issue", language, people[customer], urls, goods)
         assert got["subject"] == truth.subject
         assert got["seen"] == {"text/html": truth.html, "text/plain": truth.text}

@@ -56,6 +56,19 @@ def test_at_most_two_row_groups_are_held_and_only_the_columns_asked_for(lookup):
     assert all(set(group) <= {"id", "born"} for group in lookup._held.values())
 
 
+def test_all_rows_of_a_key_are_found_in_order_though_they_stand_in_several_row_groups(tmp_path, monkeypatch):
+    columns = (Column("id", "string", "id", required=True), Column("rank", "int64", "place", required=True))
+    table, lake = Table("profiles/places", "Places.", columns, ("id", "rank")), Lake(tmp_path, 1)
+    counts = {"ann": 3, "bob": 250, "cid": 1, "dee": 96}
+    rows = [{"id": who, "rank": n} for who, count in counts.items() for n in range(count)]
+    monkeypatch.setattr(lake_module, "ROW_GROUP", 50)
+    lake.write(table, [DAY], pa.Table.from_pylist(rows, schema=table.arrow_schema))
+    found = Lookup(lake, table, DAY).every(["dee", "bob", "nobody", "ann", "bob", "zoe"])
+    assert {who: [row["rank"] for row in each] for who, each in found.items()} == {
+        who: list(range(counts[who])) for who in ("ann", "bob", "dee")
+    }
+
+
 def test_an_empty_partition_holds_nobody(tmp_path):
     lake = Lake(tmp_path, 1)
     _write(lake, 0)

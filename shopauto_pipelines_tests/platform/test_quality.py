@@ -59,3 +59,19 @@ def test_duplicate_keys_and_broken_facts_are_found_by_the_engine(lake):
     _write(lake, ["a", "a"], ["a@example.com", "a@example.com"], [3, 4])
     findings, _ = run_suite(lake, SUITE, [DAY])
     assert {f.column for f in findings} == {"duplicate_keys", "adults"}
+
+
+def test_of_a_large_table_the_engine_counts_what_is_missing_and_twice(lake):
+    strict = Table(
+        PEOPLE.name,
+        PEOPLE.description,
+        (*PEOPLE.columns[:2], Column("age", "int64", "years", required=True)),
+        PEOPLE.key,
+    )
+    large = Suite.of_large(strict)
+    _write(lake, ["a", "a", "b"], [None, None, None], [3, None, 5])
+    findings, rows = run_suite(lake, large, [DAY])
+    assert rows == 3
+    assert {finding.column for finding in findings} == {"duplicate_keys", "missing_values"}
+    _write(lake, ["a", "b"], [None, None], [3, 5])
+    assert run_suite(lake, large, [DAY]) == ([], 2)

@@ -225,12 +225,12 @@ def test_the_shipped_playbook_has_the_models_of_the_project(tmp_path):
         "fit without @classmethod",
     ],
 )
-def test_a_class_that_cannot_serve_is_told_with_file_and_line(package, playbook, text, name, words, request):
+def test_a_class_that_cannot_serve_is_told_with_its_place(package, playbook, text, name, words, request):
     module = f"case_{abs(hash(request.node.name))}"
     if text:
         package(module, text)
     folder = playbook(f"orders: null\nchurn: {name.format(module)}")
-    with pytest.raises(PlaybookError, match=r"defs\.yaml:4: predictions churn: .*" + words.format(module)):
+    with pytest.raises(PlaybookError, match=r"defs\.yaml:4:10: predictions churn: .*" + words.format(module)):
         load_predictions(folder)
 
 

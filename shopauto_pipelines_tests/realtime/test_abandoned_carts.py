@@ -21,7 +21,7 @@ from shopauto_pipelines.platform.dagster.resources import LakeResource, Settings
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import CUSTOMERS
-from shopauto_pipelines.realtime import abandoned_carts, carts
+from shopauto_pipelines.realtime import abandoned_carts, carts, sensors
 from shopauto_pipelines.realtime.batch import Batch, Row
 from shopauto_pipelines.realtime.collected import store
 from shopauto_pipelines.sources.tables import ORDERS
@@ -291,3 +291,56 @@ def test_the_asset_says_how_many_carts_messages_and_refusals_there_were(shop, mo
     }
     assert shown["refused"].splitlines()[2:] == ["| unknown_visitor | 1 |"]
     assert shown["seconds_after_due_median"] == 0.0
+
+
+@pytest.fixture
+def at_night(shop):
+    """The shop in live mode, where quiet hours count, at eleven in the evening."""
+    shop.settings = shop.settings.model_copy(update={"live": True})
+    shop.now = datetime(2026, 1, 4, 23, tzinfo=UTC)
+    return shop
+
+
+def test_what_is_due_in_quiet_hours_is_held_to_the_morning_and_leaves_once(at_night):
+    inbox = LocalInbox(at_night.settings)
+    at_night.event("ann", "c")
+    first = at_night.handle(inbox)
+    assert (first.planned, first.sent, dict(first.refused)) == (1, 0, {})
+    for hours, sent in ((1.5, 0), (8.9, 0), (9, 1), (9.1, 0)):
+        at_night.now = datetime(2026, 1, 4, 23, tzinfo=UTC) + hours * HOUR
+        assert at_night.run(0, 0, inbox).sent == sent, f"{at_night.now:%H:%M}"
+
+
+def test_what_is_not_valid_any_more_in_the_morning_is_refused_and_says_so(at_night):
+    brief = CAMPAIGN.model_copy(update={"valid_hours": 8.0})
+    at_night.event("ann", "c")
+    night = at_night
+    handled = abandoned_carts.handle(
+        night.engine, night.lake, night.settings, [brief], *night.queue(), clock=FixedClock(night.now),
+        channel=LocalInbox(night.settings),
+    )  # fmt: skip
+    assert (handled.planned, dict(handled.refused)) == (0, {"quiet_hours": 1})
+
+
+def test_an_order_in_the_night_takes_back_what_is_held(at_night):
+    inbox = LocalInbox(at_night.settings)
+    at_night.event("ann", "c")
+    at_night.handle(inbox)
+    at_night.now += 2 * HOUR
+    at_night.order("ann", "c")
+    at_night.now += 7 * HOUR
+    assert at_night.run(0, 0, inbox).sent == 0
+    assert set(at_night.states().values()) == {"suppressed ordered"}
+
+
+def test_the_sensor_has_what_is_held_sent_when_the_night_is_over(at_night, monkeypatch):
+    at_night.event("ann", "c")
+    at_night.handle(LocalInbox(at_night.settings))
+
+    def asked(hours: float) -> bool:
+        monkeypatch.setattr(SettingsResource, "settings", at_night.settings)
+        monkeypatch.setattr(SettingsResource, "clock", FixedClock(at_night.now + hours * HOUR))
+        monkeypatch.setattr(sensors, "engine", lambda _: at_night.engine)
+        return isinstance(sensors.carts_after_quiet_hours(settings=SettingsResource()), dg.RunRequest)
+
+    assert [asked(hours) for hours in (0, 8.9, 9)] == [False, False, True]

@@ -256,6 +256,11 @@ def test_a_ticket_is_an_event_and_ends_what_its_writer_gets_once(engine, shop, m
         assert later.post("/tickets", json=timeless, headers=bearer()).json() == answer(repeated=1)
     assert query(engine, "select customer_id, event, occasion, at from exits") == [(GUEST, "ticket_opened", "", AT)]
     assert [(row["event_id"], row["type"]) for row in rows(engine)] == [("ticket.77", "ticket_opened")]
+    settled = ticket | {"closed_at": (AT + timedelta(hours=2)).isoformat()}
+    with collecting(engine, monkeypatch, tmp_path / "settled", AT + timedelta(hours=3)) as later:
+        assert later.post("/tickets", json=settled, headers=bearer()).json() == answer(stored=1)
+    assert [(row["event_id"], row["type"]) for row in rows(engine)][1:] == [("ticket.77.closed", "ticket_closed")]
+    assert query(engine, "select count(*) from exits") == [(1,)], "what is settled ends nothing"
     assert reason_of(shop.post("/tickets", json={"ticket_id": "78"}, headers=bearer())).startswith(
         "shop_customer_id or email"
     )
@@ -280,6 +285,7 @@ def test_a_form_with_a_ticked_box_is_a_consent_of_whoever_has_the_address(engine
             "submission_id": "f1",
             "submitted_at": at,
             "form": "newsletter",
+            "shop_customer_id": GUEST,
             "email": "ana@example.com",
             "fields": '{"size":"double","colours":["white",3]}',
         }

@@ -54,6 +54,15 @@ def shop(engine, monkeypatch, tmp_path, provider):
         yield client
 
 
+def _keys(path: str, entry: dict[str, Any]) -> list[str]:
+    """What an entry is kept as; a ticket as that it was opened, or settled, or both."""
+    key = str(entry[IDS[path]]).strip()
+    if path != "/tickets":
+        return [key]
+    settled = [f"ticket.{key}.closed"] if entry.get("closed_at") is not None else []
+    return [*settled, f"ticket.{key}"] if entry.get("opened_at") is not None or not settled else settled
+
+
 class Told:
     """Sends, and keeps what was said to be stored."""
 
@@ -74,7 +83,9 @@ class Told:
             refused = {one["index"] for one in told["refused"]}
             assert all(one["reason"] for one in told["refused"])
             assert told["stored"] + told["repeated"] + len(refused) == len(given)
-            self.stored |= {(path, str(entry[IDS[path]]).strip()) for n, entry in enumerate(given) if n not in refused}
+            self.stored |= {
+                (path, key) for n, entry in enumerate(given) if n not in refused for key in _keys(path, entry)
+            }
         return answer
 
     def nothing_is_lost(self, engine) -> None:
@@ -84,7 +95,7 @@ class Told:
             "/tickets": "raw/events",
             "/forms": "raw/form_submissions",
         }
-        expected = {(names[path], f"ticket.{key}" if path == "/tickets" else key) for path, key in self.stored}
+        expected = {(names[path], key) for path, key in self.stored}
         kept = {
             *query(
                 engine,

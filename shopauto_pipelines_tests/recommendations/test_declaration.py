@@ -52,7 +52,7 @@ def test_the_shipped_declaration_loads():
     ("attributes", "line", "message"),
     [
         ("remind_days: 99", 3, "remind_days"),
-        ("categories:\n  tents: {durabel: true}", 4, "Extra inputs are not permitted"),
+        ("categories:\n  tents: {durabel: true}", 4, "there is no `categories.tents.durabel`; did you mean `durable`"),
         ("categories:\n  tents: {durable: false, replacement_days: 5}", 4, "drop one of them"),
         ("products:\n  P1: {substitutes: true}", 3, "said of a category"),
     ],

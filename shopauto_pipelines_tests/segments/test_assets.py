@@ -6,6 +6,7 @@ from datetime import date, timedelta
 import dagster as dg
 import pytest
 
+from shopauto_pipelines.features import tables as features
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.dagster.assets import asset_key, spec_arguments
 from shopauto_pipelines.platform.dagster.io_manager import LakeIOManager
@@ -14,11 +15,25 @@ from shopauto_pipelines.platform.dagster.resources import LakeResource, Settings
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.settings import PROJECT_ROOT
 from shopauto_pipelines.predictions.tables import SCORES
+from shopauto_pipelines.profiles.tables import IDENTITIES
+from shopauto_pipelines.segments import assets, component, report
 from shopauto_pipelines.segments.assets import ASSETS
-from shopauto_pipelines.segments.component import SegmentScaffolder, segment_asset
+from shopauto_pipelines.segments.component import SegmentScaffolder, observe, segment_asset
 from shopauto_pipelines.segments.declaration import load_segments, segment_names
+from shopauto_pipelines.segments.membership import membership
+from shopauto_pipelines.segments.overlap import counted
 from shopauto_pipelines.segments.report import sizes
-from shopauto_pipelines.segments.tables import CHANGES, MEMBERSHIP
+from shopauto_pipelines.segments.tables import CHANGES, MEMBERSHIP, OVERLAP, SIZES
+
+UPSTREAM = (
+    CUSTOMER_360,
+    SCORES,
+    IDENTITIES,
+    features.DAILY_ACTIVITY,
+    features.DAILY_PRODUCTS,
+    features.DAILY_MESSAGES,
+    features.DAILY_FORMS,
+)
 
 FIRST = date.fromisoformat(DAILY.get_first_partition_key())
 DAYS = [FIRST + timedelta(days=n) for n in range(4)]
@@ -41,22 +56,29 @@ def some_assets(segment_assets):
 
 
 @pytest.fixture
-def shop(tmp_path, monkeypatch, customers_rows, scores_rows):
-    """Four days of people: the others are as many as the day's number, and one buys tea, leaves and comes back."""
+def shop(tmp_path, monkeypatch, customers_rows, scores_rows, shipped):
+    """Four days of people: the others are as many as the day's number, and one buys tea, leaves and comes back.
+
+    A shop of a few of the shipped segments: what each of them does is tested without Dagster.
+    """
     monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path))
+    few = tuple(shipped[name] for name in ("birthday", "fans_of", "lead", "repeat_buyers", "vip"))
+    for module in (assets, component):
+        monkeypatch.setattr(module, "load_segments", lambda: few)
     lake = Lake(tmp_path / "lake", threads=2)
     for n, day in enumerate(DAYS, start=1):
         people = {f"lead {i}": {} for i in range(n)}
         people["tea|lover"] = {"orders": 2, "orders_365d": 2 if n != 3 else 1, "favourite_category": "tea | herbs"}
         lake.write(CUSTOMER_360, [day], customers_rows(people))
         lake.write(SCORES, [day], scores_rows({}))
+        lake.write(IDENTITIES, [day], IDENTITIES.arrow_schema.empty_table())
     return lake
 
 
 def run(assets, selection, start, end, in_range=True):
     settings = SettingsResource()
     lake = LakeResource(settings=settings)
-    specs = [dg.AssetSpec(**spec_arguments(table, table.room)) for table in (CUSTOMER_360, SCORES)]
+    specs = [dg.AssetSpec(**spec_arguments(table, table.room)) for table in UPSTREAM]
     upstream = [spec.with_io_manager_key("lake_io") for spec in specs]
     return dg.materialize(
         [*upstream, *assets],
@@ -90,8 +112,14 @@ def test_a_range_of_days_shows_each_segments_size_and_moves_per_partition(shop, 
     assert f"| tea\\|lover | {DAYS[3]} | fans_of:tea \\| herbs |" in last["latest members"].value
     assert "| fans_of:tea \\| herbs | 1 |" in last["sizes"].value
     assert last["values"].value == 1
-    assert last["sizes over time"].value.startswith("![size of the segment](data:image/png;base64,iVBOR")
-    assert len(last["sizes over time"].value) < 60_000
+    assert last["sizes over time"].value.startswith("![size of the segment](data:image/svg+xml;base64,")
+    assert last["why"].value.startswith("`tea|lover` is in `fans_of:tea | herbs`".replace("|", "\\|"))
+    assert "- ✓ `orders_365d >= 2`: orders_365d: 2" in last["why"].value
+    assert "note" not in last
+
+    overlapping = metadata_by_day(result, "overlap")[DAYS[-1]]
+    assert overlapping["overlap"].value.count("data:image/svg+xml;base64,") == 1
+    assert "| repeat_buyers |" in overlapping["pairs"].value
 
     leads = metadata_by_day(result, "lead")
     assert [leads[d]["size"].value for d in DAYS] == [1, 2, 3, 4]
@@ -99,22 +127,38 @@ def test_a_range_of_days_shows_each_segments_size_and_moves_per_partition(shop, 
     assert metadata_by_day(result, "vip")[DAYS[-1]]["latest members"].value == "Nobody is in this segment."
 
 
+def test_a_segment_that_is_too_small_says_who_stands_in(lake, declare, inputs_of, customers_rows, monkeypatch):
+    monkeypatch.setattr(report, "explain", lambda *_: [])
+    segments = (declare("active", "orders > 0"), declare("rich", "orders > 8", minimum_size=3, fallback="active"))
+    people = {who: {"orders": 9 if who == "a" else 1} for who in "abcd"}
+    lake.write(CUSTOMER_360, [DAYS[0]], customers_rows(people))
+    lake.write(MEMBERSHIP, [DAYS[0]], membership(inputs_of(people), None, segments, DAYS[0]))
+    lake.write(CHANGES, [DAYS[0]], CHANGES.arrow_schema.empty_table())
+    lake.write(SIZES, [DAYS[0]], counted(lake.on(MEMBERSHIP, DAYS[0]), lake.on(CHANGES, DAYS[0])))
+    shown = observe(lake, segments[1], segments, DAYS[0], DAYS[0])[DAYS[0]]
+    assert (shown["size"], shown["share_percent"]) == (1, 25.0)
+    assert shown["note"].value == ("1 of the 3 people it takes to be useful: 3 more, members of `active`, stand in.")
+    assert "stands in from" in shown["latest members"].value
+    assert "note" not in observe(lake, segments[0], segments, DAYS[0], DAYS[0])[DAYS[0]]
+
+
 def test_a_range_in_one_run_writes_the_same_bytes_as_daily_runs(shop):
-    run(ASSETS, None, DAYS[0], DAYS[-1])
-    files = [shop.path(table, day) for table in (MEMBERSHIP, CHANGES) for day in DAYS]
+    days = DAYS[:2]
+    run(ASSETS, None, days[0], days[-1])
+    files = [shop.path(table, day) for table in (MEMBERSHIP, CHANGES, SIZES, OVERLAP) for day in days]
     in_one_run = [file.read_bytes() for file in files]
-    for table in (MEMBERSHIP, CHANGES):
-        for day in DAYS:
+    for table in (MEMBERSHIP, CHANGES, SIZES, OVERLAP):
+        for day in days:
             shop.delete(table, day)
-    for day in DAYS:
+    for day in days:
         run(ASSETS, None, day, day)
     assert [file.read_bytes() for file in files] == in_one_run
-    found = sizes(shop, DAYS[3])
-    assert (found["lead"], found["fans_of:tea | herbs"], found.get("vip")) == (4, 1, None)
+    found = sizes(shop, days[-1])
+    assert (found["lead"], found["fans_of:tea | herbs"], found.get("vip")) == (2, 1, None)
 
 
 def test_a_single_day_can_be_shown_again_later(shop, segment_assets):
-    run(ASSETS, None, DAYS[0], DAYS[-1])
+    run(ASSETS, None, DAYS[1], DAYS[1])
     fans = [asset for asset in segment_assets if asset.key.path[-1] == "fans_of"]
     result = run([*ASSETS, *fans], [fans[0].key], DAYS[1], DAYS[1], in_range=False)
     facts = metadata_by_day(result, "fans_of")
@@ -125,7 +169,7 @@ def test_a_single_day_can_be_shown_again_later(shop, segment_assets):
 
 def test_a_segment_without_computed_membership_says_what_to_run(shop, segment_assets):
     fans = [asset for asset in segment_assets if asset.key.path[-1] == "fans_of"]
-    with pytest.raises(Exception, match=r"segments/membership has not been computed for .* run `shopauto refresh"):
+    with pytest.raises(Exception, match=r"segments/sizes has not been computed for .* run `shopauto refresh"):
         run([*ASSETS, *fans], [fans[0].key], DAYS[1], DAYS[1])
 
 
@@ -137,10 +181,28 @@ def test_every_segment_of_the_playbook_is_an_asset_that_explains_itself(segment_
         assert spec.group_name == "segments"
         assert spec.owners
         assert spec.kinds
-        assert "```sql\n" in spec.description
+        assert "```sql\n" in spec.description or "- in any of" in spec.description
         assert spec.partitions_def == DAILY
         assert [c.name for c in spec.metadata["dagster/column_schema"].columns][1:] == list(MEMBERSHIP.schema)
-        assert {dep.asset_key for dep in spec.deps} == {asset_key(MEMBERSHIP), asset_key(CHANGES)}
+        assert {dep.asset_key for dep in spec.deps} == {asset_key(MEMBERSHIP), asset_key(SIZES)}
+
+
+def test_the_description_of_a_segment_says_all_of_its_declaration(declare):
+    segment = declare(
+        "some",
+        "orders >= :few\nand not did('ordered', within => 30)",
+        parameters={"few": 2},
+        include=["active", "fans_of:tea"],
+        exclude=["vip"],
+        minimum_size=50,
+        fallback="active",
+    )
+    (spec,) = segment_asset(segment).specs
+    assert spec.description == (
+        "People of some\n\n```sql\norders >= :few\nand not did('ordered', within => 30)\n```\n\n"
+        "- `:few` is `2`\n- in any of `active`, `fans_of:tea`\n- in none of `vip`\n"
+        "- with fewer than 50 people, those of `active` stand in"
+    )
 
 
 def test_no_private_value_is_in_what_is_shown(shop, some_assets, customers_rows):
@@ -196,6 +258,6 @@ def test_dagster_names_file_and_line_of_a_wrong_segment(tmp_path, monkeypatch):
     finally:
         for module in [name for name in sys.modules if name.split(".")[0] == "a_shop"]:
             del sys.modules[module]
-    assert "typo/defs.yaml:5: segment where: there is no column `churn_factr`; did you mean `churn_factor`?" in str(
+    assert "typo/defs.yaml:6:5: segment where: there is no column `churn_factr`; did you mean `churn_factor`?" in str(
         error.value.__cause__
     )

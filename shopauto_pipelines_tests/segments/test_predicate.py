@@ -3,8 +3,9 @@ from datetime import date
 import ibis
 import pytest
 
+from shopauto_pipelines.segments.events import EVENTS
 from shopauto_pipelines.segments.people import COLUMNS
-from shopauto_pipelines.segments.predicate import LIMITS, PredicateError, parse
+from shopauto_pipelines.segments.predicate import LIMITS, PredicateError, clauses, parse
 
 AS_OF = date(2025, 3, 1)
 ROW = {
@@ -94,12 +95,12 @@ def test_what_is_not_known_is_not_met(sql):
     ("sql", "message"),
     [
         ("churn_probabilty > 0.5", "there is no column `churn_probabilty`; did you mean `churn_probability`?"),
-        ("orders > 1 and {{ x }}", "there is no column `x`"),
+        ("orders > 1 and {{ x }}", "is not allowed in a condition"),
         ("email like '%@example.com'", "`email` holds private data"),
         ("birthday > '2000-01-01'", "use `days_to_birthday`"),
         ("read_csv('/etc/passwd') is null", "this function is not allowed; there are abs,"),
         ("read_parquet('x') is null", "this function is not allowed"),
-        ("getenv('HOME') = 'x'", "`GETENV('HOME')`: this function is not allowed"),
+        ("getenv('HOME') = 'x'", "`getenv('HOME')`: this function is not allowed"),
         ("current_date > last_order_on", "this function is not allowed"),
         ("random() > 0.5", "this function is not allowed"),
         ("date(city) = as_of", "this function is not allowed"),
@@ -159,3 +160,62 @@ def test_only_the_columns_that_are_named_are_needed():
 
 def test_a_long_chain_of_conditions_is_fine():
     assert holds(" or ".join(["orders = 9"] * 140 + ["orders = 3"]))
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters", "expected"),
+    [
+        ("orders >= :n", {"n": 3}, True),
+        ("orders >= :n and orders < :m", {"n": -1, "m": 3.5}, True),
+        ("churn_factor = :x", {"x": 1.25}, True),
+        ("city = :city", {"city": "Île-de-Bréhat"}, True),
+        ("city = :city", {"city": "x' or true or 'x"}, False),
+        ("discount_seeker is :yes", {"yes": True}, True),
+        ("last_order_on = :on", {"on": date(2025, 2, 1)}, True),
+        ("last_order_on between :on and as_of", {"on": "2025-01-31"}, True),
+        ("orders in (:a, :b)", {"a": 1, "b": 3}, True),
+    ],
+)
+def test_parameters_stand_for_values_and_never_for_sql(sql, parameters, expected):
+    schema = ibis.schema({name: COLUMNS[name].type for name in ROW})
+    rows = ibis.memtable([ROW], schema=schema)
+    predicate = parse(sql, COLUMNS, parameters)
+    assert predicate.parameters == set(parameters)
+    assert rows.select(x=predicate.apply(rows, AS_OF)).to_pyarrow()["x"][0].as_py() is expected
+
+
+def test_a_condition_comes_apart_at_its_and_and_its_or():
+    whole = parse(
+        "orders >= :n and (did('bought', category = 'tea') or in_segment('vip') or orders > 9) and city is null",
+        COLUMNS, {"n": 2}, EVENTS,
+    )  # fmt: skip
+    assert whole.joined == "and"
+    first, either, last = clauses(whole)
+    assert [part.sql for part in (first, last)] == ["orders >= 2", "city IS NULL"]
+    assert (first.columns, first.joined) == ({"orders"}, None)
+    assert either.joined == "or"
+    asked, named, more = clauses(either)
+    assert [did.column for did in asked.dids] == ["bought where category = 'tea' ever"]
+    assert (asked.columns, asked.sql) == (set(), "did('bought', category = 'tea')")
+    assert [segment.name for segment in named.segments] == ["vip"]
+    assert (more.columns, more.dids, more.segments) == ({"orders"}, (), ())
+    assert clauses(more) == (more,)
+
+
+def test_clauses_mean_together_what_the_condition_means_and_say_what_is_not_known():
+    rows = ibis.memtable([ROW], schema=ibis.schema({name: COLUMNS[name].type for name in ROW}))
+    whole = parse("orders = 3 and recency_days > 5 and not discount_seeker", COLUMNS)
+    parts = clauses(whole)
+    found = rows.select(**{f"p{n}": part.value(rows, AS_OF) for n, part in enumerate(parts)}).to_pyarrow().to_pylist()
+    assert found == [{"p0": True, "p1": None, "p2": False}]
+
+
+def test_a_condition_on_columns_alone_takes_no_events():
+    with pytest.raises(PredicateError, match="did cannot be used here; make it a segment, and name that"):
+        parse("did('bought')", COLUMNS)
+
+
+def test_an_error_says_where_in_the_condition_it_is():
+    with pytest.raises(PredicateError) as error:
+        parse("orders > 1\n  and ordrs > 1", COLUMNS)
+    assert error.value.at == (2, 7)

@@ -1,13 +1,20 @@
 from datetime import date, timedelta
 from itertools import product
 
+import duckdb
 import ibis
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shopauto_pipelines.features.tables import CUSTOMER_360, DAILY_ACTIVITY, DAILY_FORMS, DAILY_PRODUCTS
+from shopauto_pipelines.platform.prepared import compiled, unseen
+from shopauto_pipelines.predictions.tables import SCORES
+from shopauto_pipelines.segments.inputs import Inputs
+from shopauto_pipelines.segments.membership import membership
 from shopauto_pipelines.segments.people import people
 
+AS_OF = date(2025, 6, 30)
 LIFECYCLE = ["lead", "new", "active", "cooling", "lapsed"]
 RFM = [
     "champions",
@@ -70,8 +77,8 @@ _person = st.builds(
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(_person, min_size=1, max_size=40))
-def test_every_person_is_in_one_stage_and_every_customer_in_one_rfm_group(inside_once, shipped, rows):
-    found = inside_once([shipped[name] for name in LIFECYCLE + RFM], {str(n): row for n, row in enumerate(rows)})
+def test_every_person_is_in_one_stage_and_every_customer_in_one_rfm_group(stages_and_groups, rows):
+    found = stages_and_groups({str(n): row for n, row in enumerate(rows)})
     everybody = {str(n) for n in range(len(rows))}
     customers = {str(n) for n, row in enumerate(rows) if row["orders"]}
     for names, expected in ((LIFECYCLE, everybody), (RFM, customers)):
@@ -80,16 +87,17 @@ def test_every_person_is_in_one_stage_and_every_customer_in_one_rfm_group(inside
 
 
 @pytest.fixture(scope="module")
-def inside_once(customers_rows, scores_rows):
-    """As ``inside``, for hypothesis, which wants a fixture that outlives an example."""
-    from shopauto_pipelines.segments.membership import membership
+def stages_and_groups(shipped, customers_rows):
+    """Who is in which stage and RFM group, as ``inside``: compiled once, run on the people of many examples."""
+    inputs = Inputs(unseen(CUSTOMER_360, "customers"), unseen(SCORES, "scores"))
+    statement = compiled(membership(inputs, None, [shipped[name] for name in LIFECYCLE + RFM], AS_OF))
+    con = duckdb.connect()
+    con.register("scores", SCORES.arrow_schema.empty_table())
 
-    def compute(segments, rows):
-        table = membership(
-            ibis.memtable(customers_rows(rows)), ibis.memtable(scores_rows({})), None, segments, date(2025, 6, 30)
-        )
+    def compute(people):
+        con.register("customers", customers_rows(people))
         found = {}
-        for row in table.to_pyarrow().to_pylist():
+        for row in con.sql(statement).to_arrow_table().to_pylist():
             found.setdefault(row["segment"], set()).add(row["customer_id"])
         return found
 
@@ -243,6 +251,124 @@ def test_gender_and_discount_seekers(inside, shipped):
         {"a": {"gender": "female"}, "b": {"gender": "other", "discount_seeker": True}, "c": {}},
     )
     assert found == {"gender:female": {"a"}, "gender:other": {"b"}, "discount_seekers": {"b"}}
+
+
+def did(table, who, days_ago, **values):
+    """``{rollup: [row]}`` of what somebody did so many days before the day."""
+    return {table: [{"shop_customer_id": who, "day": AS_OF - timedelta(days=days_ago), **values}]}
+
+
+def all_of(*told):
+    """The rows of several, by rollup."""
+    rows = {}
+    for one in told:
+        for table, of_table in one.items():
+            rows.setdefault(table, []).extend(of_table)
+    return rows
+
+
+def test_interests_and_behaviour_have_a_segment_per_value(inside, shipped):
+    found = inside(
+        [shipped["interested_in"], shipped["behaviour"]],
+        {"a": {"top_interest": "tents", "cluster": "frequent_buyers"}, "b": {"top_interest": "tents"}, "c": {}},
+    )
+    assert found == {"interested_in:tents": {"a", "b"}, "behaviour:frequent_buyers": {"a"}}
+
+
+def test_one_order_day_makes_a_first_time_buyer_and_two_a_repeat_buyer(inside, shipped):
+    shop = {"lead": {}, "first": {"orders": 1, "tenure_days": 400}, "second": {"orders": 2}}
+    found = inside([shipped["first_time_buyers"], shipped["repeat_buyers"]], shop)
+    assert found == {"first_time_buyers": {"first"}, "repeat_buyers": {"second"}}
+
+
+def test_big_customers_are_the_fifth_that_brought_most(inside, shipped):
+    shop = {str(n): {"orders": 1, "revenue_cents": 100 * n, "refund_cents": 900 * (n == 9)} for n in range(10)}
+    assert inside([shipped["big_customers"]], shop) == {"big_customers": {"7", "8"}}
+
+
+def test_carts_and_visits_without_an_order_make_abandoners_and_browsers(inside, shipped):
+    people = {who: {} for who in ("cart", "bought since", "old cart", "looked", "looked once", "looked and carted")}
+    found = inside(
+        [shipped["cart_abandoners"], shipped["browsers"]],
+        people,
+        did=all_of(
+            did(DAILY_PRODUCTS, "cart", 6, carted=1),
+            did(DAILY_PRODUCTS, "bought since", 5, carted=1),
+            did(DAILY_ACTIVITY, "bought since", 4, orders=1),
+            did(DAILY_PRODUCTS, "old cart", 7, carted=1),
+            did(DAILY_PRODUCTS, "looked", 13, views=3),
+            did(DAILY_PRODUCTS, "looked once", 1, views=2),
+            did(DAILY_PRODUCTS, "looked and carted", 1, views=5, carted=1),
+        ),
+    )
+    assert found == {"cart_abandoners": {"cart", "looked and carted"}, "browsers": {"looked"}}
+
+
+def test_the_engaged_are_no_sunset_candidates_however_often_they_are_written_to(inside, shipped):
+    written = {"emails_sent_90d": 4}
+    shop = {
+        "silent": written,
+        "silent, seldom written to": {"emails_sent_90d": 3},
+        "visits": written | {"visits_90d": 1},
+        "opens": written | {"opens_90d": 1},
+        "only a machine opens": written | {"machine_opens_90d": 4},
+        "buys by phone": written | {"orders_90d": 1},
+    }
+    found = inside([shipped["engaged"], shipped["sunset_candidates"]], shop)
+    assert found == {
+        "engaged": {"visits", "opens", "buys by phone"},
+        "sunset_candidates": {"silent", "only a machine opens"},
+    }
+
+
+def test_reviews_are_asked_of_those_who_kept_the_goods_for_a_while_and_wait_for_nothing(inside, shipped):
+    bought = {"orders": 1, "recency_days": 14}
+    shop = {
+        "kept": bought,
+        "too early": bought | {"recency_days": 9},
+        "too late": bought | {"recency_days": 31},
+        "sent back": bought,
+        "waits": bought | {"ticket_open": True},
+    }
+    found = inside(
+        [shipped["review_candidates"], shipped["waiting_for_support"], shipped["often_refunded"]],
+        shop,
+        did=all_of(did(DAILY_ACTIVITY, "sent back", 3, refunds=2)),
+    )
+    assert found == {
+        "review_candidates": {"kept"},
+        "waiting_for_support": {"waits"},
+        "often_refunded": {"sent back"},
+    }
+
+
+def test_leads_are_warm_and_lapsed_people_back_by_what_they_did_lately(inside, shipped):
+    gone = {"orders": 3, "churn_factor": 9.0, "recency_days": 400}
+    shop = {"form": {}, "looks": {}, "looked long ago": {}, "buyer": {"orders": 1}, "back": gone, "away": gone}
+    found = inside(
+        [shipped[name] for name in ("lead", "lapsed", "warm_leads", "back_again")],
+        shop,
+        did=all_of(
+            did(DAILY_FORMS, "form", 29, form="newsletter", submissions=1),
+            did(DAILY_PRODUCTS, "looks", 1, views=2),
+            did(DAILY_PRODUCTS, "looked long ago", 30, views=9),
+            did(DAILY_PRODUCTS, "buyer", 1, views=9),
+            did(DAILY_ACTIVITY, "back", 6, visits=1),
+            did(DAILY_ACTIVITY, "away", 7, visits=1),
+        ),
+    )
+    assert found["warm_leads"] == {"form", "looks"}
+    assert found["back_again"] == {"back"}
+
+
+def test_whose_next_order_is_expected_within_a_week_is_due_soon(inside, shipped):
+    when = {"today": 0, "in a week": 7, "later": 8, "yesterday": -1}
+    found = inside(
+        [shipped["due_soon"]],
+        {who: {} for who in (*when, "no score")},
+        {who: {"next_order_on": AS_OF + timedelta(days=days)} for who, days in when.items()},
+    )
+    assert found == {"due_soon": {"today", "in a week"}}
 
 
 def test_an_empty_shop_has_no_members(inside, shipped):

@@ -18,12 +18,12 @@ def test_shipped_mappings_are_valid():
 
 def test_an_unknown_table_is_named_with_file_line_and_the_nearest_name(tmp_path):
     text = _error(tmp_path, "oders:\n  columns: {order_id: a}")
-    assert "defs.yaml:7: unknown table `oders`; did you mean `orders`?" in text
+    assert "defs.yaml:7:7: unknown table `oders`; did you mean `orders`?" in text
 
 
 def test_an_unknown_column_is_named_with_line_and_the_nearest_name(tmp_path):
     text = _error(tmp_path, ORDERS + "        totl_cents: '1'\n")
-    assert "defs.yaml:14: `orders` has no column `totl_cents`; did you mean `total_cents`?" in text
+    assert "defs.yaml:14:21: `orders` has no column `totl_cents`; did you mean `total_cents`?" in text
 
 
 def test_a_required_column_that_is_not_mapped_is_named(tmp_path):
@@ -46,7 +46,7 @@ def test_a_required_column_that_is_not_mapped_is_named(tmp_path):
 )
 def test_an_expression_that_cannot_be_used_is_refused_with_its_line(tmp_path, expression, message):
     text = _error(tmp_path, ORDERS.replace("cents(total)", f'"{expression}"'))
-    assert "defs.yaml:13: " in text
+    assert "defs.yaml:13:22: " in text
     assert message in text
 
 
@@ -63,7 +63,7 @@ def test_an_unknown_setting_or_time_zone_is_refused(tmp_path):
 
 def test_a_table_is_read_from_files_or_from_a_database_and_a_source_from_one_of_them(tmp_path):
     both = _error(tmp_path, ORDERS.replace("columns:", "table: public.orders\n      columns:"))
-    assert "defs.yaml:8: `tables.orders.table`: a table is read from `files` or from a database `table`" in both
+    assert "defs.yaml:8:14: `tables.orders.table`: a table is read from `files` or from a database `table`" in both
     mixed = _error(tmp_path, ORDERS, "products:\n  table: products\n  columns: {product_id: id, changed_at: at}")
-    assert "defs.yaml:6: `tables`: `products` is read from a database, `orders` from files" in mixed
+    assert "defs.yaml:6:5: `tables`: `products` is read from a database, `orders` from files" in mixed
     assert "`tables.orders.table`" in _error(tmp_path, ORDERS.replace("files: orders*.csv", "table: a.b.c"))

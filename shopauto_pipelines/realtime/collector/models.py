@@ -21,7 +21,7 @@ from shopauto_pipelines.sources.reading import LONGEST_FIELD
 ID_PATTERN = r"^[A-Za-z0-9_.-]{1,128}$"
 
 #: What only the shop's servers may send.
-SERVER_TYPES = ("ticket_opened",)
+SERVER_TYPES = ("ticket_opened", "ticket_closed")
 
 _PLAIN_IDS = ("event_id", "anonymous_id", "cart_id", "session_id", "submission_id", "ticket_id")
 
@@ -140,6 +140,9 @@ Ticket = _strict(
             str, Field(pattern=ID_PATTERN, max_length=120, description="the help desk's id of the ticket")
         ],
         "opened_at": _optional(Annotated[datetime, Field(examples=[_EXAMPLE])], "when, UTC"),
+        "closed_at": _optional(
+            Annotated[datetime, Field(examples=[_EXAMPLE])], "when it was settled, UTC: promotions go on from then"
+        ),
         "shop_customer_id": _optional(_text(400), "who wrote"),
         "email": _optional(_EMAIL, "who wrote, where the shop's id is not known"),
     },

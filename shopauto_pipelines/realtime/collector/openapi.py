@@ -73,7 +73,7 @@ def document() -> dict[str, Any]:
                     "What visitors do",
                     "One event or a list of them. From the shop's pages, `shopauto.js` sends them; `text/plain` is read as JSON "
                     "too, as `navigator.sendBeacon` needs it. A `login` says whose browser it is: by `shop_customer_id` with "
-                    "its `signature`, or by an `email` the visitor typed. `ticket_opened` is for servers.",
+                    "its `signature`, or by an `email` the visitor typed. `ticket_opened` and `ticket_closed` are for servers.",
                     example=_EVENT,
                 )
             },
@@ -90,7 +90,7 @@ def document() -> dict[str, Any]:
                 "post": _entries(
                     "Ticket",
                     "Questions to the shop's service",
-                    "From the help desk. Who has just written gets no reminders about the cart.",
+                    "From the help desk. Who waits for an answer gets no reminders and no promotions.",
                     example={"ticket_id": "T-2041", "shop_customer_id": "c02998"},
                     servers_only=True,
                 )

@@ -31,6 +31,9 @@ AHEAD = timedelta(minutes=5)
 #: Older news changes days that are closed for good.
 OLDEST = timedelta(days=40)
 
+#: Fields of a form that, by these names, are taken over where its sender becomes known by it.
+_OF_FORMS = ("first_name", "last_name", "language")
+
 #: The row an entry became: its table and its key there.
 Key = tuple[str, str]
 
@@ -61,8 +64,8 @@ class Reader:
             batch.logins.append(Login(anonymous_id, customer, self._address(email), at))
         elif email is not None:
             raise Unreadable("email: only of a login")
-        if kind == "ticket_opened" and customer is None:
-            raise Unreadable("shop_customer_id: who opened it is missing")
+        if kind in models.SERVER_TYPES and customer is None:
+            raise Unreadable("shop_customer_id: whose ticket it is, is missing")
         return _add(batch, raw.EVENTS, said)
 
     def order(self, batch: Batch, given: Any, now: datetime) -> Key:
@@ -84,21 +87,22 @@ class Reader:
         return stored
 
     def ticket(self, batch: Batch, given: Any, now: datetime) -> Key:
-        """A ticket of the shop's help desk, as an event of the shop."""
+        """A ticket of the shop's help desk, as an event of the shop; one with ``closed_at`` is settled, and opened before."""
         said = _checked(models.TICKET, given)
-        at = moment(said.get("opened_at"), now)
         customer = self.who(batch, said.get("shop_customer_id"), said.get("email"))
         if customer is None:
             raise Unreadable("shop_customer_id or email: who wrote is missing")
         event_id = f"ticket.{said['ticket_id']}"
-        return _add(
-            batch,
-            raw.EVENTS,
-            {"event_id": event_id, "happened_at": at, "type": "ticket_opened", "shop_customer_id": customer},
-        )
+        told = {"opened_at": (event_id, "ticket_opened"), "closed_at": (f"{event_id}.closed", "ticket_closed")}
+        happened = [name for name in told if said.get(name) is not None] or ["opened_at"]
+        rows = [
+            {"event_id": told[name][0], "happened_at": moment(said.get(name), now), "type": told[name][1]}
+            for name in happened
+        ]
+        return [_add(batch, raw.EVENTS, row | {"shop_customer_id": customer}) for row in rows][-1]
 
     def form(self, batch: Batch, given: Any, now: datetime, *, trusted: bool) -> Key:
-        """A form; a ticked box is a consent of the known customer, or of who is known by the address from now on."""
+        """A form, of the known customer or of whoever has the address; a ticked box is a consent, and makes them known."""
         said = _checked(models.FORM, given)
         at = said["submitted_at"] = moment(said.get("submitted_at"), now)
         email, customer, fields = said.get("email"), said.get("shop_customer_id"), said.get("fields")
@@ -117,7 +121,10 @@ class Reader:
             told = {"shop_customer_id": owner, "channel": consent["channel"], "wording": consent["wording"]}
             _add(batch, raw.CONSENTS, told | {"state": consent.get("state") or usual, "changed_at": at})
             if customer is None:
-                _add(batch, raw.CUSTOMERS, {"shop_customer_id": owner, "changed_at": at, "email": email})
+                told = {name: value for name in _OF_FORMS if isinstance(value := (fields or {}).get(name), str)}
+                _add(batch, raw.CUSTOMERS, told | {"shop_customer_id": owner, "changed_at": at, "email": email})
+        if owner:
+            said["shop_customer_id"] = owner
         if anonymous_id and (customer or (email and clean_email(email))):
             batch.logins.append(Login(anonymous_id, customer, self.address_hash(email), at))
         return _add(batch, raw.FORM_SUBMISSIONS, said)

@@ -6,6 +6,7 @@
 - ``POST /webhooks/twilio…``  what became of an SMS, and answers that end them (``twilio_routes``)
 - ``GET /offer``  what a visitor of the shop's pages is offered (``onsite``)
 - ``/u/<token>``, ``/p/<token>``  unsubscribe links and preferences (``outbox.preference_page``)
+- ``/pages/<name>``  landing pages of the playbook (``landing``)
 - ``GET /shopauto.js``, ``/docs``, ``/openapi.json``, ``/demo``  for who builds the shop's pages (``pages``)
 - ``GET /health``  200 while the database answers
 
@@ -36,7 +37,7 @@ from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.realtime import onsite
 from shopauto_pipelines.realtime.batch import Batch
 from shopauto_pipelines.realtime.collected import Stored, store
-from shopauto_pipelines.realtime.collector import pages, shop_routes, twilio_routes
+from shopauto_pipelines.realtime.collector import landing, pages, shop_routes, twilio_routes
 from shopauto_pipelines.realtime.collector.intake import Room, numbers, take
 from shopauto_pipelines.realtime.collector.recording import record
 from shopauto_pipelines.realtime.collector.sendgrid_events import Verifier, parse
@@ -65,6 +66,7 @@ def app(settings: Settings, clock: Clock | None = None) -> Starlette:
             *twilio_routes.routes(settings, clock),
             *onsite.routes(settings, clock),
             *preference_page.routes(settings, clock),
+            *landing.routes(settings, clock, writer),
             *pages.routes(settings),
         ],
         middleware=[Middleware(_OpenToPages)],

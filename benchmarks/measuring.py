@@ -1,0 +1,56 @@
+"""What benchmarks share to measure: telling what they are at, seconds, peak memory, a process of its own per measurement."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def say(what: str) -> None:
+    """Tell what is being done, apart from the figures."""
+    print(f"… {what}", file=sys.stderr, flush=True)
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that ``work`` took."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def timed_with_cpu(work: Callable[[], object]) -> dict[str, float]:
+    """``seconds`` that ``work`` took, and ``cpu_seconds`` on all cores: these hold on a machine that has other things to do."""
+    before = time.process_time()
+    seconds = timed(work)
+    return {"seconds": seconds, "cpu_seconds": time.process_time() - before}
+
+
+def peak_mib() -> float:
+    """Highest memory this process has held so far, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def in_child(script: str, *arguments: object, processors: int | None = None, patience: float | None = None) -> Any:
+    """What ``script`` prints as JSON in its last line, run in a process of its own, on so many processors at most.
+
+    What it tells on the way is passed on. The benchmark ends where it fails; ``subprocess.TimeoutExpired`` is raised after
+    ``patience`` seconds.
+    """
+    cores = sorted(os.sched_getaffinity(0))[:processors]
+    done = subprocess.run(
+        [sys.executable, script, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=patience,
+        check=False,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, arguments))} failed")
+    return json.loads(done.stdout.splitlines()[-1])

@@ -1,0 +1,108 @@
+"""Whether a message's hour has come: what a reservation asks, and what tells a sensor that there is something to send.
+
+A message leaves from its ``send_from`` on, and not while its reader's hours are quiet: those who come late to it wait for the
+morning. Which hour is whose is the campaigns room's business. All of this holds in live mode: the inbox gets all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from shopauto_pipelines.outbox import controls
+from shopauto_pipelines.outbox.schema import open_messages
+from shopauto_pipelines.platform.settings import Settings
+
+
+@dataclass(frozen=True)
+class Hours:
+    """From which hour to which nothing is sent, of the clock in ``time_zone`` for those whose own is not known."""
+
+    quiet_from: int
+    quiet_to: int
+    time_zone: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Hours | None:
+        """The hours in force; ``None`` where live mode is off: no message waits for its hour."""
+        return cls(settings.quiet_from, settings.quiet_to, settings.timezone) if settings.live else None
+
+
+def parameters(hours: Hours | None, at: datetime) -> Mapping[str, Any]:
+    """The parameters of :func:`has_come`."""
+    asked = hours or Hours(0, 0, "UTC")
+    quiet = (asked.quiet_to - asked.quiet_from) % 24
+    return {
+        "at_any_hour": hours is None,
+        "now": at,
+        "quiet_from": asked.quiet_from,
+        "quiet_hours": quiet,
+        "clock": asked.time_zone,
+    }
+
+
+def has_come() -> sa.ColumnElement[bool]:
+    """Whether an open message may leave at this hour; takes the :func:`parameters`."""
+    now = sa.bindparam("now", type_=sa.DateTime(timezone=True))
+    clock = sa.func.coalesce(open_messages.c.time_zone, sa.bindparam("clock", type_=sa.Text))
+    hour = sa.cast(sa.extract("hour", sa.func.timezone(clock, now)), sa.Integer)
+    into = (hour - sa.bindparam("quiet_from", type_=sa.Integer) + 24) % 24
+    return sa.or_(
+        sa.bindparam("at_any_hour", type_=sa.Boolean),
+        open_messages.c.send_from.is_(None),
+        (open_messages.c.send_from <= now) & (into >= sa.bindparam("quiet_hours", type_=sa.Integer)),
+    )
+
+
+class Waiting(NamedTuple):
+    """How many planned messages of a campaign and day wait for their hour, and when the first of them may leave, if later."""
+
+    messages: int
+    next_at: datetime | None
+
+
+#: Nothing waits.
+NOBODY_WAITS = Waiting(0, None)
+
+
+def waiting(connection: sa.Connection, campaign: str, as_of: date, hours: Hours | None, at: datetime) -> Waiting:
+    """What waits of a campaign and day."""
+    now = sa.bindparam("now", type_=sa.DateTime(timezone=True))
+    ahead = sa.func.min(open_messages.c.send_from).filter(open_messages.c.send_from > now)
+    found = sa.select(sa.func.count(), ahead).where(
+        open_messages.c.campaign == campaign, open_messages.c.as_of == as_of, open_messages.c.planned, ~has_come()
+    )
+    return Waiting(*connection.execute(found, parameters(hours, at)).one())
+
+
+class Come(NamedTuple):
+    """A campaign and day of which messages may leave at this hour."""
+
+    campaign: str
+    as_of: date
+    messages: int
+
+
+def come(connection: sa.Connection, hours: Hours | None, at: datetime) -> list[Come]:
+    """Campaigns whose newest day has messages that have waited for this hour, but for those that are stopped."""
+    newest = (
+        sa.select(open_messages.c.campaign, sa.func.max(open_messages.c.as_of).label("as_of"))
+        .where(open_messages.c.planned)
+        .group_by(open_messages.c.campaign)
+        .subquery("newest")
+    )
+    waited = open_messages.c.planned & open_messages.c.send_from.is_not(None) & has_come()
+    of_day = (open_messages.c.campaign == newest.c.campaign) & (open_messages.c.as_of == newest.c.as_of)
+    found = (
+        sa.select(newest.c.campaign, newest.c.as_of, sa.func.count())
+        .select_from(newest.join(open_messages, of_day))
+        .where(waited)
+        .group_by(newest.c.campaign, newest.c.as_of)
+        .order_by(newest.c.campaign)
+    )
+    rows = [Come(*row) for row in connection.execute(found, parameters(hours, at))]
+    return [row for row in rows if not controls.stopped(connection, row.campaign)]

@@ -1,0 +1,293 @@
+"""What a change of declarations does to the segments: who comes, who goes, what share of the revenue they are, and why.
+
+Two sets of declarations are computed over the same day of the same lake, so all that differs comes from the declarations.
+A segment whose declaration is the same, and those of the segments it asks about too, cannot differ and is not computed.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from difflib import unified_diff
+
+import ibis
+import ibis.expr.types as ir
+import yaml
+from ibis import _
+
+from shopauto_pipelines.features.tables import CUSTOMER_360
+from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.segments import inputs
+from shopauto_pipelines.segments.declaration import SegmentDeclaration
+from shopauto_pipelines.segments.membership import evaluated, own_column
+from shopauto_pipelines.segments.predicate import clauses
+from shopauto_pipelines.segments.why import Reason, conditions, explained, with_referred
+
+#: Fields that say nothing of who is in a segment.
+_WORDS = {"name", "description", "owner"}
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A person who comes (``was`` is None), goes (``now`` is None) or gets another value, and why.
+
+    ``because``: of who comes, the parts of the old condition that kept the person out, and of a segment that was not there all
+    parts of the new one; of who goes, the parts of the new condition that keep the person out.
+    """
+
+    customer_id: str
+    was: str | None
+    now: str | None
+    revenue_cents_365d: int
+    because: tuple[Reason, ...]
+
+
+@dataclass(frozen=True)
+class SegmentDiff:
+    """One segment: its ``state``, sizes, moves, the movers' shares of all people's revenue of a year (percent), and why.
+
+    ``state`` is ``added``, ``removed``, ``renamed`` (from ``was``), ``changed``, or ``affected``: a segment that it asks about
+    has changed. ``other_value`` counts people who stay under another value of ``each``. ``let_in_by`` counts, for each part of
+    the old condition, whom of those who come it kept out; ``put_out_by`` whom of those who go the parts of the new one keep
+    out: a person counts for each such part. ``lines`` are the declaration's difference; ``people`` those of most revenue.
+    """
+
+    name: str
+    state: str
+    was: str | None
+    before: int | None
+    after: int | None
+    entered: int
+    left: int
+    other_value: int
+    entered_revenue_percent: float
+    left_revenue_percent: float
+    let_in_by: Mapping[str, int]
+    put_out_by: Mapping[str, int]
+    lines: tuple[str, ...]
+    people: tuple[Moved, ...]
+
+    @property
+    def moved_percent(self) -> float:
+        """People who come, go or get another value, in percent of those before; 0 for a segment that was not there."""
+        if self.before is None:
+            return 0.0
+        moved = self.entered + self.left + self.other_value
+        return _percent(moved, self.before) if self.before else 100.0 * bool(moved)
+
+
+@dataclass(frozen=True)
+class Diff:
+    """All that differs as of a day between the playbooks called ``before`` and ``after``; so many segments are the ``same``."""
+
+    as_of: date
+    before: str
+    after: str
+    people: int
+    revenue_cents_365d: int
+    segments: tuple[SegmentDiff, ...]
+    same: int
+
+    def over(self, percent: float) -> tuple[SegmentDiff, ...]:
+        """Segments of which more than so many percent move."""
+        return tuple(segment for segment in self.segments if segment.moved_percent > percent)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A segment before and after; ``old`` or ``new`` is missing where it was added or removed."""
+
+    old: SegmentDeclaration | None
+    new: SegmentDeclaration | None
+    state: str
+
+
+def diff(
+    lake: Lake,
+    as_of: date,
+    before: Sequence[SegmentDeclaration],
+    after: Sequence[SegmentDeclaration],
+    names: tuple[str, str] = ("before", "after"),
+    who: int = 3,
+) -> Diff:
+    """What differs between the segments of two playbooks; ``who`` people that come, and as many that go, are told one by one.
+
+    Raises :class:`~shopauto_pipelines.platform.lake.MissingPartition`.
+    """
+    customers = lake.on(CUSTOMER_360, as_of).select("customer_id", revenue=_.revenue_cents_365d.fill_null(0))
+    totals = customers.aggregate(people=_.count(), revenue=_.revenue.sum().fill_null(0)).to_pyarrow().to_pylist()[0]
+    pairs = _pairs(before, after)
+    found: list[SegmentDiff] = []
+    if pairs:
+        comparison = _Comparison(lake, as_of, before, after, pairs, customers)
+        found = [each for n in range(len(pairs)) if (each := comparison.of(n, totals["revenue"], who)) is not None]
+        comparison.close()
+    same = len(after) - sum(each.state != "removed" for each in found)
+    return Diff(as_of, *names, totals["people"], totals["revenue"], tuple(found), same)
+
+
+class _Comparison:
+    """People as the old and as the new declarations judge them, each computed once."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        as_of: date,
+        before: Sequence[SegmentDeclaration],
+        after: Sequence[SegmentDeclaration],
+        pairs: Sequence[_Pair],
+        customers: ir.Table,
+    ) -> None:
+        self._lake, self._as_of, self._pairs = lake, as_of, pairs
+
+        def judged(segments: Sequence[SegmentDeclaration]) -> ir.Table:
+            rows = evaluated(inputs.read(lake, segments, as_of), segments, as_of)
+            return lake.con.create_table(f"segments_diff_{uuid.uuid4().hex}", rows, temp=True)
+
+        self._old = judged(with_referred(before, [pair.old.name for pair in pairs if pair.old]))
+        self._new = judged(with_referred(after, [pair.new.name for pair in pairs if pair.new]))
+        old = _values(self._old, "was", [pair.old for pair in pairs])
+        new = _values(self._new, "now", [pair.new for pair in pairs])
+        self._both = customers.inner_join(old, "customer_id").inner_join(new, "customer_id")
+        sums: dict[str, ir.Scalar] = {}
+        for n in range(len(pairs)):
+            sums |= {f"{n} before": self._both[f"was {n}"].count(), f"{n} after": self._both[f"now {n}"].count()}
+            for move, rows in self._moves(n).items():
+                sums |= {f"{n} {move}": rows.sum(), f"{n} {move} revenue": self._both.revenue.sum(where=rows)}
+        self._counted = self._both.aggregate(**sums).to_pyarrow().to_pylist()[0]
+
+    def of(self, n: int, revenue: int, who: int) -> SegmentDiff | None:
+        """The difference of a pair; None where it was not touched itself and nobody moves."""
+        pair, moves = self._pairs[n], self._moves(n)
+        count = {name: self._counted[f"{n} {name}"] or 0 for name in ("before", "after", *moves)}
+        share = {move: _percent(self._counted[f"{n} {move} revenue"] or 0, revenue) for move in moves}
+        if pair.state == "affected" and not any(count[move] for move in moves):
+            return None
+        both = pair.old is not None and pair.new is not None
+        return SegmentDiff(
+            name=_there(pair).name,
+            state=pair.state,
+            was=pair.old.name if pair.old and pair.state == "renamed" else None,
+            before=count["before"] if pair.old else None,
+            after=count["after"] if pair.new else None,
+            entered=count["entered"],
+            left=count["left"],
+            other_value=count["other value"],
+            entered_revenue_percent=share["entered"],
+            left_revenue_percent=share["left"],
+            let_in_by=self._kept_out(pair.old, self._old, moves["entered"]) if both and count["entered"] else {},
+            put_out_by=self._kept_out(pair.new, self._new, moves["left"]) if both and count["left"] else {},
+            lines=_changed_lines(pair),
+            people=tuple(self._people(n, who)),
+        )
+
+    def close(self) -> None:
+        """Give the memory back."""
+        for rows in (self._old, self._new):
+            self._lake.con.drop_table(rows.op().name)
+
+    def _moves(self, n: int) -> dict[str, ir.BooleanValue]:
+        was, now = self._both[f"was {n}"], self._both[f"now {n}"]
+        return {
+            "entered": was.isnull() & now.notnull(),
+            "left": was.notnull() & now.isnull(),
+            "other value": (was != now).fill_null(False),
+        }
+
+    def _kept_out(self, segment: SegmentDeclaration | None, rows: ir.Table, moves: ir.BooleanValue) -> dict[str, int]:
+        """How many of the people of a move each part of the condition keeps out, the most first."""
+        if segment is None:
+            return {}
+        parts = conditions(segment, rows, self._as_of)
+        people = rows.semi_join(self._both.filter(moves), "customer_id")
+        counts = people.aggregate(**{str(n): (~holds).sum() for n, holds in enumerate(parts.values())})
+        numbers = counts.to_pyarrow().to_pylist()[0].values()
+        found = {text: number for text, number in zip(parts, numbers, strict=True) if number}
+        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+    def _people(self, n: int, who: int) -> Iterator[Moved]:
+        """Those of most revenue: ``who`` that come, and ``who`` that go or get another value."""
+        pair, moves = self._pairs[n], self._moves(n)
+        came = (pair.old, self._old) if pair.old else (pair.new, self._new)
+        groups = ((moves["entered"], *came), (moves["left"] | moves["other value"], pair.new, self._new))
+        for rows, segment, judged in groups:
+            if segment is None or not who:
+                continue
+            some = self._both.filter(rows).order_by(ibis.desc("revenue"), "customer_id").limit(who)
+            moved = {row["customer_id"]: row for row in some.to_pyarrow().to_pylist()}
+            told = explained(judged.filter(_.customer_id.isin(list(moved))), [segment], self._as_of) if moved else {}
+            for customer, row in moved.items():
+                answer, was, now = told[customer][segment.name], row[f"was {n}"], row[f"now {n}"]
+                yield Moved(
+                    customer,
+                    pair.old.name + was if pair.old and was is not None else None,
+                    pair.new.name + now if pair.new and now is not None else None,
+                    row["revenue"],
+                    answer.failing if pair.old else answer.reasons,
+                )
+
+
+def _values(rows: ir.Table, word: str, segments: Sequence[SegmentDeclaration | None]) -> ir.Table:
+    """Per person and segment the ``:value``, empty without ``each``; null: not in it. Names may change, so they are left out."""
+    texts = {
+        f"{word} {n}": rows[own_column(segment.name)].substr(len(segment.name)) if segment else ibis.null("string")
+        for n, segment in enumerate(segments)
+    }
+    return rows.select("customer_id", **texts)
+
+
+def _pairs(before: Sequence[SegmentDeclaration], after: Sequence[SegmentDeclaration]) -> list[_Pair]:
+    """All segments that may differ, by name."""
+    old, new = {segment.name: segment for segment in before}, {segment.name: segment for segment in after}
+    gone, came = [s for s in before if s.name not in new], [s for s in after if s.name not in old]
+    pairs = []
+    for segment in came:
+        twin = next((s for s in gone if _meaning(s) == _meaning(segment)), None)
+        if twin is not None:
+            gone.remove(twin)
+        pairs.append(_Pair(twin, segment, "renamed" if twin else "added"))
+    pairs += [_Pair(segment, None, "removed") for segment in gone]
+    pairs += [
+        _Pair(old[name], new[name], "changed")
+        for name in old.keys() & new.keys()
+        if _meaning(old[name]) != _meaning(new[name])
+    ]
+    touched = {segment.name for pair in pairs for segment in (pair.old, pair.new) if segment}
+    while asking := {s.name for s in (*before, *after) if s.name not in touched and touched & {*s.refers_to}}:
+        touched |= asking
+        pairs += [_Pair(old[name], new[name], "affected") for name in asking]
+    return sorted(pairs, key=lambda pair: _there(pair).name)
+
+
+def _meaning(segment: SegmentDeclaration) -> tuple[object, ...]:
+    """What decides who is in a segment: the same however the condition is laid out."""
+    predicate = segment.predicate
+    rest = segment.model_dump(exclude=_WORDS | {"where", "parameters", "include", "exclude"})
+    return predicate.joined, *(part.sql for part in clauses(predicate)), *sorted(rest.items(), key=lambda item: item[0])
+
+
+def _there(pair: _Pair) -> SegmentDeclaration:
+    segment = pair.new or pair.old
+    assert segment is not None  # one of them is there
+    return segment
+
+
+def _changed_lines(pair: _Pair) -> tuple[str, ...]:
+    old, new = (_as_yaml(segment, with_name=pair.state == "renamed") for segment in (pair.old, pair.new))
+    return tuple(line for line in list(unified_diff(old, new, lineterm="", n=1))[2:] if not line.startswith("@@"))
+
+
+def _as_yaml(segment: SegmentDeclaration | None, *, with_name: bool) -> list[str]:
+    if segment is None:
+        return []
+    hidden = _WORDS - {"name"} if with_name else _WORDS
+    told = segment.model_dump(mode="json", exclude=hidden, exclude_defaults=True)
+    where = str(told.pop("where", "") or "").strip().splitlines()
+    lines = ["where: |", *(f"  {line.strip()}" for line in where)] if where else []
+    return [*lines, *(yaml.safe_dump(told, sort_keys=False, allow_unicode=True).splitlines() if told else [])]
+
+
+def _percent(part: int, whole: int) -> float:
+    return round(100 * part / whole, 2) if whole else 0.0
