@@ -444,7 +444,7 @@ _rules = st.sampled_from(
 )
 
 #: ``SHOPAUTO_FUZZ_EXAMPLES`` asks for more.
-EXAMPLES = int(os.environ.get("SHOPAUTO_FUZZ_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("SHOPAUTO_FUZZ_EXAMPLES", "6"))
 _often = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

@@ -11,8 +11,8 @@ from shopauto_pipelines.campaigns.planner import Rules
 from shopauto_pipelines_tests.campaigns.conftest import TODAY, declared, inputs
 
 #: ``SHOPAUTO_FUZZ_EXAMPLES`` asks for more.
-EXAMPLES = int(os.environ.get("SHOPAUTO_FUZZ_EXAMPLES", "4"))
-DAYS = [TODAY + timedelta(days=n) for n in range(5)]
+EXAMPLES = int(os.environ.get("SHOPAUTO_FUZZ_EXAMPLES", "2"))
+DAYS = [TODAY + timedelta(days=n) for n in range(4)]
 RULES = Rules(2, 3, 10.0, "en", b"k" * 32)
 
 #: In the order in which they are planned: the higher priority first.

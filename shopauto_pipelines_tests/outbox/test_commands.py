@@ -125,7 +125,7 @@ def test_pausing_and_resuming_is_obeyed_and_says_what_it_did(outbox, engine, und
     [
         (
             ["pause", "welcom", "--why", "x"],
-            "there is no campaign 'welcom'; there are abandoned_cart, lapsed_visitor, newsletter, welcome, win_back",
+            "there is no campaign 'welcom'; there are abandoned_cart, birthday, ",
         ),
         (["pause", "welcome"], "Missing option '--why'"),
         (["pause", "welcome", "--why", " "], "say why"),

@@ -146,8 +146,8 @@ class _Reading:
         self._run(f"""create or replace temp table sums as
             with typed as (
                 select {self.values.customer(customer)} as customer, {self.values.time(time)} as moment,
-                    {self._amount(chosen)} as amount, {quoted(time)} is null as no_time, {no_amount} as no_amount, {condition} as wanted,
-                    cast({quoted(time)} as varchar) as time_shown, {shown} as amount_shown
+                    {self._amount(chosen)} as amount, {quoted(time)} is null as no_time, {no_amount} as no_amount,
+                    {condition} as wanted, cast({quoted(time)} as varchar) as time_shown, {shown} as amount_shown
                 from {self.file.values}
             ), measured as (
                 select * exclude (moment), cast(case when isfinite(moment) then moment end as date) as day,
