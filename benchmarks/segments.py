@@ -12,8 +12,9 @@ does that once a day, whatever segments there are.
 A hundred segments: RFM groups, forecasts, countries, people who bought or saw one category and did not buy another, mails and
 clicks, orders with coupons; two with a value each, eight made of others. Sixty ask what people have done.
 
-- *Ours*: from the declarations (parsed and checked, too) to the day's partition of membership, with everybody's day of entry
-  carried over from the partition before, written to the lake.
+- *Ours*: what the asset ``segments/membership`` does in a new process, from the declarations (parsed and checked, too), through
+  its statement, made and compiled, to the day's partition, with everybody's day of entry carried over from the partition
+  before, written to the lake.
 - *By hand*: one SQL query for the same, as somebody writes it who knows DuckDB: each rollup is read once, with a sum per
   question, joined to the people; the members are written as Parquet, in the same order and compression, days of entry too.
 - *One by one*: such a query for each segment, which reads only what that one needs; counted, and not written.
@@ -41,10 +42,9 @@ from measuring import in_child, peak_mib, say, timed_with_cpu
 
 from shopauto_pipelines.features import rollups
 from shopauto_pipelines.features import tables as features
-from shopauto_pipelines.platform.lake import Lake, LakeTable
+from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.tables import Table
-from shopauto_pipelines.segments import inputs
-from shopauto_pipelines.segments.membership import membership
+from shopauto_pipelines.segments import prepared
 from shopauto_pipelines.segments.tables import MEMBERSHIP
 from shopauto_pipelines.sources import tables as raw
 
@@ -196,8 +196,7 @@ def _ours(folder: Path, _customers: int) -> dict[str, Any]:
 
     def compute() -> None:
         segments = [segment.declaration for segment in asked()]
-        previous = LakeTable(lake, MEMBERSHIP).before(AS_OF)
-        lake.write(MEMBERSHIP, [AS_OF], membership(inputs.read(lake, segments, AS_OF), previous, segments, AS_OF))
+        lake.write(MEMBERSHIP, [AS_OF], prepared.rows(lake, segments, AS_OF))
 
     return timed_with_cpu(compute) | _found(lake, f"'{lake.path(MEMBERSHIP, AS_OF)}'")
 

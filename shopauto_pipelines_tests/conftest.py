@@ -113,8 +113,8 @@ def shared() -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The order of a run on several workers: quick tests, a file on one worker; then the slow ones one by one.
 
-    Of the slow ones the longest come first, and the short ones fill the gaps at the end. Among the long ones the first makes
-    the shops that many share; the others that need them come last, so that no worker waits.
+    One worker begins with the shops that many slow tests share, which takes minutes, so that they are there when the quick
+    ones are done. Of the slow ones those that need them come first, as the longest, and the short ones fill the gaps at the end.
     """
     quick = [item for item in items if not item.get_closest_marker("slow")]
     slow = [item for item in items if item.get_closest_marker("slow")]
@@ -124,4 +124,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     alone = [item for item in slow if item not in sharing]
     long = [item for item in alone if item.path.parent.name == "e2e" or item.path.name == "test_faults.py"]
     short = [item for item in alone if item not in long]
-    items[:] = [*quick, *sharing[:1], *long, *sharing[1:], *short]
+    items[:] = [*sharing[:1], *quick, *sharing[1:], *long, *short]

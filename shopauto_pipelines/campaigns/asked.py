@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -18,9 +18,12 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def asked(
-    campaign: Campaign, rules: Rules, as_of: date, waits: Mapping[str, Wait] | None = None
+    campaign: Campaign, rules: Rules, as_of: date, waits: Mapping[str, Wait] | None = None, now: datetime | None = None
 ) -> dict[str, pa.Table]:
-    """The planner's inputs ``asked`` and ``steps``. ``waits``, per step, are given of campaigns about carts."""
+    """The planner's inputs ``asked`` and ``steps``. ``waits``, per step, are given of campaigns about carts.
+
+    ``now`` is given where what is planned leaves at once: nothing can leave before.
+    """
     included = None if campaign.included is None else list(campaign.included)
     row = {
         "as_of": as_of,
@@ -46,6 +49,7 @@ def asked(
         "campaign_key": holdout_key(rules.hash_key, campaign.name),
         "campaign_end": end_of(campaign.holdout_percent),
         "timezone": rules.timezone,
+        "leaves_after": now and now.astimezone(UTC).replace(tzinfo=None),
     }
     steps = [
         _step(campaign, step, position, rules, as_of, waits) | drawn

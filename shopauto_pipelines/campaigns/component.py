@@ -68,19 +68,25 @@ class Campaign(dg.Component):
 
 
 def audience_asset(campaign: Declared, before: tuple[str, ...]) -> dg.AssetsDefinition:
-    """The asset ``campaigns/<name>/audience``. ``before`` names the campaigns that are planned first on a day."""
+    """The asset ``campaigns/<name>/audience``. ``before`` names the campaigns that are planned first on a day.
+
+    It depends on the last of them, which comes after the others: with an edge to each nobody could read the graph.
+    """
     table = tables.audience(campaign.name)
-    first = {f"before_{name}": tables.audience(name) for name in before}
+    first = [tables.audience(name) for name in before]
     read = {upstream.name.replace("/", "_"): upstream for upstream in logic.reads(campaign)}
 
     @lake_asset(
         table,
-        ins=read | first,
+        ins=read,
+        deps=[asset_key(audience) for audience in first[-1:]],
         description=_description(campaign),
         owners=[campaign.owner],
         summary=_decisions(table),
     )
-    def audience(context: dg.AssetExecutionContext, settings: SettingsResource, **upstream: LakeTable) -> Any:
+    def audience(
+        context: dg.AssetExecutionContext, settings: SettingsResource, lake: LakeResource, **upstream: LakeTable
+    ) -> Any:
         """The planner's decisions, and a preview of every message: a message that cannot be rendered stops here."""
         chosen = live_settings.current(engine(settings.settings), settings.settings)
         shown = previews.kept(campaign, chosen)
@@ -89,7 +95,8 @@ def audience_asset(campaign: Declared, before: tuple[str, ...]) -> dg.AssetsDefi
             partition_key=context.partition_keys[-1],
         )
         sources = logic.Sources(
-            {of.name: upstream[name] for name, of in read.items()}, tuple(upstream[name] for name in first)
+            {of.name: upstream[name] for name, of in read.items()},
+            tuple(LakeTable(lake.lake(), audience) for audience in first),
         )
         return lambda as_of: logic.audience(campaign, sources, chosen, as_of)
 

@@ -263,7 +263,7 @@ def _planned(
         "membership": _membership(),
         "history": nothing("history"),
         "planned": nothing("planned"),
-        **asked(campaign, rules_for_carts(settings), _LATER, campaign.waits(_threshold(settings))),
+        **asked(campaign, rules_for_carts(settings), _LATER, campaign.waits(_threshold(settings)), now),
     }
     given = {"live_membership": lake.on(MEMBERSHIP, profile_day)}
     given |= {given_name(name): rows for name, rows in inputs.items()}

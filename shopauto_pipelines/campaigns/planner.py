@@ -16,7 +16,7 @@ import ibis.expr.types as ir
 from ibis import _
 
 from shopauto_pipelines.campaigns.holdout import placed
-from shopauto_pipelines.platform.time_zones import local, utc
+from shopauto_pipelines.platform.time_zones import hours_between, local, utc
 from shopauto_pipelines.segments.declaration import SEPARATOR
 
 #: The rules in the order they are asked, each with what its reason means. The first that holds decides. Before the holdouts
@@ -41,7 +41,7 @@ REASONS = {
     "campaign_holdout": "the person is in the holdout of this campaign",
     "quiet_hours": "it was due in the person's quiet hours, and is not valid any more when they end",
     "cap": "the person gets as many messages as the frequency cap allows",
-    "day_cap": "a message of a higher priority goes to the person on the same day",
+    "day_cap": "messages of a higher priority, or earlier steps, take the person's places of the day",
     "due": "the step is due and nothing speaks against it",
 }
 
@@ -83,7 +83,7 @@ SCHEMAS = {
         | {"included": "array<string>", "excluded": "array<string>", "segments": "array<string>", "stays_in": "string"}
         | {"exit_on": "array<string>", "marketing": "boolean", "pauses": "boolean"}
         | dict.fromkeys(_NUMBERS, "int64")
-        | {"default_hour": "int64"}
+        | {"default_hour": "int64", "leaves_after": "timestamp(6)"}
         | dict.fromkeys(_WORDS, "string"),
         "steps": {"step": "string", "position": "int64", "channel": "string", "template": "string", "hour": "int64"}
         | {"conditional": "boolean", "wait_days": "int64", "wait_hours": "float64", "oldest": "date", "newest": "date"}
@@ -148,7 +148,7 @@ class Rules:
     @property
     def quiet_hours(self) -> int:
         """How many hours of the day are quiet."""
-        return (self.quiet_to - self.quiet_from) % _HOURS
+        return hours_between(self.quiet_from, self.quiet_to)
 
 
 def plan(inputs: Inputs, *, of_carts: bool = False) -> ir.Table:
@@ -269,11 +269,15 @@ def _at_their_hour(known: ir.Table, inputs: Inputs) -> ir.Table:
 
 
 def _out_of_quiet_hours(known: ir.Table) -> ir.Table:
-    """``send_from`` of what is due at a moment: that moment, or the end of the quiet hours it is in."""
-    zoned = known.mutate(zone=ibis.coalesce(_.time_zone, _.timezone))
-    shown = zoned.mutate(shown=local(_.due_at, _.zone))
+    """``send_from`` of what is due at a moment: that moment, or the end of the quiet hours it is in.
+
+    What is decided only ``leaves_after`` it was due, as after an outage, is asked about at the later of the two moments.
+    """
+    goes_at = ibis.greatest(_.due_at, ibis.coalesce(_.leaves_after, _.due_at))
+    zoned = known.mutate(zone=ibis.coalesce(_.time_zone, _.timezone), goes_at=goes_at)
+    shown = zoned.mutate(shown=local(_.goes_at, _.zone))
     quiet = _into(_.shown.hour().cast("int64")) < _.quiet_hours
-    return shown.mutate(send_from=ibis.ifelse(quiet, _next(_.shown, _.quiet_to), _.due_at))
+    return shown.mutate(send_from=ibis.ifelse(quiet, _next(_.shown, _.quiet_to), _.goes_at))
 
 
 def _into(hour: Any) -> Any:
@@ -327,9 +331,9 @@ def _decided(known: ir.Table, of_carts: bool) -> ir.Table:
         group_by=[_.customer_id, _.refusal], order_by=[_.position, _.triggered_on, _.occasion]
     )
     counted = judged.mutate(on_the_day=_.planned.fill_null(0) + earlier)
-    caps = [(_.sent.fill_null(0) + _.on_the_day >= _.cap_messages, "cap")]
-    if not of_carts:  # they come one by one: what has left counts them
-        caps.append((_.on_the_day >= _.cap_day_messages, "day_cap"))
+    caps = [(_.marketing & (_.sent.fill_null(0) + _.on_the_day >= _.cap_messages), "cap")]
+    if not of_carts:  # a day's carts are not planned together, so there is no day to share out
+        caps.append((_.marketing & (_.on_the_day >= _.cap_day_messages), "day_cap"))
     reasoned = counted.mutate(reason=ibis.cases((_.refusal != "", _.refusal), *caps, else_="due"))
     return reasoned.mutate(decision=ibis.ifelse(_.reason == "due", "planned", "refused"))
 

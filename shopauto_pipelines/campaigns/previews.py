@@ -116,7 +116,9 @@ def of_person(
     for step in wanted:
         row = decided.get(step.name) or _supposed(lake, settings, campaign, step, customer_id, day)
         written = campaign.language(step.name, language or person["language"], settings.language)
-        told = json.dumps(json.loads(row.get("explanation", "{}")) | _offer(step, row, day))
+        explained = json.loads(row.get("explanation", "{}"))
+        as_written = campaign.step(step.name, explained.get("variant"))
+        told = json.dumps(explained | _offer(as_written, row, day))
         shown = show.of([Reader(customer_id, written, told, step.name)])[0]
         reason = row.get("reason")
         why = _why(campaign, day, reason, planned=planned, reached=step.name in decided)
@@ -168,7 +170,8 @@ def _supposed(
 ) -> Mapping[str, Any]:
     """What the planner says of a step, had the trigger reached the person on just the day that makes it due.
 
-    Not of a campaign about carts: there would have to be a cart. Other messages of the day are left out of account.
+    Not of a campaign about carts: there would have to be a cart. Other messages of the day are left out of account, and so is
+    the exit ``left_segment``: whoever had entered the segment would be in it.
     """
     if campaign.is_realtime:
         return {}
@@ -180,6 +183,8 @@ def _supposed(
     triggered = pa.Table.from_pylist([supposed], SCHEMAS["triggers"].to_pyarrow())
     sources = logic.Sources({table.name: LakeTable(lake, table) for table in logic.reads(campaign)})
     alone = settings.model_copy(update={"cap_day_messages": 100})
+    exits = tuple(name for name in campaign.exit_on if name != "left_segment")
+    campaign = campaign.model_copy(update={"exit_on": exits})
     try:
         rows = logic.audience(campaign, sources, alone, day, triggered=triggered)
     except MissingPartition:  # a table that only this campaign asks for

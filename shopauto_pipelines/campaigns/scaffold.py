@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from shopauto_pipelines.campaigns.declaration import EVERYONE, Trigger
 from shopauto_pipelines.platform.errors import ShopAutoError
-from shopauto_pipelines.platform.playbook import nearest
+from shopauto_pipelines.platform.words import nearest
 
 #: Folder of the playbook where the campaigns and what they share stand.
 FOLDER = "campaigns"

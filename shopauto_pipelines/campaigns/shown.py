@@ -23,14 +23,14 @@ from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.recommendations.tables import CUSTOMER_COMPLEMENTS, CUSTOMER_PRODUCTS, REPLENISHMENT
 
 #: The table behind each choice of products that are a person's own.
-_OF_PERSONS = {"recommended": CUSTOMER_PRODUCTS, "complements": CUSTOMER_COMPLEMENTS, "replenishment": REPLENISHMENT}
+OF_PERSONS = {"recommended": CUSTOMER_PRODUCTS, "complements": CUSTOMER_COMPLEMENTS, "replenishment": REPLENISHMENT}
 
 
 def reads(campaign: Campaign) -> tuple[Table, ...]:
     """The tables of recommendations that the campaign's messages show products of."""
     if campaign.is_realtime:
         return ()
-    return tuple(dict.fromkeys(_OF_PERSONS[step.products] for step in campaign.steps if step.products in _OF_PERSONS))
+    return tuple(dict.fromkeys(OF_PERSONS[step.products] for step in campaign.steps if step.products in OF_PERSONS))
 
 
 #: Triggers that tell no more than who and when.
@@ -134,10 +134,10 @@ class Showing:
     def _abouts(self, told: Sequence[Mapping[str, Any]]) -> list[list[Pick]]:
         """The products that each trigger is about."""
         details = [explanation.get("details") or {} for explanation in told]
-        ids = [_products_of(each) for each in details]
+        ids = [products_of(each) for each in details]
         wares = self._named(product_id for each in ids for product_id in each)
         return [
-            _known(_pick(wares, ware, "used_up" if on else None, bought_on=on) for ware in listed[:SHOWN])
+            _known(_pick(wares, ware, "used_up" if on else None, bought_on=on) for ware in listed)
             for listed, on in zip(ids, (each.get("last_bought_on") for each in details), strict=True)
         ]
 
@@ -215,14 +215,13 @@ class Showing:
         return Showcase.new(self._lake, self._day)
 
 
+def products_of(details: Mapping[str, Any]) -> list[str]:
+    """The products that a trigger's details name."""
+    return [details[name] for name, kind in DETAILS.items() if kind == "product" and details.get(name)]
+
+
 #: Makes products for readers, each with what its explanation tells.
 _Choice = Callable[[Sequence[Reader], Sequence[Mapping[str, Any]]], list[Sequence[Pick]]]
-
-
-def _products_of(details: Mapping[str, Any]) -> list[str]:
-    """The products that a trigger's details name."""
-    named = [details[name] for name, kind in DETAILS.items() if kind == "product" and details.get(name)]
-    return list(dict.fromkeys(each for value in named for each in (value if isinstance(value, list) else [value])))
 
 
 def _pick(

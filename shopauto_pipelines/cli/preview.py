@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import webbrowser
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +12,10 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.panel import Panel
 
+from shopauto_pipelines.cli.lakes import existing_lake
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.settings import load_settings
+from shopauto_pipelines.platform.words import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,7 +62,7 @@ def preview(
         raise PreviewError(_unknown("campaign", campaign, load_campaigns()))
     names = [each.name for each in chosen.steps]
     if step is not None and step not in names:
-        raise PreviewError(f"{_unknown('step', step, names)}. {campaign} has {', '.join(names)}")
+        raise PreviewError(f"{_unknown('step', step, names)}")
     spoken = sorted({tag for each in chosen.steps for tag in each.languages})
     if language is not None and language not in spoken:
         raise PreviewError(f"{campaign} is not written in {language!r}, only in {', '.join(spoken)}")
@@ -83,13 +84,12 @@ def _previews(
 ) -> tuple[str, list[Preview]]:
     """Whose messages these are, in words, and the messages."""
     from shopauto_pipelines.campaigns import previews
-    from shopauto_pipelines.platform.lake import Lake
 
-    lake = Lake(settings.lake_path, settings.engine_threads, settings.engine_memory)
-    day = previews.newest_day(lake)
+    lake = existing_lake(settings) if settings.lake_path.is_dir() else None
+    day = previews.newest_day(lake) if lake else None
     if customer and day is None:
         raise PreviewError("no day has been computed yet: run `shopauto refresh` first")
-    if day is not None:
+    if lake is not None and day is not None:
         who = previews.person_of(lake, day, customer) if customer else previews.somebody(lake, campaign, day, *steps)
         if who:
             about = f"What customer {who} would get, as of {day}:"
@@ -115,5 +115,5 @@ def _show(preview: Preview) -> None:
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    near = get_close_matches(name, list(known), 1)
-    return f"there is no {what} {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
+    hint = nearest(name, known, quote="'")
+    return f"there is no {what} {name!r}: {hint}"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from datetime import date
-from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from shopauto_pipelines.cli.lakes import existing_lake
 from shopauto_pipelines.cli.options import AsJson, day_option, print_json, small_table
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.settings import load_settings
+from shopauto_pipelines.platform.words import nearest
 
 console = Console(highlight=False)
 
@@ -36,12 +37,11 @@ def readout(
     """
     from shopauto_pipelines.insights import report
     from shopauto_pipelines.insights.tables import CAMPAIGN_EFFECTS
-    from shopauto_pipelines.platform.lake import Lake
 
     settings = load_settings()
-    lake = Lake(settings.lake_path, settings.engine_threads, settings.engine_memory)
     if campaign:
         _require_known(campaign)
+    lake = existing_lake(settings)
     day = as_of or max(lake.days(CAMPAIGN_EFFECTS), default=None)
     if day is None:
         raise ReadoutError("no effects have been computed yet: run `shopauto refresh`")
@@ -76,12 +76,12 @@ def _show(rows: list[dict[str, Any]], currency: str) -> None:
         table.add_column(name, justify="left" if name == "verdict" else "right", no_wrap=True)
     notes = []
     for row in rows:
-        _, metric, _, _, value, control, lift, interval, _, least = report.figures(row, currency)
-        metric = metric.rpartition(", ")[0]
+        figures = report.figures(row, currency)
+        metric = figures.metric.rpartition(", ")[0]
         shown = f"[{_COLOURS[row['verdict']]}]{row['verdict']}[/]" if row["verdict"] in _COLOURS else row["verdict"]
-        table.add_row(metric, value, control, lift, interval, shown)
+        table.add_row(metric, figures.value, figures.control_value, figures.lift, figures.interval, shown)
         if row["verdict"] not in _COLOURS:
-            least = f"; so many people can show {least}" if least else ""
+            least = f"; so many people can show {figures.can_show}" if figures.can_show else ""
             notes.append(f"  {metric}: {row['note']}{least}")
     console.print()
     console.print(table)
@@ -97,7 +97,4 @@ def _require_known(campaign: str) -> None:
 
     names = list(load_campaigns())
     if campaign not in names:
-        near = get_close_matches(campaign, names, 1)
-        raise ReadoutError(
-            f"there is no campaign {campaign!r}{f': did you mean {near[0]}?' if near else ''} (there are {', '.join(names)})"
-        )
+        raise ReadoutError(f"there is no campaign {campaign!r}: {nearest(campaign, names, quote='')}")

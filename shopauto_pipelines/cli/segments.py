@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date
-from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,10 +14,12 @@ import typer
 from rich.console import Console
 
 from shopauto_pipelines.cli import segments_shown as shown
+from shopauto_pipelines.cli.lakes import existing_lake
 from shopauto_pipelines.cli.options import AsJson, day_option, print_json
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.playbook import PLAYBOOK
 from shopauto_pipelines.platform.settings import load_settings
+from shopauto_pipelines.platform.words import nearest
 
 if TYPE_CHECKING:
     from shopauto_pipelines.platform.lake import Lake
@@ -65,7 +66,7 @@ def list_(as_of: _AsOf = None, as_json: AsJson = False) -> None:
     from shopauto_pipelines.segments.report import Count, history
     from shopauto_pipelines.segments.tables import SIZES
 
-    lake = _lake()
+    lake = existing_lake(load_settings())
     day = _day(lake, SIZES, as_of)
     counts = {name: line[day] for name, line in history(lake, day, day).items()}
     rows = []
@@ -95,7 +96,7 @@ def show(
 
     segments = load_segments()
     segment = _segment(name, segments)
-    lake = _lake()
+    lake = existing_lake(load_settings())
     day = _day(lake, SIZES, as_of)
     counts = {found: line[day] for found, line in history(lake, day, day).items()}
     mine = _of(name, counts)
@@ -132,7 +133,7 @@ def why_(
 
     segments = load_segments()
     chosen = {_segment(name, segments).name for name in names or ()}
-    lake = _lake()
+    lake = existing_lake(load_settings())
     day = _day(lake, CUSTOMER_360, as_of)
     answers = why(lake, day, segments, [customer], chosen or None)
     if as_json:
@@ -158,7 +159,7 @@ def overlap(
 
     for name in names or ():
         _segment(name, load_segments())
-    lake = _lake()
+    lake = existing_lake(load_settings())
     day = _day(lake, OVERLAP, as_of)
     found = explore(lake, day, names or ())
     if as_json:
@@ -176,7 +177,8 @@ def diff_(
         typer.Option(
             "--against",
             metavar="REF",
-            help="The playbook to compare with: a revision of git (`main`, `HEAD~1`, a tag, a commit) or a folder.",
+            help="The playbook to compare with: a revision of git (`main`, `HEAD~1`, a tag, a commit) or a folder "
+            "(`./main` where a revision is called so, too).",
         ),
     ],
     playbook: Annotated[
@@ -194,7 +196,8 @@ def diff_(
             "--fail-over",
             min=0,
             metavar="PERCENT",
-            help="Exit with code 3 where of any segment more than so many percent come, go or get another value.",
+            help="Exit with code 3 where of any segment more than so many percent come, go, get another value, or begin or "
+            "cease to stand in.",
         ),
     ] = None,
 ) -> None:
@@ -202,8 +205,8 @@ def diff_(
 
     No partition is written, and the work tree is left alone.
 
-    Exit codes: 0 compared; 1 an error, such as a declaration that is not valid; 2 wrong arguments; 3 with
-    `--fail-over`, more people move than that.
+    Exit codes: 0 compared; 1 an error, such as a declaration that is not valid or a side that declares none; 2 wrong
+    arguments; 3 with `--fail-over`, more people move than that.
     """
     from shopauto_pipelines.features.tables import CUSTOMER_360
     from shopauto_pipelines.segments import diff_report
@@ -215,7 +218,10 @@ def diff_(
     new = load_segments(playbook)
     with _other_playbook(against, playbook) as folder:
         old = load_segments(folder)
-    lake = _lake()
+    for segments, where in ((old, against), (new, _shown(playbook))):
+        if not segments:
+            raise SegmentsError(f"{where} declares no segment: there is nothing to compare")
+    lake = existing_lake(load_settings())
     day = _day(lake, CUSTOMER_360, as_of)
     found = diff(lake, day, old, new, (against, _shown(playbook)), who)
     if form is Format.json:
@@ -249,17 +255,6 @@ def check(
     console.print(f"{len(segments)} segments and {len(campaigns)} campaigns, all valid")
 
 
-def _lake() -> Lake:
-    from shopauto_pipelines.platform.lake import Lake
-
-    settings = load_settings()
-    if not settings.lake_path.is_dir():
-        raise SegmentsError(
-            f"there is no lake at {settings.lake_path}: run `shopauto demo`, or `shopauto load` and `shopauto refresh`"
-        )
-    return Lake(settings.lake_path, settings.engine_threads, settings.engine_memory)
-
-
 def _day(lake: Lake, table: Table, wanted: date | None) -> date:
     """The day asked for, or the newest one of the table."""
     days = lake.days(table)
@@ -268,9 +263,9 @@ def _day(lake: Lake, table: Table, wanted: date | None) -> date:
     if wanted is None:
         return days[-1]
     if wanted not in days:
-        nearest = min(days, key=lambda day: (abs(day - wanted), day))
+        close = min(days, key=lambda day: (abs(day - wanted), day))
         raise SegmentsError(
-            f"{wanted} has not been computed: run `shopauto refresh --day {wanted}`; the nearest computed day is {nearest}"
+            f"{wanted} has not been computed: run `shopauto refresh --day {wanted}`; the nearest computed day is {close}"
         )
     return wanted
 
@@ -307,18 +302,22 @@ def _segment(name: str, segments: Sequence[SegmentDeclaration]) -> SegmentDeclar
 
 
 def _no_value(name: str, known: Iterable[str], day: date) -> str:
-    close = get_close_matches(name, list(known), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"nobody is in {name!r} as of {day}{hint}"
+    hint = nearest(name, known, quote="'")
+    return f"nobody is in {name!r} as of {day}; {hint}"
 
 
 @contextmanager
 def _other_playbook(against: str, playbook: Path) -> Iterator[Path]:
-    """The folder of that name, or what the playbook was at the revision."""
+    """What the playbook was at the revision, or a folder: one written as a path, or one that holds declarations.
+
+    Any other folder of that name may be there by chance, as `main` beside the branch.
+    """
     from shopauto_pipelines.segments.revision import at_revision
 
-    if Path(against).is_dir():
-        yield Path(against)
+    folder = Path(against)
+    as_path = folder.is_absolute() or against.startswith(".")
+    if folder.is_dir() and (as_path or any(folder.rglob("defs.yaml"))):
+        yield folder
     else:
         with at_revision(against, playbook) as folder:
             yield folder

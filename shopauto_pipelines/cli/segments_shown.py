@@ -141,6 +141,8 @@ def _print_segment_diff(segment: SegmentDiff) -> None:
         _indented(f"[{style}]{escape(line)}[/{style}]", 2)
     if segment.other_value:
         _indented(f"{segment.other_value:,} stay, under another value", 2)
+    if told := diff_report.stand_ins(segment):
+        _indented(told, 2)
     for words, text, count in diff_report.reasons(segment):
         _indented(f"{count:,} {words} [cyan]{escape(text)}[/cyan]", 2)
     for moved in segment.people:

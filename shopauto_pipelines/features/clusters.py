@@ -16,7 +16,7 @@ The fit runs on one thread and its results are rounded: the same people give the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from math import exp, expm1
@@ -44,6 +44,9 @@ LIMIT = 3.0
 #: Distance from the median, interquartile ranges, from which a trait stands out.
 STANDS_OUT = 0.4
 
+#: Minor units of money in what people count in.
+_MINOR_UNITS = 100
+
 #: A trait that is spread no wider than this does not tell people apart.
 _NOTHING = 0.01
 
@@ -57,7 +60,7 @@ Numbers = NDArray[np.float64]
 class Trait:
     """A number that people are compared by: ``value`` is made of the ``inputs``; words for ``low`` and ``high`` centres.
 
-    ``noun``: the words name people, and end a label. ``shown`` turns a value back into what people count in, for ``what``.
+    ``noun``: the words name people, and end a label. ``back`` turns a value into what people count in, in ``unit``, for ``what``.
     """
 
     name: str
@@ -66,16 +69,13 @@ class Trait:
     value: Deferred
     low: str
     high: str
-    noun: bool = False
+    back: Callable[[float], float] = expm1
     unit: str = ""
+    noun: bool = False
 
     def shown(self, value: float) -> str:
         """A value in words: ``12 days``."""
-        if self.unit == "%":
-            return f"{100 * value:.0f} %"
-        if self.name == "spend":
-            return f"{expm1(value) / 100:.0f}"
-        return f"{expm1(value) if self.name != 'orders' else exp(value):.0f}{self.unit}"
+        return f"{self.back(value):.0f}{self.unit}"
 
 
 #: What people are compared by, in the order of a label's words.
@@ -83,7 +83,7 @@ TRAITS = (
     Trait(
         "recency", "last order", ("recency_days",), (1 + _.recency_days).ln(), "recent", "long_gone", unit=" days ago"
     ),
-    Trait("orders", "orders", ("orders",), _.orders.ln(), "occasional", "frequent"),
+    Trait("orders", "orders", ("orders",), _.orders.ln(), "occasional", "frequent", back=exp),
     Trait("visits", "visits in 90 days", ("visits_90d",), (1 + _.visits_90d).ln(), "quiet", "curious"),
     Trait(
         "mail",
@@ -100,7 +100,8 @@ TRAITS = (
         ibis.least(1.0, _.coupon_orders_365d / ibis.greatest(_.orders_365d, 1)),
         "full_price",
         "coupon",
-        unit="%",
+        back=lambda share: 100 * share,
+        unit=" %",
     ),
     Trait(
         "spend",
@@ -109,6 +110,7 @@ TRAITS = (
         (1 + _.typical_order_cents).ln(),
         "low_spenders",
         "high_spenders",
+        back=lambda value: expm1(value) / _MINOR_UNITS,
         noun=True,
     ),
 )

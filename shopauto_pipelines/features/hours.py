@@ -73,7 +73,8 @@ def best_hours(hours: ir.Table, identities: ir.Table, customers: ir.Table, zone:
         place=ibis.struct({"weight": _.signs * total + PRIOR * _.usual, "earliness": -_.hour}),
     )
     found = weighed.group_by("customer_id").aggregate(best=_.place.max())
-    its_own = _.best["weight"] >= PRIOR * first["weight"]
+    weight = PRIOR * first["weight"]
+    its_own = (_.best["weight"] > weight) | ((_.best["weight"] == weight) & (_.best["earliness"] >= first["earliness"]))
     return (
         customers.select("customer_id")
         .left_join(found, "customer_id")

@@ -38,6 +38,9 @@ _MEASURED_FROM = [
 ]
 _FIGURES = ("value", "control_value", "lift", "lift_low", "lift_high", "relative", "verdict")
 
+#: How long before an assignment that counts its occasion may have begun.
+_EARLIER = timedelta(days=max((campaign.lookback_days for campaign in _CAMPAIGNS.values()), default=0))
+
 
 @lake_asset(tables.ASSIGNMENTS, ins=_AUDIENCES, origins=_ASSIGNED_FROM)
 def assignments(**audiences: LakeTable) -> Callable:
@@ -78,12 +81,12 @@ def campaign_effects(
 ) -> Callable:
     """The effects as of each day; the last one's are shown."""
     current, last = settings.settings, context.partition_keys[-1]
-    rules = comparisons.Rules(current.readout_days, current.readout_percent / 100)
+    rules = comparisons.Rules(current.readout_days, current.readout_percent / 100, current.readout_history_days)
 
     def of_day(as_of: date) -> Any:
-        since = as_of - timedelta(days=current.readout_history_days)
+        since = rules.since(as_of)
         known = followed.Known(
-            assigned.between(since, as_of),
+            assigned.between(since - _EARLIER, as_of),
             activity.between(since, as_of),
             identities.on(as_of),
             message_events.between(since, as_of),

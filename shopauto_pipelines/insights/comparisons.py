@@ -1,7 +1,8 @@
 """From groups to verdicts: the rows of ``insights/campaign_effects``.
 
 - **Experiments** are judged on the people of their registered size: those who came first. So the verdict is given once and
-  stays, however often it is looked at. Variants share the chance of being wrong.
+  stays, however often it is looked at, for as long as those people count (:attr:`Rules.history_days`): an experiment that is
+  still declared when the first of them no longer do is judged anew, on others. Variants share the chance of being wrong.
 - **Holdouts** have no such size: their intervals hold for any number of looks.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 from math import isfinite
 from typing import Any
 
@@ -27,10 +28,19 @@ KINDS: Mapping[str, effects.Kind] = {"ordered": "rate", "clicked": "rate", "reve
 
 @dataclass(frozen=True)
 class Rules:
-    """How holdouts are read: days that count, and the rise that is worth seeing, a share of the control's figure."""
+    """How effects are read.
+
+    ``within_days``: that count in the holdouts' comparisons; ``worth_seeing``: the rise, a share of the control's figure;
+    ``history_days``: back from the day in which an assignment counts.
+    """
 
     within_days: int = 14
     worth_seeing: float = 0.1
+    history_days: int = 365
+
+    def since(self, as_of: date) -> date:
+        """The first day whose assignments count."""
+        return as_of - timedelta(days=self.history_days)
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ def campaign_effects(
 ) -> pa.Table:
     """The rows of ``insights/campaign_effects`` as of the day."""
     rules, declared = rules or Rules(), list(campaigns)
-    followed = Followed.of(lake, declared, known, as_of, rules.within_days)
+    followed = Followed.of(lake, declared, known, as_of, rules.within_days, rules.since(as_of))
     sizes = _sizes(declared, followed.arrivals())
     ends = {key: size.ends for key, size in sizes.items() if size.ends}
     groups = followed.groups(ends)
@@ -101,8 +111,8 @@ def _rows(
     if experiment:
         size = sizes[campaign.name, experiment.name]
         alpha = effects.shared_among(len(experiment.variants) - 1)
-        for variant in experiment.variants:
-            for metric in METRICS if variant != CONTROL else ():
+        for variant in experiment.others:
+            for metric in METRICS:
                 treated, control = (group(experiment.name, arm, metric) for arm in (variant, CONTROL))
                 found = effects.judge(
                     KINDS[metric],

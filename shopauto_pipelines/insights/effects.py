@@ -86,7 +86,7 @@ class Group:
         """How many people with one occasion each would tell as much about the rate."""
         if not self.m or self.mm == self.people:
             return float(self.m)
-        if not 0 < self.y < self.m:
+        if self.people < 2 or not 0 < self.y < self.m:  # nothing says how occasions of a person hang together
             return float(self.people)
         return self.m / max(1.0, self.variance * self.m / (self.mean * (1 - self.mean)))
 

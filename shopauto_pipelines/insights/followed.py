@@ -3,8 +3,13 @@
 - **Assignment.** The audience says it before anything is sent: ``campaign_holdout``, ``holdout``, or a reason that the planner
   asks for only after these two: ``due``, but ``cap`` as well. Whoever was to get a message counts, whatever became of it
   (intention to treat): leaving out those over the cap would compare people who differ in more than the campaign.
+- **Of each occasion, not across them.** What the planner asks for before the holdouts (consent, exits) it asks for anew on every
+  occasion, of both sides. Messages make some unsubscribe, who then have no more occasions; the held out have no such cause. So
+  those who stay differ a little the longer a campaign of many occasions runs.
 - **Once per occasion.** A person is assigned on the first day of an occasion. Later steps do not count again: who is still
-  there for them depends on what the earlier ones did.
+  there for them depends on what the earlier ones did. Whose first day lies before those that count is left out: the held out
+  stand in the audience as long as a step is valid, the others only until their message has left, so at the edge of what is
+  read only the former would seem to begin.
 - **What follows** counts from the day after the assignment, for the same number of days for everybody; those whose days are not
   over yet are left out. Nothing after the day is used.
 """
@@ -58,7 +63,7 @@ _READ = dict.fromkeys(("customer_id", "occasion", "step", "reason", "variant", "
     "as_of": "date"
 }
 _DECLARED = {"campaign": "string", "comparison": "string", "step": "string"} | {
-    name: "int64" for name in ("within", "wait", "until")
+    name: "int64" for name in ("within", "wait", "since", "until")
 }
 _UNITS = dict.fromkeys(_UNIT, "string") | dict.fromkeys(("day", *METRICS), "int64")
 _ENDS = {"campaign": "string", "comparison": "string", "ends": "int64"}
@@ -68,7 +73,8 @@ _ENDS = {"campaign": "string", "comparison": "string", "ends": "int64"}
 class Known:
     """Tables on the lake's connection, with what is known as of the day.
 
-    ``assignments``: ``insights/assignments`` with ``as_of``; ``activity``: ``features/daily_activity``; ``identities`` of the
+    ``assignments``: ``insights/assignments`` with ``as_of``, from as many days before the first that counts on as the campaigns
+    look back, so that nobody seems to begin on it; ``activity``: ``features/daily_activity``; ``identities`` of the
     day; ``message_events``: ``raw/message_events``.
     """
 
@@ -99,9 +105,12 @@ class Followed:
     units: ir.Table | None
 
     @classmethod
-    def of(cls, lake: Lake, campaigns: Iterable[Campaign], known: Known, as_of: date, within_days: int) -> Followed:
-        """Assign people and look at what they did; in the holdouts' comparisons for ``within_days``."""
-        declared = [row for campaign in campaigns for row in _declared(campaign, as_of, within_days)]
+    def of(
+        cls, lake: Lake, campaigns: Iterable[Campaign], known: Known, as_of: date, within_days: int, since: date
+    ) -> Followed:
+        """Assign people, from ``since`` on, and look at what they did; in the holdouts' comparisons for ``within_days``."""
+        days = {"since": _days(since), "until": _days(as_of)}
+        declared = [row | days for campaign in campaigns for row in _declared(campaign, within_days)]
         given = {
             "assignments": known.assignments,
             "declared": _arrow(declared, _DECLARED),
@@ -149,9 +158,9 @@ class Followed:
         }
 
 
-def _declared(campaign: Campaign, as_of: date, within_days: int) -> list[dict[str, Any]]:
+def _declared(campaign: Campaign, within_days: int) -> list[dict[str, Any]]:
     """A campaign's comparisons. ``wait``: days until what follows begins; a message about a cart leaves on the day itself."""
-    same: dict[str, Any] = {"campaign": campaign.name, "wait": 0 if campaign.is_realtime else 1, "until": _days(as_of)}
+    same: dict[str, Any] = {"campaign": campaign.name, "wait": 0 if campaign.is_realtime else 1}
     told = [same | {"comparison": HOLDOUTS, "step": "", "within": within_days}]
     if experiment := campaign.experiment:
         of = {"comparison": experiment.name, "step": experiment.step, "within": experiment.within_days}
@@ -186,11 +195,13 @@ def _assigned() -> Prepared:
     came = ibis.struct({"day": _number(_.as_of), "arm": _.arm})
     first = (
         told.inner_join(declared, ["campaign", "comparison", "step"])
-        .group_by("campaign", "comparison", "within", "wait", "until", "step", "occasion", person=_.customer_id)
+        .group_by(
+            "campaign", "comparison", "within", "wait", "since", "until", "step", "occasion", person=_.customer_id
+        )
         .agg(came=came.min())
         .mutate(arm=_.came["arm"], day=_.came["day"])
     )
-    over = first.filter(_.day + _.within <= _.until).left_join(ids, "person")
+    over = first.filter((_.day >= _.since) & (_.day + _.within <= _.until)).left_join(ids, "person")
     return Prepared.of(over.select(*_UNIT, "step", "day", "within", "wait", who=ibis.coalesce(_.now, _.person)), {})
 
 

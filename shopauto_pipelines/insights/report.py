@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from math import floor, log10
-from typing import Any
+from typing import Any, NamedTuple
 
 from shopauto_pipelines.insights.effects import BETTER, WORSE
 
@@ -16,6 +16,23 @@ _GREY, _GRID, _BLACK = "#9ca3af", "#e5e7eb", "#111827"
 #: Most comparisons of a plot: those with a verdict, then those of most people.
 _SHOWN = 24
 
+
+class Figures(NamedTuple):
+    """A row in words; ``metric`` says its days, ``interval`` and ``can_show`` are empty where there is none."""
+
+    comparison: str
+    metric: str
+    people: str
+    control_people: str
+    value: str
+    control_value: str
+    lift: str
+    interval: str
+    verdict: str
+    can_show: str
+
+
+#: What the :class:`Figures` are called, in their order.
 HEADINGS = ("comparison", "metric", "people", "control", "value", "its control", "lift", "95 %", "verdict", "can show")
 
 
@@ -26,13 +43,13 @@ def heading(row: Mapping[str, Any]) -> str:
     return f"{row['campaign']} {told}" if row["comparison"] in against else f"{row['campaign']}, {told}"
 
 
-def figures(row: Mapping[str, Any], currency: str) -> tuple[str, ...]:
-    """A row in words, in the order of :data:`HEADINGS`: rates in percent and points, money in major units."""
+def figures(row: Mapping[str, Any], currency: str) -> Figures:
+    """A row in words: rates in percent and points, money in major units."""
     low, high = (_signed(row[name], row["metric"]) for name in ("lift_low", "lift_high"))
     least = _figure(row["minimum_detectable_effect"], row["metric"])
     relative = "" if row["relative"] is None else f" ({row['relative']:+.0%})"
     metric = f"revenue, {currency}" if row["metric"] == "revenue" else row["metric"]
-    return (
+    return Figures(
         heading(row),
         f"{metric}, {row['within_days']} days",
         f"{row['people']:,}",

@@ -34,7 +34,12 @@ CAMPAIGN_EFFECTS = Table(
         ),
         Column("variant", "string", "`campaign`, or the variant that is compared with `control`", required=True),
         Column("metric", "string", "ordered, clicked (shares of occasions) or revenue (minor units an occasion)", True),
-        Column("within_days", "int64", "days after the assignment in which it counts", required=True),
+        Column(
+            "within_days",
+            "int64",
+            "days after the assignment in which it counts; clicks, and orders after messages about carts, count on its day too",
+            required=True,
+        ),
         Column("people", "int64", "people assigned to it whose days are over", required=True),
         Column("occasions", "int64", "their occasions: a person may have several", required=True),
         Column("control_people", "int64", "people of the control whose days are over", required=True),
@@ -42,7 +47,12 @@ CAMPAIGN_EFFECTS = Table(
         Column("value", "float64", "the metric, per occasion"),
         Column("control_value", "float64", "the metric of the control"),
         Column("lift", "float64", "value - control_value"),
-        Column("lift_low", "float64", "lower end of the interval that holds the true lift in 95 % of cases"),
+        Column(
+            "lift_low",
+            "float64",
+            "lower end of the interval that holds the true lift in 95 % of cases: of a holdout on all days together, of an "
+            "experiment of several variants for all of them together",
+        ),
         Column("lift_high", "float64", "upper end of that interval"),
         Column("relative", "float64", "lift ÷ control_value"),
         Column("verdict", "string", "better, worse or cannot tell yet", required=True),
@@ -52,7 +62,11 @@ CAMPAIGN_EFFECTS = Table(
             "float64",
             "least rise over the control that so many people show with a chance of 80 %",
         ),
-        Column("people_needed", "int64", "people, in both groups, to see the rise that is worth seeing (a setting)"),
+        Column(
+            "people_needed",
+            "int64",
+            "people, in both groups, to see the rise that is worth seeing (a setting); of an experiment the registered ones",
+        ),
     ),
     ("campaign", "comparison", "variant", "metric"),
 )

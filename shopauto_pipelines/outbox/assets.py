@@ -1,6 +1,6 @@
 """The Dagster face: ``outbox/<campaign>``, the asset with the side effect. What may leave is the business of ``dispatch``."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -11,7 +11,7 @@ from shopauto_pipelines.campaigns.shown import reads as shown_from
 from shopauto_pipelines.campaigns.tables import audience
 from shopauto_pipelines.features.tables import CUSTOMER_FEATURES
 from shopauto_pipelines.outbox import gate, ledger, schema
-from shopauto_pipelines.outbox.dispatch import Dispatched, dispatch
+from shopauto_pipelines.outbox.dispatch import FROM_AUDIENCE, Dispatched, dispatch
 from shopauto_pipelines.outbox.windows import newest_day, window
 from shopauto_pipelines.platform.dagster.assets import FRESHNESS, OWNERS, asset_key, database_schema
 from shopauto_pipelines.platform.dagster.io_manager import lineage_metadata
@@ -22,8 +22,6 @@ from shopauto_pipelines.platform.postgres import engine
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.profiles.tables import CUSTOMERS
 from shopauto_pipelines.sources.tables import QUARANTINE
-
-_FROM_AUDIENCE = ("step", "customer_id", "occasion", "channel", "language", "template", "explanation", "send_from")
 
 
 def outbox_assets(campaigns: Iterable[Campaign]) -> list[dg.AssetsDefinition]:
@@ -120,9 +118,7 @@ def _metadata(result: Dispatched, settings: Settings, campaign: str, day: date) 
         "newly_planned": result.newly_planned,
         "recovered": result.recovered,
         **states,
-        "not_sent_by_reason": _table(("state", "reason", "people"), not_sent)
-        if not_sent
-        else "Everybody was sent theirs.",
+        "not_sent_by_reason": _table(("state", "reason", "people"), not_sent) if not_sent else _nobody(states),
         "where_to_look": dg.MetadataValue.md(
             f"Messages: {where}. Ledger: `select * from shopauto.messages where campaign = '{campaign}' "
             f"and as_of = '{day}'`, changes in `shopauto.message_history`."
@@ -142,6 +138,12 @@ def _metadata(result: Dispatched, settings: Settings, campaign: str, day: date) 
             f"{result.work.waiting}, from {result.work.rest_from:%Y-%m-%d %H:%M} UTC: run this again then"
         )
     return shown
+
+
+def _nobody(states: Mapping[str, int]) -> str:
+    """What is said where nobody was refused and nothing went wrong."""
+    everybody = states["sent"] and not states["planned"] and not states["reserved"]
+    return "Everybody was sent theirs." if everybody else "Nobody was refused, and not everybody has been sent theirs."
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.TableMetadataValue:
@@ -196,7 +198,8 @@ def unknown_asset(campaigns: Iterable[Campaign]) -> dg.AssetsDefinition:
 
 def _column_lineage(audience_name: str) -> dg.TableColumnLineage:
     """What the ledger takes over from the audience, and the address it keeps only a hash of."""
-    origins = {name: [(audience_name, name)] for name in _FROM_AUDIENCE}
+    origins = {name: [(audience_name, name)] for name in FROM_AUDIENCE}
+    origins["triggered_at"] = [(audience_name, "triggered_on")]
     of_people = {"address_hash": ("email", "phone"), "time_zone": ("time_zone",)}
     return lineage_metadata(
         origins | {mine: [(CUSTOMERS.name, name) for name in names] for mine, names in of_people.items()}

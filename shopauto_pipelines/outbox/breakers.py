@@ -69,13 +69,17 @@ def stage(connection: sa.Connection, settings: Settings, campaign: str, as_of: d
     named = f"the first {first:,} of {total:,} messages"
     if gone < first:
         return Stage(first - gone, f"{named} go now, the rest once complaints and bounces are known", at + wait)
-    began = connection.execute(
-        sa.select(sa.func.min(messages.c.settled_at)).where(
-            messages.c.campaign == campaign, messages.c.as_of == as_of, messages.c.state.in_(_GONE)
-        )
+    # people's hours spread the first stage over the day: the wait begins when it is full
+    went_at = sa.func.coalesce(messages.c.settled_at, messages.c.reserved_at)
+    filled = connection.execute(
+        sa.select(went_at)
+        .where(messages.c.campaign == campaign, messages.c.as_of == as_of, messages.c.state.in_(_GONE))
+        .order_by(went_at)
+        .offset(first - 1)
+        .limit(1)
     ).scalar()
-    if began is not None and at < began + wait:
-        return Stage(0, f"{named} have gone, the rest waits for complaints and bounces", began + wait)
+    if filled is not None and at < filled + wait:
+        return Stage(0, f"{named} have gone, the rest waits for complaints and bounces", filled + wait)
     return Stage()
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, timedelta
 from functools import cache
 from itertools import chain, islice
 from typing import Any, TypeVar
@@ -45,11 +45,11 @@ from shopauto_pipelines.sources.landing import OWN_SOURCE, land_rows
 
 _Row = TypeVar("_Row")
 
-#: What a planned message takes over from the audience.
-_FROM_AUDIENCE = (
-    *("step", "customer_id", "occasion", "channel", "template", "language", "explanation", "triggered_on"),
-    "send_from",
-)
+#: What a planned message takes over from the audience as it stands there.
+FROM_AUDIENCE = ("step", "customer_id", "occasion", "channel", "template", "language", "explanation", "send_from")
+
+#: What makes a message of a campaign the same message.
+_IN_CAMPAIGN = ledger.MessageKey._fields[1:]
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def land_sent(engine: sa.Engine, lake: Lake, settings: Settings, campaign: str, 
 
     Idempotent: the same ledger gives the same rows, so a day that is run again mends what a crash kept from landing.
     """
-    morning = _midnight_after(as_of, settings).astimezone(UTC).replace(tzinfo=None)
+    morning = settings.midnight(as_of + timedelta(days=1)).astimezone(UTC).replace(tzinfo=None)
     names = [column.name for column in raw.MESSAGE_EVENTS.columns[: -len(raw.LINEAGE)]]
     schema = pa.schema([raw.MESSAGE_EVENTS.arrow_schema.field(name) for name in names])
 
@@ -193,6 +193,9 @@ def plan(
 ) -> int:
     """Put the audience's planned rows into the ledger; returns how many were new. What earlier days left is given up.
 
+    Where the audience was computed again since, what it does not plan any more is taken back as ``withdrawn``, as long as it
+    still waits in the ledger; what it still plans says what the audience says now.
+
     Rows of one step and language are put in by the thousand, so that they are reserved together and leave in one call.
     """
     people = Lookup(lake, profiles.CUSTOMERS, as_of)
@@ -200,18 +203,20 @@ def plan(
     total = lake.rows(audience, as_of)
     waiting: dict[tuple[str, str], list[dict[str, Any]]] = {}
     new = looked_at = 0
+    with engine.connect() as connection:
+        known = ledger.newest_id(connection)
 
     def put(rows: Sequence[dict[str, Any]]) -> int:
         for row in rows:
             # the planner has judged the day of the trigger: what happens after it takes the message back
-            row["triggered_at"] = _midnight_after(row.pop("triggered_on"), settings)
+            row["triggered_at"] = settings.midnight(row.pop("triggered_on") + timedelta(days=1))
         with engine.begin() as connection:
             if campaign.brings_offers:
                 rows = with_codes(connection, rows, campaign, live_settings.current(connection, settings), clock.now())
             planned = ledger_rows(rows, people, settings, campaign, as_of)
             return ledger.plan(connection, planned, run_id=run_id, at=clock.now())
 
-    columns = [*_FROM_AUDIENCE, *(("variant", "offer") if campaign.brings_offers else ())]
+    columns = [*FROM_AUDIENCE, "triggered_on", *(("variant", "offer") if campaign.brings_offers else ())]
     for batch in pq.ParquetFile(lake.path(audience, as_of)).iter_batches(10 * BATCH, columns=[*columns, "decision"]):
         wanted = batch.filter(pc.equal(batch["decision"], "planned")).select(columns)
         for row in wanted.to_pylist():
@@ -225,8 +230,22 @@ def plan(
     for rows in waiting.values():
         new += put(rows)
     with engine.begin() as connection:
+        not_planned = _not_planned(connection, lake, campaign.name, as_of, known)
+        ledger.withdraw(connection, not_planned, at=clock.now())
         ledger.expire(connection, campaign.name, as_of, at=clock.now())
     return new
+
+
+def _not_planned(connection: sa.Connection, lake: Lake, campaign: str, as_of: date, newest: int) -> list[int]:
+    """Of the messages up to ``newest``, numbers of those that wait in the ledger and that the audience does not plan."""
+    schema = pa.schema([("id", pa.int64()), *((name, pa.string()) for name in _IN_CAMPAIGN)])
+    rows = ({"id": n, **key._asdict()} for n, key in ledger.planned_keys(connection, campaign, as_of, newest))
+    batches = [pa.RecordBatch.from_pylist(chunk, schema) for chunk in _chunks(rows)]
+    if not batches:
+        return []
+    planned = lake.on(campaign_tables.audience(campaign), as_of).filter(ibis._.decision == "planned")
+    left = ibis.memtable(pa.Table.from_batches(batches)).anti_join(planned, _IN_CAMPAIGN)
+    return lake.con.to_pyarrow(left.select("id").order_by("id"))["id"].to_pylist()
 
 
 def ledger_rows(
@@ -241,7 +260,7 @@ def ledger_rows(
     found = people.rows(row["customer_id"] for row in rows)
     return [
         {
-            **{name: row[name] for name in (*_FROM_AUDIENCE, "triggered_at") if name != "triggered_on"},
+            **{name: row[name] for name in (*FROM_AUDIENCE, "triggered_at")},
             "send_from": row["send_from"] and row["send_from"].replace(tzinfo=UTC),
             "time_zone": _known_zone(found.get(row["customer_id"], {}).get("time_zone")),
             "campaign": campaign.name,
@@ -264,11 +283,6 @@ def _known_zone(name: str | None) -> str | None:
         return ZoneInfo(name).key if name else None
     except (KeyError, ValueError):
         return None
-
-
-def _midnight_after(day: date, settings: Settings) -> datetime:
-    """The end of a day of the shop."""
-    return datetime.combine(day + timedelta(days=1), time(), settings.zone)
 
 
 def _chunks(rows: Iterable[_Row]) -> Iterator[list[_Row]]:

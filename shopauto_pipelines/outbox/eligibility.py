@@ -26,10 +26,10 @@ FACTS = ("id", "customer_id", "occasion", "channel", "address_hash", "topic", "e
 class Cap:
     """At most ``messages`` to a person in ``days`` days, over all campaigns, the day of the send included.
 
-    Who asked for less gets one in ``less_often_days``.
+    ``None``: any number, as of transactional messages. Who asked for less gets one in ``less_often_days``.
     """
 
-    messages: int
+    messages: int | None
     days: int
     less_often_days: int = 30
 

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from shopauto_pipelines.outbox import controls
 from shopauto_pipelines.outbox.schema import open_messages
 from shopauto_pipelines.platform.settings import Settings
+from shopauto_pipelines.platform.time_zones import hours_between
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,11 @@ class Hours:
 def parameters(hours: Hours | None, at: datetime) -> Mapping[str, Any]:
     """The parameters of :func:`has_come`."""
     asked = hours or Hours(0, 0, "UTC")
-    quiet = (asked.quiet_to - asked.quiet_from) % 24
     return {
         "at_any_hour": hours is None,
         "now": at,
         "quiet_from": asked.quiet_from,
-        "quiet_hours": quiet,
+        "quiet_hours": hours_between(asked.quiet_from, asked.quiet_to),
         "clock": asked.time_zone,
     }
 
@@ -88,21 +88,12 @@ class Come(NamedTuple):
 
 
 def come(connection: sa.Connection, hours: Hours | None, at: datetime) -> list[Come]:
-    """Campaigns whose newest day has messages that have waited for this hour, but for those that are stopped."""
-    newest = (
-        sa.select(open_messages.c.campaign, sa.func.max(open_messages.c.as_of).label("as_of"))
-        .where(open_messages.c.planned)
-        .group_by(open_messages.c.campaign)
-        .subquery("newest")
-    )
+    """Campaigns and days that have messages which have waited for this hour, but for campaigns that are stopped.
+
+    Of a campaign there may be several days: messages about carts that are held over a night are of the day after.
+    """
+    of = (open_messages.c.campaign, open_messages.c.as_of)
     waited = open_messages.c.planned & open_messages.c.send_from.is_not(None) & has_come()
-    of_day = (open_messages.c.campaign == newest.c.campaign) & (open_messages.c.as_of == newest.c.as_of)
-    found = (
-        sa.select(newest.c.campaign, newest.c.as_of, sa.func.count())
-        .select_from(newest.join(open_messages, of_day))
-        .where(waited)
-        .group_by(newest.c.campaign, newest.c.as_of)
-        .order_by(newest.c.campaign)
-    )
+    found = sa.select(*of, sa.func.count()).where(waited).group_by(*of).order_by(*of)
     rows = [Come(*row) for row in connection.execute(found, parameters(hours, at))]
     return [row for row in rows if not controls.stopped(connection, row.campaign)]

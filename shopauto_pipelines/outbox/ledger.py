@@ -125,10 +125,11 @@ class Rates(NamedTuple):
 def plan(connection: sa.Connection, rows: Sequence[Mapping[str, Any]], *, run_id: str | None, at: datetime) -> int:
     """Add planned messages; returns how many are new to their day.
 
-    A message the ledger knows already is left as it is, except where an earlier day left it planned: the new day takes it
-    over, with all it says. ``rows`` have the columns campaign, step, customer_id, occasion, channel, as_of, language,
-    template, explanation and address_hash (:func:`~shopauto_pipelines.outbox.links.address_hash`; null where the person
-    has no address), and may have topic, triggered_at, exit_on, send_from and time_zone.
+    A message the ledger knows already is left as it is, except where it is still planned, by an earlier day or by this one:
+    then the rows' day takes it over, with all it says. ``rows`` have the columns campaign, step, customer_id, occasion,
+    channel, as_of, language, template, explanation and address_hash
+    (:func:`~shopauto_pipelines.outbox.links.address_hash`; null where the person has no address), and may have topic,
+    triggered_at, exit_on, send_from and time_zone.
     """
     if not rows:
         return 0
@@ -148,12 +149,18 @@ def plan(connection: sa.Connection, rows: Sequence[Mapping[str, Any]], *, run_id
     )
     if added.rowcount == len(rows_by_key):
         return added.rowcount
+    says_else = (messages.c[name].is_distinct_from(meant[name]) for name in _TAKEN_OVER)
     left_over = (
-        sa.select(messages.c.id, *(meant[name].label(name) for name in _TAKEN_OVER))
+        sa.select(
+            messages.c.id,
+            (messages.c.as_of < told.c.as_of).label("is_older"),
+            *(meant[name].label(name) for name in _TAKEN_OVER),
+        )
         .where(
             *(messages.c[name] == told.c[name] for name in MessageKey._fields),
             messages.c.state == "planned",
-            messages.c.as_of < told.c.as_of,
+            messages.c.as_of <= told.c.as_of,
+            sa.or_(*says_else),  # the runs of every hour plan the same again
         )
         .order_by(messages.c.id)
         .with_for_update(of=messages, key_share=True)
@@ -162,9 +169,57 @@ def plan(connection: sa.Connection, rows: Sequence[Mapping[str, Any]], *, run_id
     taken_over = connection.execute(
         sa.update(messages)
         .where(messages.c.id == left_over.c.id)
-        .values(**{name: left_over.c[name] for name in _TAKEN_OVER}, reason="taken_over", run_id=run_id, changed_at=at)
+        .values(
+            **{name: left_over.c[name] for name in _TAKEN_OVER},
+            reason=sa.case((left_over.c.is_older, "taken_over"), else_=messages.c.reason),
+            run_id=run_id,
+            changed_at=at,
+        )
+        .returning(left_over.c.is_older)
     )
-    return added.rowcount + taken_over.rowcount
+    return added.rowcount + sum(taken_over.scalars())
+
+
+def newest_id(connection: sa.Connection) -> int:
+    """Number of the newest message; 0 where there is none."""
+    return connection.execute(sa.select(sa.func.coalesce(sa.func.max(messages.c.id), 0))).scalar_one()
+
+
+def planned_keys(
+    connection: sa.Connection, campaign: str, as_of: date, newest: int
+) -> Iterator[tuple[int, MessageKey]]:
+    """Number and key of what is planned of a campaign and day, up to the number ``newest``, read in bounded batches."""
+    of_day = (open_messages.c.campaign == campaign) & (open_messages.c.as_of == as_of) & open_messages.c.planned
+    found = (
+        sa.select(messages.c.id, *_KEY)
+        .where(_is_open(of_day, open_messages.c.message_id <= newest), messages.c.state == "planned")
+        .order_by(messages.c.id)
+    )
+    for number, *key in connection.execute(found, execution_options={"yield_per": 10_000}):
+        yield number, MessageKey(*key)
+
+
+def withdraw(connection: sa.Connection, ids: Collection[int], *, at: datetime) -> int:
+    """Take planned messages back, as ``withdrawn``; returns how many.
+
+    What is reserved or has gone stays as it is, and what somebody works on at this moment.
+    """
+    if not ids:
+        return 0
+    chosen = (
+        sa.select(messages.c.id)
+        .where(messages.c.id == sa.any_(_array(list(ids), sa.BigInteger())))
+        .where(messages.c.state == "planned", messages.c.reserved_by.is_(None))
+        .order_by(messages.c.id)
+        .with_for_update(of=messages, key_share=True, skip_locked=True)
+        .cte("chosen")
+    )
+    changed = connection.execute(
+        sa.update(messages)
+        .where(messages.c.id == chosen.c.id)
+        .values(state="suppressed", reason="withdrawn", settled_at=at, changed_at=at)
+    )
+    return changed.rowcount
 
 
 def expire(

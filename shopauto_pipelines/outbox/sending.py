@@ -181,7 +181,11 @@ class _Loop:
                 limit=most if left is None else min(most, left),
                 by=self._me,
                 via=self._channel.name,
-                cap=ledger.Cap(rules.cap_messages, rules.cap_days, rules.less_often_days),
+                cap=ledger.Cap(
+                    rules.cap_messages if self._campaign.kind == "marketing" else None,
+                    rules.cap_days,
+                    rules.less_often_days,
+                ),
                 at=self._clock.now(),
                 after=after,
                 hours=Hours.of(rules),

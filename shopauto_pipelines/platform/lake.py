@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 import ibis
@@ -200,9 +201,8 @@ class Lake:
         if not files:
             columns = {name: kind.copy(nullable=True) for name, kind in table.schema.items()}  # as Parquet has them
             return self.con.create_table(view, schema=ibis.schema(columns | {table.partition: "date"}), temp=True)
-        mixed = any([_lacks_columns(table, path) for path in (paths[0], paths[-1])])
-        parts = [_read(months, hive=False, mixed=mixed)] if months else []
-        parts += [_read(days, hive=True, mixed=mixed)] if days else []
+        parts = [_read(table, months, hive=False)] if months else []
+        parts += [_read(table, days, hive=True)] if days else []
         self.con.raw_sql(f'create temp view "{view}" as {" union all by name ".join(parts)}')
         rows = self.con.table(view)
         lacking = {c.name: ibis.null(c.type) for c in table.columns if c.name not in rows.columns}
@@ -233,7 +233,9 @@ class Lake:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             staged = self._staged("month")
-            self.con.raw_sql(f"copy ({_read(parts, hive=True)}) to '{staged}' (format parquet, compression zstd)")
+            self.con.raw_sql(
+                f"copy ({_read(table, parts, hive=True)}) to '{staged}' (format parquet, compression zstd)"
+            )
             os.replace(staged, target)
             for old in target.parent.glob(f"{month}-*"):
                 if old != target and time.time() - old.stat().st_mtime > _KEPT_SECONDS:
@@ -327,20 +329,19 @@ class LakeTable:
         return (earlier[-1], self.lake.on(self.table, earlier[-1])) if earlier else None
 
 
-def _read(paths: Sequence[Path], *, hive: bool, mixed: bool = True) -> str:
-    """SQL that reads the files.
+def _read(table: Table, paths: Sequence[Path], *, hive: bool) -> str:
+    """SQL that reads files of the table; ``hive`` takes the partition column from their folder's name.
 
-    ``hive`` takes the partition column from their folder's name; ``mixed`` files need not all have the same columns.
+    Raises :class:`OutdatedPartition` for one that an earlier version wrote without a required column.
     """
+    mixed = any([_lacks_columns(table, path, path.stat().st_mtime_ns) for path in paths])
     listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
     return f"select * from read_parquet([{listed}], hive_partitioning = {hive}, union_by_name = {mixed})"
 
 
-def _lacks_columns(table: Table, file: Path) -> bool:
-    """Whether columns are missing that an earlier version did not write: null there.
-
-    Raises :class:`OutdatedPartition` for one that is required.
-    """
+@lru_cache(maxsize=65_536)
+def _lacks_columns(table: Table, file: Path, mtime_ns: int) -> bool:
+    """Whether columns are missing that an earlier version did not write: null there."""
     names = pq.read_schema(file).names
     lacking = [column for column in table.columns if column.name not in names]
     if required := "`, `".join(column.name for column in lacking if column.required):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from difflib import get_close_matches
 from functools import lru_cache
 from textwrap import indent
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from shopauto_pipelines.platform.postgres import SCHEMA
 from shopauto_pipelines.platform.settings import CHANGEABLE, PREFIX, Settings, SettingsError, mistakes
+from shopauto_pipelines.platform.words import nearest
 
 _WHEN = sa.DateTime(timezone=True)
 
@@ -143,5 +143,4 @@ def _require_changeable(name: str) -> None:
         return
     if name in Settings.model_fields:
         raise SettingsError(f"{name} is read when a process starts: set {PREFIX}{name.upper()}, and start it again")
-    near = get_close_matches(name, names(), 1)
-    raise SettingsError(f"{name} is no setting{f'; did you mean {near[0]}?' if near else ''}")
+    raise SettingsError(f"{name} is no setting; {nearest(name, names(), quote='')}")

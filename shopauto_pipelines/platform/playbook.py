@@ -6,10 +6,9 @@ The same files are Dagster Components; this reader serves the logic, the command
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from difflib import get_close_matches
 from functools import lru_cache, wraps
 from itertools import islice
 from pathlib import Path
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.settings import PROJECT_ROOT
+from shopauto_pipelines.platform.words import nearest
 
 #: The playbook that ships with the package.
 PLAYBOOK = PROJECT_ROOT / "shopauto_pipelines" / "defs"
@@ -155,16 +155,6 @@ def _noun(value: object) -> str:
     return (
         "a list" if isinstance(value, list | tuple) else "fields with values" if isinstance(value, dict) else "a date"
     )
-
-
-def nearest(name: str, valid: Iterable[str], quote: str = "`", most: int = 24) -> str:
-    """A half sentence that helps with a wrong name: the nearest valid one, or all of them, at most so many."""
-    names = list(valid)
-    close = get_close_matches(name.lower(), names, n=1)
-    if close:
-        return f"did you mean {quote}{close[0]}{quote}?"
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"there are {', '.join(sorted(names)[:most]) or 'none'}{more}"
 
 
 def declarations(component: str, folder: Path = PLAYBOOK) -> Iterator[Declaration]:

@@ -103,15 +103,16 @@ class Settings(BaseSettings):
         3,
         json_schema_extra=CHANGEABLE,
         ge=1,
-        description="Most marketing messages to a person in `cap_days`, over all campaigns.",
+        description="Most messages to a person in `cap_days`, over all campaigns, before marketing is held back. "
+        "Transactional messages count, and are not held back.",
     )
     cap_days: int = Field(7, json_schema_extra=CHANGEABLE, ge=1, description="Days that `cap_messages` counts.")
     cap_day_messages: int = Field(
         1,
         json_schema_extra=CHANGEABLE,
         ge=1,
-        description="Most marketing messages to a person on one day, over all campaigns by the day and all channels: the "
-        "campaign of the highest priority gets the place, the others try again while their step is valid.",
+        description="Most messages to a person on one day, over all campaigns by the day and all channels: the campaign of "
+        "the highest priority gets the place, others that are marketing try again while their step is valid.",
     )
     quiet_from: int = Field(
         21,
@@ -239,7 +240,7 @@ class Settings(BaseSettings):
         60,
         json_schema_extra=CHANGEABLE,
         ge=0,
-        description="Minutes between the first stage of a roll-out and the rest.",
+        description="Minutes between the last message of a roll-out's first stage and the rest.",
     )
     onsite_rule: Literal["history", "basket"] = Field(
         "history",

@@ -21,6 +21,11 @@ def utc(shown: Any, zone: Any) -> ir.TimestampValue:
     return _shown_in("UTC", _read_in(zone, shown))
 
 
+def hours_between(start: int, end: int) -> int:
+    """How many hours a clock goes on from one full hour to another; none from an hour to itself."""
+    return (end - start) % 24
+
+
 @ibis.udf.scalar.builtin(name="timezone", signature=(("string", "timestamp(6)"), "timestamp('UTC', 6)"))
 def _read_in(zone: Any, shown: Any) -> Any:
     """The moment at which clocks of the zone show the time."""

@@ -1,9 +1,11 @@
-"""The Dagster face of carts that become due: a sensor that waits for them, and asks for one run at a time. Off at first.
+"""The Dagster face of carts that become due: two sensors of one job, both off at first.
 
-Dagster looks at a sensor every few seconds; this one waits inside its evaluation, on PostgreSQL's word and on the time the next
-cart is due, so that nothing is late by a poll. Its cursor is the last number of ``due_carts`` that a run has dealt with, and
-moves when that run has succeeded. All else is read off Dagster's own runs, so a restart in the middle loses nothing:
-the runs after a cursor carry it as a tag, their keys count the attempts, and a key is taken once.
+``carts_after_quiet_hours`` looks every minute whether messages that were held over a night may leave. ``abandoned_carts`` waits
+for carts, and asks for one run at a time. Dagster looks at a sensor every few seconds; this one waits inside its evaluation, on
+PostgreSQL's word and on the time the next cart is due, so that nothing is late by a poll. Its cursor is the last number of
+``due_carts`` that a run has dealt with, and moves when that run has succeeded. All else is read off Dagster's own runs, so a
+restart in the middle loses nothing: the runs after a cursor carry it as a tag, their keys count the attempts, and a key is
+taken once.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""The room's tables as assets: membership and its changes. The declared segments are assets of ``component``."""
+"""The room's tables as assets: membership, its changes, sizes and overlap. The declared segments are assets of ``component``."""
 
 from collections.abc import Callable, Mapping
 from datetime import date
@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from shopauto_pipelines.features import tables as features
-from shopauto_pipelines.platform.dagster.assets import lake_asset
+from shopauto_pipelines.platform.dagster.assets import asset_key, lake_asset
 from shopauto_pipelines.platform.lake import Lake, LakeTable
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import IDENTITIES
@@ -15,23 +15,18 @@ from shopauto_pipelines.segments import membership as logic
 from shopauto_pipelines.segments import overlap as explorer
 from shopauto_pipelines.segments import prepared, tables
 from shopauto_pipelines.segments.declaration import load_segments
+from shopauto_pipelines.segments.events import EVENTS
 
-#: What ``did`` asks: the daily rollups, and the persons behind their shop ids.
-_EVENTS = {
-    "identities": IDENTITIES,
-    "activity": features.DAILY_ACTIVITY,
-    "products": features.DAILY_PRODUCTS,
-    "messages": features.DAILY_MESSAGES,
-    "forms": features.DAILY_FORMS,
-}
+#: What ``did`` asks: the daily rollups, by the last part of their names.
+_ROLLUPS = {event.rollup.name.split("/")[-1]: event.rollup for event in EVENTS.values()}
 
 
 @lake_asset(
     tables.MEMBERSHIP,
-    ins={"customers": features.CUSTOMER_360, "scores": SCORES, **_EVENTS},
+    ins={"customers": features.CUSTOMER_360, "scores": SCORES, "identities": IDENTITIES, **_ROLLUPS},
     origins=lambda: prepared.statement(load_segments()).origins,
 )
-def membership(customers: LakeTable, scores: LakeTable, **events: LakeTable) -> Callable:
+def membership(customers: LakeTable, **_others: LakeTable) -> Callable:
     """All declared segments in one pass; stays are carried over from the table's own latest earlier partition."""
     lake, segments = customers.lake, load_segments()
     return lambda as_of: prepared.rows(lake, segments, as_of)
@@ -56,7 +51,10 @@ def overlap_shown(lake: Lake, day: date) -> Mapping[str, Any]:
 
 
 @lake_asset(
-    tables.OVERLAP, ins={"membership": tables.MEMBERSHIP, "customers": features.CUSTOMER_360}, summary=overlap_shown
+    tables.OVERLAP,
+    ins={"membership": tables.MEMBERSHIP, "customers": features.CUSTOMER_360},
+    summary=overlap_shown,
+    deps=[asset_key(tables.SIZES)],  # which the summary shows
 )
 def overlap(membership: LakeTable, customers: LakeTable) -> Callable:
     """How much the segments overlap: for every pair the people in both."""

@@ -75,7 +75,7 @@ def segment_asset(segment: SegmentDeclaration) -> dg.AssetsDefinition:
     def show(context: dg.AssetExecutionContext, lake: LakeResource) -> None:
         window = context.partition_key_range
         start, end = date.fromisoformat(window.start), date.fromisoformat(window.end)
-        for day, metadata in observe(lake.lake(), segment, load_segments(), start, end).items():
+        for day, metadata in observe(lake.lake(), segment, load_segments(), start, end, context.run.run_id).items():
             if day == end:
                 metadata["dagster/column_lineage"] = _LINEAGE
             context.add_asset_metadata(metadata, asset_key=context.asset_key, partition_key=day.isoformat())
@@ -84,20 +84,26 @@ def segment_asset(segment: SegmentDeclaration) -> dg.AssetsDefinition:
 
 
 def observe(
-    lake: Lake, segment: SegmentDeclaration, playbook: Sequence[SegmentDeclaration], start: date, end: date
+    lake: Lake,
+    segment: SegmentDeclaration,
+    playbook: Sequence[SegmentDeclaration],
+    start: date,
+    end: date,
+    run: str | None = None,
 ) -> dict[date, dict[str, Any]]:
     """Metadata of each day from ``start`` to ``end``: size, entered, left, share; on the last also plot, members and why.
 
-    ``playbook`` are all segments, this one among them. Raises ``MissingPartition`` where sizes, membership or the people of a
-    day have not been computed.
+    ``playbook`` are all segments, this one among them; ``run`` is that of :func:`report.shown`. Raises ``MissingPartition``
+    where sizes, membership or the people of a day have not been computed.
     """
     shown_from = end - timedelta(days=PLOT_DAYS - 1)
-    shown = report.shown(lake, playbook, min(start, shown_from), end)
+    shown = report.shown(lake, playbook, min(start, shown_from), end, run)
     lines = shown.of(segment.name)
     counts = report.total(lines)
     metadata: dict[date, dict[str, Any]] = {}
     for day in days_between(start, end):
-        people, *_ = (lake.rows(table, day) for table in (CUSTOMER_360, SIZES))  # raises for one missing
+        people = lake.rows(CUSTOMER_360, day)
+        lake.rows(SIZES, day)  # raises for a day that is missing
         count = counts.get(day, report.Count())
         metadata[day] = {
             "dagster/row_count": count.size,
@@ -111,11 +117,14 @@ def observe(
         name: {day: line[day].size for day in computed}
         for name, line in (lines or {segment.name: dict.fromkeys(computed, report.Count())}).items()
     }
+    whys, private = report.without_private(shown.whys.get(segment.name, ()))
     said = {
         "sizes over time": report.size_plot(plotted),
         "latest members": report.latest_markdown(shown.latest.get(segment.name, ())),
-        "why": why.markdown(shown.whys.get(segment.name, ())) or "Nobody is in this segment.",
+        "why": why.markdown(whys) or "Nobody is in this segment.",
     }
+    if private:
+        said["why"] = f"{said['why'].rstrip()}\n\nParts that rest on private data are not shown."
     if standing_in := counts.get(end, report.Count()).standing_in:
         said["note"] = (
             f"{counts[end].size} of the {segment.minimum_size} people it takes to be useful: {standing_in} more, members of "

@@ -22,12 +22,12 @@ from shopauto_pipelines.platform.playbook import (
     Declaration,
     PlaybookError,
     declarations,
-    nearest,
     once_per_change,
 )
+from shopauto_pipelines.platform.words import nearest
 from shopauto_pipelines.segments.events import EVENTS
 from shopauto_pipelines.segments.language.syntax import Scalar
-from shopauto_pipelines.segments.people import COLUMNS
+from shopauto_pipelines.segments.people import COLUMNS, COMPUTED
 from shopauto_pipelines.segments.predicate import SEPARATOR, Predicate, PredicateError, parse
 from shopauto_pipelines.segments.tables import TABLES
 
@@ -44,8 +44,8 @@ class SegmentDeclaration(BaseModel):
     description: str = Field(min_length=1, description="Who these people are, in a sentence.")
     where: str | None = Field(
         None,
-        description="SQL condition over columns of `features/customer_360`, `predictions/scores`, and `rfm_recency`, "
-        "`rfm_frequency`, `rfm_monetary`, `revenue_percentile`, `days_to_birthday`; `as_of` is the day. "
+        description="SQL condition over columns of `features/customer_360`, `predictions/scores`, and "
+        f"{', '.join(f'`{name}`' for name in COMPUTED)}; `as_of` is the day. "
         "`did('bought', category = 'tents', at_least => 2, within => 90)` asks for events, `in_segment('vip')` for segments. "
         "Needed unless there is an `include`.",
     )
@@ -143,6 +143,11 @@ class SegmentDeclaration(BaseModel):
     def refers_to(self) -> frozenset[str]:
         """Names of the segments, without values, that say who its own members are."""
         return frozenset(segment.name.partition(SEPARATOR)[0] for segment in self.predicate.segments)
+
+    @property
+    def rests_on(self) -> frozenset[str]:
+        """Names of the segments, without values, that say who is in it, as an own member or standing in."""
+        return self.refers_to | ({self.fallback.partition(SEPARATOR)[0]} if self.fallback else frozenset())
 
 
 def _scalar(name: str, value: Any) -> Scalar:

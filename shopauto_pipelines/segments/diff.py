@@ -1,13 +1,16 @@
 """What a change of declarations does to the segments: who comes, who goes, what share of the revenue they are, and why.
 
 Two sets of declarations are computed over the same day of the same lake, so all that differs comes from the declarations.
-A segment whose declaration is the same, and those of the segments it asks about too, cannot differ and is not computed.
+A segment whose declaration is the same, and those of the segments it asks about or falls back on too, cannot differ and is
+not computed. Who comes and goes are own members; who stands in for a segment that is too small is counted apart, since
+campaigns write to them as well.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from difflib import unified_diff
@@ -21,7 +24,7 @@ from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.segments import inputs
 from shopauto_pipelines.segments.declaration import SegmentDeclaration
-from shopauto_pipelines.segments.membership import evaluated, own_column
+from shopauto_pipelines.segments.membership import evaluated, own_column, standing_in
 from shopauto_pipelines.segments.predicate import clauses
 from shopauto_pipelines.segments.why import Reason, conditions, explained, with_referred
 
@@ -49,9 +52,11 @@ class SegmentDiff:
     """One segment: its ``state``, sizes, moves, the movers' shares of all people's revenue of a year (percent), and why.
 
     ``state`` is ``added``, ``removed``, ``renamed`` (from ``was``), ``changed``, or ``affected``: a segment that it asks about
-    has changed. ``other_value`` counts people who stay under another value of ``each``. ``let_in_by`` counts, for each part of
-    the old condition, whom of those who come it kept out; ``put_out_by`` whom of those who go the parts of the new one keep
-    out: a person counts for each such part. ``lines`` are the declaration's difference; ``people`` those of most revenue.
+    or falls back on has changed. ``standing_in_before`` and ``standing_in_after`` count who stands in, beside the own members;
+    ``standing_in_moved`` those who begin or cease to, and are own members neither before nor after. ``other_value`` counts
+    people who stay under another value of ``each``. ``let_in_by`` counts, for each part of the old condition, whom of those who
+    come it kept out; ``put_out_by`` whom of those who go the parts of the new one keep out: a person counts for each such part.
+    ``lines`` are the declaration's difference; ``people`` those of most revenue.
     """
 
     name: str
@@ -62,6 +67,9 @@ class SegmentDiff:
     entered: int
     left: int
     other_value: int
+    standing_in_before: int
+    standing_in_after: int
+    standing_in_moved: int
     entered_revenue_percent: float
     left_revenue_percent: float
     let_in_by: Mapping[str, int]
@@ -71,11 +79,15 @@ class SegmentDiff:
 
     @property
     def moved_percent(self) -> float:
-        """People who come, go or get another value, in percent of those before; 0 for a segment that was not there."""
+        """People who come, go or get another value, in percent of those before; 0 for a segment that was not there.
+
+        Of own members among own members, or with stand-ins on both sides: whichever is more.
+        """
         if self.before is None:
             return 0.0
-        moved = self.entered + self.left + self.other_value
-        return _percent(moved, self.before) if self.before else 100.0 * bool(moved)
+        own = self.entered + self.left + self.other_value
+        shares = ((own, self.before), (own + self.standing_in_moved, self.before + self.standing_in_before))
+        return max(_percent(moved, there) if there else 100.0 * bool(moved) for moved, there in shares)
 
 
 @dataclass(frozen=True)
@@ -121,49 +133,51 @@ def diff(
     pairs = _pairs(before, after)
     found: list[SegmentDiff] = []
     if pairs:
-        comparison = _Comparison(lake, as_of, before, after, pairs, customers)
-        found = [each for n in range(len(pairs)) if (each := comparison.of(n, totals["revenue"], who)) is not None]
-        comparison.close()
+        needed = (
+            with_referred(before, [pair.old.name for pair in pairs if pair.old]),
+            with_referred(after, [pair.new.name for pair in pairs if pair.new]),
+        )
+        with _judged(lake, as_of, needed[0]) as old, _judged(lake, as_of, needed[1]) as new:
+            both = customers.inner_join(_values(old, "was", [pair.old for pair in pairs], needed[0]), "customer_id")
+            both = both.inner_join(_values(new, "now", [pair.new for pair in pairs], needed[1]), "customer_id")
+            comparison = _Comparison(as_of, pairs, old, new, both)
+            found = [each for n in range(len(pairs)) if (each := comparison.of(n, totals["revenue"], who)) is not None]
     same = len(after) - sum(each.state != "removed" for each in found)
     return Diff(as_of, *names, totals["people"], totals["revenue"], tuple(found), same)
 
 
+@contextmanager
+def _judged(lake: Lake, as_of: date, segments: Sequence[SegmentDeclaration]) -> Iterator[ir.Table]:
+    """People as the declarations judge them, computed once, for as long as they are looked at."""
+    name = f"segments_diff_{uuid.uuid4().hex}"
+    rows = evaluated(inputs.read(lake, segments, as_of), segments, as_of)
+    judged = lake.con.create_table(name, rows, temp=True)
+    try:
+        yield judged
+    finally:
+        lake.con.drop_table(name)
+
+
 class _Comparison:
-    """People as the old and as the new declarations judge them, each computed once."""
+    """People as the ``old`` and as the ``new`` declarations judge them; ``both``: who was in what, and who is now."""
 
-    def __init__(
-        self,
-        lake: Lake,
-        as_of: date,
-        before: Sequence[SegmentDeclaration],
-        after: Sequence[SegmentDeclaration],
-        pairs: Sequence[_Pair],
-        customers: ir.Table,
-    ) -> None:
-        self._lake, self._as_of, self._pairs = lake, as_of, pairs
-
-        def judged(segments: Sequence[SegmentDeclaration]) -> ir.Table:
-            rows = evaluated(inputs.read(lake, segments, as_of), segments, as_of)
-            return lake.con.create_table(f"segments_diff_{uuid.uuid4().hex}", rows, temp=True)
-
-        self._old = judged(with_referred(before, [pair.old.name for pair in pairs if pair.old]))
-        self._new = judged(with_referred(after, [pair.new.name for pair in pairs if pair.new]))
-        old = _values(self._old, "was", [pair.old for pair in pairs])
-        new = _values(self._new, "now", [pair.new for pair in pairs])
-        self._both = customers.inner_join(old, "customer_id").inner_join(new, "customer_id")
+    def __init__(self, as_of: date, pairs: Sequence[_Pair], old: ir.Table, new: ir.Table, both: ir.Table) -> None:
+        self._as_of, self._pairs, self._old, self._new, self._both = as_of, pairs, old, new, both
         sums: dict[str, ir.Scalar] = {}
         for n in range(len(pairs)):
-            sums |= {f"{n} before": self._both[f"was {n}"].count(), f"{n} after": self._both[f"now {n}"].count()}
+            sums |= {f"{n} before": both[f"was {n}"].count(), f"{n} after": both[f"now {n}"].count()}
+            sums |= {f"{n} {what}": rows.sum() for what, rows in self._stand_ins(n).items()}
             for move, rows in self._moves(n).items():
-                sums |= {f"{n} {move}": rows.sum(), f"{n} {move} revenue": self._both.revenue.sum(where=rows)}
-        self._counted = self._both.aggregate(**sums).to_pyarrow().to_pylist()[0]
+                sums |= {f"{n} {move}": rows.sum(), f"{n} {move} revenue": both.revenue.sum(where=rows)}
+        self._counted = both.aggregate(**sums).to_pyarrow().to_pylist()[0]
 
     def of(self, n: int, revenue: int, who: int) -> SegmentDiff | None:
         """The difference of a pair; None where it was not touched itself and nobody moves."""
         pair, moves = self._pairs[n], self._moves(n)
+        stand_ins = {what: self._counted[f"{n} {what}"] or 0 for what in self._stand_ins(n)}
         count = {name: self._counted[f"{n} {name}"] or 0 for name in ("before", "after", *moves)}
         share = {move: _percent(self._counted[f"{n} {move} revenue"] or 0, revenue) for move in moves}
-        if pair.state == "affected" and not any(count[move] for move in moves):
+        if pair.state == "affected" and not any(count[move] for move in moves) and not stand_ins["standing_in_moved"]:
             return None
         both = pair.old is not None and pair.new is not None
         return SegmentDiff(
@@ -175,6 +189,7 @@ class _Comparison:
             entered=count["entered"],
             left=count["left"],
             other_value=count["other value"],
+            **stand_ins,
             entered_revenue_percent=share["entered"],
             left_revenue_percent=share["left"],
             let_in_by=self._kept_out(pair.old, self._old, moves["entered"]) if both and count["entered"] else {},
@@ -183,17 +198,22 @@ class _Comparison:
             people=tuple(self._people(n, who)),
         )
 
-    def close(self) -> None:
-        """Give the memory back."""
-        for rows in (self._old, self._new):
-            self._lake.con.drop_table(rows.op().name)
-
     def _moves(self, n: int) -> dict[str, ir.BooleanValue]:
         was, now = self._both[f"was {n}"], self._both[f"now {n}"]
         return {
             "entered": was.isnull() & now.notnull(),
             "left": was.notnull() & now.isnull(),
             "other value": (was != now).fill_null(False),
+        }
+
+    def _stand_ins(self, n: int) -> dict[str, ir.BooleanValue]:
+        """Who stands in on either side, and whom of those who are own members on neither side that moves."""
+        before, after = self._both[f"was {n} standing in"], self._both[f"now {n} standing in"]
+        nowhere_own = self._both[f"was {n}"].isnull() & self._both[f"now {n}"].isnull()
+        return {
+            "standing_in_before": before,
+            "standing_in_after": after,
+            "standing_in_moved": nowhere_own & (before != after),
         }
 
     def _kept_out(self, segment: SegmentDeclaration | None, rows: ir.Table, moves: ir.BooleanValue) -> dict[str, int]:
@@ -229,13 +249,28 @@ class _Comparison:
                 )
 
 
-def _values(rows: ir.Table, word: str, segments: Sequence[SegmentDeclaration | None]) -> ir.Table:
-    """Per person and segment the ``:value``, empty without ``each``; null: not in it. Names may change, so they are left out."""
-    texts = {
-        f"{word} {n}": rows[own_column(segment.name)].substr(len(segment.name)) if segment else ibis.null("string")
-        for n, segment in enumerate(segments)
-    }
-    return rows.select("customer_id", **texts)
+def _values(
+    rows: ir.Table, word: str, segments: Sequence[SegmentDeclaration | None], needed: Sequence[SegmentDeclaration]
+) -> ir.Table:
+    """Per person and segment the ``:value``, empty without ``each``, null: not in it; and whether the person stands in.
+
+    Names may change, so they are left out. ``needed`` are the segments that ``rows`` have been judged by.
+    """
+    flagged = rows.select("customer_id", **{segment.name: rows[own_column(segment.name)] for segment in needed})
+    stand_ins = standing_in(flagged, needed)
+    if stand_ins is not None:
+        names = stand_ins.group_by("customer_id").agg(stands_in=_.segment.collect())
+        rows = rows.left_join(names, "customer_id").drop("customer_id_right")
+    columns: dict[str, ir.Value] = {}
+    for n, segment in enumerate(segments):
+        columns[f"{word} {n}"] = (
+            rows[own_column(segment.name)].substr(len(segment.name)) if segment else ibis.null("string")
+        )
+        small = segment is not None and segment.minimum_size is not None
+        columns[f"{word} {n} standing in"] = (
+            rows.stands_in.contains(segment.name).fill_null(False) if segment and small else ibis.literal(False)
+        )
+    return rows.select("customer_id", **columns)
 
 
 def _pairs(before: Sequence[SegmentDeclaration], after: Sequence[SegmentDeclaration]) -> list[_Pair]:
@@ -255,7 +290,7 @@ def _pairs(before: Sequence[SegmentDeclaration], after: Sequence[SegmentDeclarat
         if _meaning(old[name]) != _meaning(new[name])
     ]
     touched = {segment.name for pair in pairs for segment in (pair.old, pair.new) if segment}
-    while asking := {s.name for s in (*before, *after) if s.name not in touched and touched & {*s.refers_to}}:
+    while asking := {s.name for s in (*before, *after) if s.name not in touched and touched & s.rests_on}:
         touched |= asking
         pairs += [_Pair(old[name], new[name], "affected") for name in asking]
     return sorted(pairs, key=lambda pair: _there(pair).name)

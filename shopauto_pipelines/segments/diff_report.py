@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from shopauto_pipelines.segments.diff import Diff, Moved, SegmentDiff
@@ -32,11 +33,19 @@ def reasons(segment: SegmentDiff) -> Iterator[tuple[str, str, int]]:
         yield "went: the new condition keeps them out by", text, count
 
 
-def person(moved: Moved) -> str:
-    """``c12 came``, ``c12 went``, ``c12 fans_of:a → fans_of:b``."""
+def stand_ins(segment: SegmentDiff) -> str | None:
+    """How many stand in on either side, in a sentence; ``None`` where nobody does."""
+    if not segment.standing_in_before and not segment.standing_in_after:
+        return None
+    counts = f"{segment.standing_in_before:,} stood in before, {segment.standing_in_after:,} do after"
+    return f"{counts}: the fallback's members, {segment.standing_in_moved:,} of whom begin or cease to"
+
+
+def person(moved: Moved, shown: Callable[[str], str] = str) -> str:
+    """``came``, ``went``, or ``fans_of:a → fans_of:b``: what a person did, with the segments' names as ``shown``."""
     if moved.was is None:
         return "came"
-    return "went" if moved.now is None else f"{moved.was} → {moved.now}"
+    return "went" if moved.now is None else f"{shown(moved.was)} → {shown(moved.now)}"
 
 
 def because(moved: Moved) -> str:
@@ -62,6 +71,9 @@ def as_dict(diff: Diff) -> dict[str, Any]:
                 "entered": segment.entered,
                 "left": segment.left,
                 "other_value": segment.other_value,
+                "standing_in_before": segment.standing_in_before,
+                "standing_in_after": segment.standing_in_after,
+                "standing_in_moved": segment.standing_in_moved,
                 "moved_percent": segment.moved_percent,
                 "entered_revenue_percent": segment.entered_revenue_percent,
                 "left_revenue_percent": segment.left_revenue_percent,
@@ -115,13 +127,17 @@ def _row(segment: SegmentDiff, *, marked: bool) -> str:
 def _details(segment: SegmentDiff) -> list[str]:
     lines = [f"<details><summary>{segment.name}</summary>", ""]
     if segment.lines:
-        lines += ["```diff", *segment.lines, "```", ""]
+        ticks = max((len(run) for line in segment.lines for run in re.findall("`+", line)), default=0)
+        fence = "`" * max(3, ticks + 1)  # longer than any inside, which would close it
+        lines += [f"{fence}diff", *segment.lines, fence, ""]
     if segment.other_value:
         lines += [f"- {segment.other_value:,} stay, under another value"]
+    if told := stand_ins(segment):
+        lines += [f"- {told}"]
     lines += [f"- {count:,} {words} {code(text)}" for words, text, count in reasons(segment)]
     if segment.people:
         lines += ["", "| customer | | because |", "|---|---|---|"]
         for moved in segment.people:
             told = "; ".join(code(r.text) + (f" ({code(r.words)})" if r.values else "") for r in moved.because)
-            lines += [f"| {code(moved.customer_id)} | {person(moved)} | {told} |"]
+            lines += [f"| {code(moved.customer_id)} | {person(moved, code)} | {told} |"]
     return [*lines, "", "</details>"]

@@ -1,7 +1,7 @@
 """What ``did(…)`` can ask about: the events, their columns, and how often they happened to each person.
 
 Events are counted from the daily rollups of the features room, all questions to one rollup in one pass over it. What a
-question looks like in SQL is the business of ``predicate``.
+question looks like in SQL is the business of ``language``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _Value = tuple[Column, Callable[[ir.Table], ir.Value]]
 class Event:
     """Something people do: the rollup it is counted from, how often a row of it says it happened, and its columns.
 
-    ``times`` is a number, or a truth: happened once.
+    ``times`` is a number, or a truth: happened once. That is told of a person's day as a whole, see :func:`_of_several`.
     """
 
     name: str
@@ -68,8 +68,8 @@ _MESSAGES, _FORMS = tables.DAILY_MESSAGES, tables.DAILY_FORMS
 _PRODUCT = _own(_PRODUCTS, "product_id", "category")
 _MESSAGE = _own(_MESSAGES, "campaign", "channel")
 
-#: Every event, by name. Purchases are by the day, as everywhere: a shop account's orders of one day count once, with their
-#: sum, and so does a product that was bought twice on it. Everything else counts as often as it happened.
+#: Every event, by name. Purchases are by the day, as everywhere: a person's orders of one day count once, with their sum,
+#: and so does a product that was bought twice on it. Everything else counts as often as it happened.
 EVENTS: Mapping[str, Event] = {
     event.name: event
     for event in (
@@ -170,17 +170,35 @@ def counts(asked: Iterable[Did], rows: Mapping[str, ir.Table], identities: ir.Ta
     """For each rollup one row per person seen in it: ``customer_id`` and a column per question, how often it happened.
 
     ``rows`` holds rollups with their ``day`` by table name; days after ``as_of`` do not count. A shop id that is missing in
-    ``identities`` is a person of its own. Each rollup is read once, and summed by shop id before persons are looked up.
+    ``identities`` is a person of its own. Each rollup is summed by shop id before persons are looked up, in one pass; the few
+    people with several shop ids are counted apart where the days of these have to be put together first.
     """
     questions = {did.column: did for did in asked}
+    persons = identities.select(account=_.shop_customer_id, person=_.customer_id)
     for rollup, within in rollups(questions.values()).items():
         days = rows[rollup.name]
         days = days.filter(days.day <= as_of)
         days = days if within is None else days.filter(days.day >= first_day(within, as_of))
         here = [questions[name] for name in sorted(questions) if questions[name].rollup == rollup]
         summed = days.group_by("shop_customer_id").aggregate(**{did.column: did.count(days, as_of) for did in here})
-        persons = identities.select(account=_.shop_customer_id, person=_.customer_id)
         known = summed.left_join(persons, summed.shop_customer_id == persons.account)
-        yield known.group_by(customer_id=ibis.coalesce(known.person, known.shop_customer_id)).aggregate(
+        counted = known.group_by(customer_id=ibis.coalesce(known.person, known.shop_customer_id)).aggregate(
             **{did.column: known[did.column].sum() for did in here}
         )
+        if any(isinstance(EVENTS[did.event].times(days), ir.BooleanValue) for did in here):
+            several = identities.group_by("customer_id").aggregate(accounts=_.count()).filter(_.accounts > 1)
+            days = _of_several(days, identities.semi_join(several, "customer_id"), rollup)
+            apart = days.group_by("customer_id").aggregate(**{did.column: did.count(days, as_of) for did in here})
+            counted = counted.anti_join(several, "customer_id").union(apart)
+        yield counted
+
+
+def _of_several(days: ir.Table, persons: ir.Table, rollup: Table) -> ir.Table:
+    """Rows of the rollup by person and day rather than by shop id and day: what ``persons`` did on it, by whichever id.
+
+    Whoever bought a product with two shop ids on one day has bought it once, for the sum.
+    """
+    added = [name for name, kind in rollup.schema.items() if kind.is_integer()]
+    key = [name for name in rollup.schema if name not in (*added, "shop_customer_id")]
+    theirs = days.inner_join(persons.select("shop_customer_id", "customer_id"), "shop_customer_id")
+    return theirs.group_by("customer_id", "day", *key).aggregate(**{name: theirs[name].sum() for name in added})

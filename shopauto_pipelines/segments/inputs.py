@@ -10,6 +10,7 @@ import ibis.expr.types as ir
 
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.segments import events
@@ -32,7 +33,8 @@ class Inputs:
 def read(lake: Lake, segments: Iterable[SegmentDeclaration], as_of: date) -> Inputs:
     """The inputs of ``segments``: of the rollups only those that are asked, and only the days that count.
 
-    Raises ``MissingPartition`` where the people, scores or identities of the day have not been computed.
+    Raises ``MissingPartition`` where the people, scores or identities of the day, or the day of a rollup that is asked, have
+    not been computed: what happened on it would count as never.
     """
     asked = [did for segment in segments for did in segment.predicate.dids]
     rollups = events.rollups(asked)
@@ -40,8 +42,10 @@ def read(lake: Lake, segments: Iterable[SegmentDeclaration], as_of: date) -> Inp
         lake.on(CUSTOMER_360, as_of),
         lake.on(SCORES, as_of),
         lake.on(IDENTITIES, as_of) if rollups else None,
-        {
-            table.name: lake.between(table, None if within is None else events.first_day(within, as_of), as_of)
-            for table, within in rollups.items()
-        },
+        {table.name: _days(lake, table, within, as_of) for table, within in rollups.items()},
     )
+
+
+def _days(lake: Lake, rollup: Table, within: int | None, as_of: date) -> ir.Table:
+    lake.rows(rollup, as_of)  # raises for a day that is missing
+    return lake.between(rollup, None if within is None else events.first_day(within, as_of), as_of)

@@ -74,8 +74,8 @@ def membership(inputs: Inputs, previous: Previous, segments: Sequence[SegmentDec
     flagged = flags(inputs, segments, as_of)
     own = flagged.select("customer_id", segment=_names_in(flagged), through=ibis.null("string"))
     rows = _since(own, previous, as_of, _KEY)
-    standing_in = _standing_in(flagged, segments)
-    return rows if standing_in is None else rows.union(_since(standing_in, previous, as_of, [*_KEY, "through"]))
+    others = standing_in(flagged, segments)
+    return rows if others is None else rows.union(_since(others, previous, as_of, [*_KEY, "through"]))
 
 
 def changes(current: ir.Table, previous: Previous, as_of: date) -> ir.Table:
@@ -126,9 +126,10 @@ def _levels(segments: Sequence[SegmentDeclaration]) -> list[list[SegmentDeclarat
     return levels
 
 
-def _standing_in(flagged: ir.Table, segments: Sequence[SegmentDeclaration]) -> ir.Table | None:
-    """Who stands in for segments that are too small; ``None`` where no segment has a minimum size.
+def standing_in(flagged: ir.Table, segments: Sequence[SegmentDeclaration]) -> ir.Table | None:
+    """Who stands in for segments that are too small: customer_id, segment, through; ``None``: none has a minimum size.
 
+    ``flagged`` is what :func:`flags` gives for ``segments``, which hold every segment that another one falls back on.
     A fallback that is too small itself is joined by its own fallback, and stands in as that.
     """
     small = [segment for segment in segments if segment.minimum_size]
@@ -178,6 +179,4 @@ def _before(previous: tuple[date, ir.Table], as_of: Day) -> ir.Table:
     day, rows = previous
     if isinstance(as_of, date) and day >= as_of:
         raise ValueError(f"the previous partition of {as_of} cannot be that of {day}")
-    return (
-        rows if "through" in rows.columns else rows.mutate(through=ibis.null("string"))
-    )  # written before there was one
+    return rows

@@ -27,6 +27,11 @@ class Computed:
     inputs: tuple[str, ...]
     make: Callable[[ir.DateValue], ir.Deferred]
 
+    @property
+    def is_telling(self) -> bool:
+        """Whether it is made of private data: whoever knows the days to the birthday knows the birthday."""
+        return not set(self.inputs).isdisjoint(CUSTOMER_360.private_columns)
+
 
 def _fifths(value: ir.Deferred) -> ir.Deferred:
     """1 (worst) to 5 (best) among people with an order: 1 + ⌊5 × people with a smaller value ÷ all of them⌋.
@@ -104,9 +109,6 @@ COLUMNS: dict[str, Column] = {
     column.name: column
     for column in (*CUSTOMER_360.columns, *SCORES.columns[1:], *(computed.column for computed in COMPUTED.values()))
 }
-
-#: Types of those columns.
-SCHEMA = ibis.schema({column.name: column.type for column in COLUMNS.values()})
 
 
 def people(customers_360: ir.Table, scores: ir.Table, as_of: Day, columns: Collection[str]) -> ir.Table:

@@ -1,4 +1,4 @@
-"""What people look at: sizes over the days, moves, a preview of members, the plot. Reads the lake, writes nothing.
+"""What people look at: sizes over the days, the latest members and why, the plot. Reads the lake, writes nothing.
 
 Customer ids and days only: nothing here touches private data.
 """
@@ -6,7 +6,7 @@ Customer ids and days only: nothing here touches private data.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from html import escape
 
@@ -14,13 +14,13 @@ import ibis
 from ibis import _
 
 from shopauto_pipelines.platform.lake import Lake
-from shopauto_pipelines.platform.tables import Table
+from shopauto_pipelines.segments import inputs
 from shopauto_pipelines.segments.declaration import SEPARATOR, SegmentDeclaration
-from shopauto_pipelines.segments.membership import members
+from shopauto_pipelines.segments.membership import evaluated
+from shopauto_pipelines.segments.people import COMPUTED
 from shopauto_pipelines.segments.pictures import line_plot
-from shopauto_pipelines.segments.tables import CHANGES, MEMBERSHIP, SIZES
-from shopauto_pipelines.segments.why import Why
-from shopauto_pipelines.segments.why import why as explain
+from shopauto_pipelines.segments.tables import MEMBERSHIP, SIZES
+from shopauto_pipelines.segments.why import Why, explained
 
 #: Most lines of a plot: the largest values of a segment with ``each``.
 _LINES = 8
@@ -34,19 +34,10 @@ JUMP = 2.0
 MANY = 100
 
 
-@dataclass(frozen=True)
-class Moves:
-    """People who ``entered`` and who ``left`` on a day."""
-
-    entered: int = 0
-    left: int = 0
-
-
 def sizes(lake: Lake, as_of: date) -> dict[str, int]:
     """Own members of every segment that has any as of the day, by name; raises ``MissingPartition``."""
-    own = lake.on(MEMBERSHIP, as_of).filter(_.through.isnull())
-    counted = own.group_by("segment").agg(size=_.count()).order_by("segment")
-    return dict(counted.execute().itertuples(index=False, name=None))
+    rows = lake.on(SIZES, as_of).filter(_.size > 0).order_by("segment").to_pyarrow()
+    return {row["segment"]: row["size"] for row in rows.to_pylist()}
 
 
 @dataclass(frozen=True)
@@ -89,29 +80,26 @@ class Shown:
         return {one: dict(line) for one, line in self.counts.items() if one.partition(SEPARATOR)[0] == name}
 
 
-def shown(lake: Lake, segments: Sequence[SegmentDeclaration], start: date, end: date) -> Shown:
+def shown(lake: Lake, segments: Sequence[SegmentDeclaration], start: date, end: date, run: str | None = None) -> Shown:
     """Counts of the computed days from ``start`` to ``end``, members and reasons as of ``end``.
 
-    All segments' pages are made one after the other, so what was read last is kept: the many pages cost three queries.
-    Raises ``MissingPartition`` where membership, sizes or what the segments are computed from is missing for ``end``.
+    A run makes all segments' pages one after the other, so what was read is kept for the ``run`` that is named: its many pages
+    cost three queries. Raises ``MissingPartition`` where membership, sizes or what the segments are computed from is missing
+    for ``end``.
     """
-    stamps = (_stamp(lake, table, end) for table in (SIZES, MEMBERSHIP))
-    key = (lake.root, start, end, *stamps, *(segment.model_dump_json() for segment in segments))
-    if key not in _kept:
-        newest = latest(lake, end)
-        read = Shown(history(lake, start, end), newest, _whys(lake, segments, newest, end))
-        _kept.clear()
+    key = (run, lake.root, start, end, *(segment.model_dump_json() for segment in segments))
+    if run is not None and key in _kept:
+        return _kept[key]
+    lake.rows(SIZES, end)  # raises for a day that is missing
+    newest = latest(lake, end)
+    read = Shown(history(lake, start, end), newest, _whys(lake, segments, newest, end))
+    _kept.clear()
+    if run is not None:
         _kept[key] = read
-    return _kept[key]
+    return read
 
 
 _kept: dict[tuple[object, ...], Shown] = {}
-
-
-def _stamp(lake: Lake, table: Table, day: date) -> tuple[int, int]:
-    """Tells one state of a partition from another."""
-    rows, file = lake.rows(table, day), lake.path(table, day).stat()
-    return rows, file.st_mtime_ns
 
 
 def history(lake: Lake, start: date, end: date) -> dict[str, dict[date, Count]]:
@@ -164,30 +152,30 @@ def latest(lake: Lake, as_of: date, limit: int = LATEST) -> dict[str, list[Membe
 def _whys(
     lake: Lake, segments: Sequence[SegmentDeclaration], newest: Mapping[str, Sequence[Member]], as_of: date
 ) -> dict[str, list[Why]]:
-    """Why the first of each segment's ``newest`` own members are in it, all in one evaluation."""
+    """Why the first of each segment's ``newest`` own members are in it, all in one evaluation.
+
+    Who has gone since membership was computed, or a segment that has, is left out.
+    """
     own = {
         name: [member.customer_id for member in members if member.through is None][:EXPLAINED]
         for name, members in newest.items()
     }
     everybody = sorted({who for ids in own.values() for who in ids})
-    answers = {(why.segment, why.customer_id): why for why in explain(lake, as_of, segments, everybody)}
-    return {name: [answers[name, who] for who in ids if (name, who) in answers] for name, ids in own.items()}
+    if not everybody:
+        return {}
+    rows = evaluated(inputs.read(lake, segments, as_of), segments, as_of).filter(_.customer_id.isin(everybody))
+    answers = explained(rows, segments, as_of)
+    return {name: [answers[who][name] for who in ids if name in answers.get(who, ())] for name, ids in own.items()}
 
 
-def moves(lake: Lake, name: str, start: date, end: date) -> dict[date, Moves]:
-    """Who entered and left the segment on each computed day from ``start`` to ``end``, in one query."""
-    days = [day for day in lake.days(CHANGES) if start <= day <= end]
-    rows = members(lake.between(CHANGES, start, end), name)
-    counted = rows.group_by("as_of").agg(entered=(_.change == "entered").sum(), left=(_.change == "left").sum())
-    found = {row["as_of"]: Moves(row["entered"], row["left"]) for row in counted.to_pyarrow().to_pylist()}
-    return {day: found.get(day, Moves()) for day in days}
+def without_private(whys: Sequence[Why]) -> tuple[list[Why], bool]:
+    """``whys`` without the reasons that rest on private data, and whether there were any.
 
-
-def preview(lake: Lake, name: str, as_of: date, limit: int = 10) -> list[tuple[str, str, date]]:
-    """``(segment, customer_id, entered_on)`` of the latest to enter; raises ``MissingPartition``."""
-    rows = members(lake.on(MEMBERSHIP, as_of), name).select("segment", "customer_id", "entered_on")
-    latest = rows.order_by(ibis.desc("entered_on"), "customer_id", "segment").limit(limit).to_pyarrow()
-    return [(row["segment"], row["customer_id"], row["entered_on"]) for row in latest.to_pylist()]
+    Next to a customer's id even the condition tells: who is seven days from the birthday was born on a known day.
+    """
+    telling = {name for name, made in COMPUTED.items() if made.is_telling}
+    kept = [replace(why, reasons=tuple(r for r in why.reasons if telling.isdisjoint(r.values))) for why in whys]
+    return kept, any(len(one.reasons) < len(why.reasons) for one, why in zip(kept, whys, strict=True))
 
 
 def latest_markdown(rows: Sequence[Member]) -> str:

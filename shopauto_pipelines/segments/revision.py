@@ -8,11 +8,11 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.playbook import PLAYBOOK, PlaybookError
+from shopauto_pipelines.platform.words import nearest
 
 #: Seconds that git may take.
 _PATIENCE = 60
@@ -54,8 +54,7 @@ def _commit(ref: str, folder: Path) -> str:
     except RevisionError:
         _git(folder, "rev-parse", "--git-dir")  # says so where this is no repository at all
     names = _git(folder, "for-each-ref", "--format=%(refname:short)").decode().split()
-    close = get_close_matches(ref, names, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names[:8]) or 'no branches or tags'}"
+    hint = nearest(ref, names, quote="", most=8) if names else "there are no branches or tags"
     shallow = _git(folder, "rev-parse", "--is-shallow-repository").strip() == b"true"
     fetch = f"; the clone is shallow: `git fetch --unshallow`, or `git fetch origin {ref}`, first" if shallow else ""
     raise RevisionError(f"git knows no revision {ref!r}; {hint}{fetch}")

@@ -24,7 +24,7 @@ from shopauto_pipelines.segments.people import COMPUTED
 from shopauto_pipelines.segments.predicate import Predicate, clauses
 
 #: Computed columns that tell something private: whoever knows the days to the birthday knows the birthday.
-_TELLING = {name for name, made in COMPUTED.items() if set(made.inputs) & set(CUSTOMER_360.private_columns)}
+_TELLING = {name for name, made in COMPUTED.items() if made.is_telling}
 
 #: How ``holds`` is shown.
 MARKS = {True: "✓", False: "✗", None: "?"}
@@ -129,7 +129,7 @@ def conditions(segment: SegmentDeclaration, rows: ir.Table, as_of: date) -> dict
 
 
 def with_referred(segments: Sequence[SegmentDeclaration], names: Iterable[str]) -> list[SegmentDeclaration]:
-    """Those of ``segments`` that are called ``names``, and all that these refer to, and so on; in the order given."""
+    """Those of ``segments`` called ``names``, and all that these refer to or fall back on, and so on; in the order given."""
     by_name = {segment.name: segment for segment in segments}
     found: set[str] = set()
     open_ = [name for name in names if name in by_name]
@@ -137,7 +137,7 @@ def with_referred(segments: Sequence[SegmentDeclaration], names: Iterable[str]) 
         name = open_.pop()
         if name not in found:
             found.add(name)
-            open_ += by_name[name].refers_to
+            open_ += by_name[name].rests_on
     return [segment for segment in segments if segment.name in found]
 
 

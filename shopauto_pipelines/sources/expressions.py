@@ -16,6 +16,8 @@ import duckdb
 import sqlglot
 from sqlglot import exp
 
+from shopauto_pipelines.platform import words
+
 #: The row's number in its file may be used like a column.
 SOURCE_ROW = "source_row"
 
@@ -80,11 +82,8 @@ def plain(name: str) -> str:
 
 
 def nearest(name: str, valid: list[str]) -> str:
-    """A half sentence that helps with a wrong name: the nearest valid one, or all of them."""
-    close = get_close_matches(plain(name), [plain(v) for v in valid], n=1, cutoff=0.6)
-    if close:
-        return f"did you mean `{next(v for v in valid if plain(v) == close[0])}`?"
-    return f"valid are {', '.join(f'`{v}`' for v in valid)}"
+    """:func:`words.nearest`, with names compared as columns are."""
+    return words.nearest(name, valid, alike=plain)
 
 
 @cache

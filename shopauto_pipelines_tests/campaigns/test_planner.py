@@ -297,13 +297,13 @@ def test_asking_for_help_after_the_trigger_ends_a_journey_that_says_so(decide):
     assert _reason(decide, triggers=trigger, people=_ann(last_ticket_on=TODAY)) == "due"
 
 
-def test_a_transactional_message_asks_for_consent_and_cap_but_for_no_holdout_ticket_or_sunset(decide):
+def test_a_transactional_message_asks_for_consent_but_for_no_cap_holdout_ticket_or_sunset(decide):
     campaign = declared(kind="transactional", sunset_days=30)
     everyone_out = replace(RULES, holdout_percent=100.0)
     known = _ann(ticket_open=True, last_seen_on=TODAY - timedelta(days=300))
     assert _reason(decide, campaign, everyone_out, people=known) == "due"
     assert _reason(decide, campaign, consent=[("ann", "email", "opted_out")]) == "opted_out"
-    assert _reason(decide, campaign, planned=[("ann",)]) == "day_cap"
+    assert _reason(decide, campaign, planned=[("ann",)] * 5) == "due"
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,14 @@ import pytest
 
 from shopauto_pipelines.campaigns import audience as logic
 from shopauto_pipelines.campaigns import previews, tables
-from shopauto_pipelines.campaigns.declaration import load_campaigns
+from shopauto_pipelines.campaigns.declaration import Experiment, load_campaigns
 from shopauto_pipelines.features.tables import CUSTOMER_360, CUSTOMER_FEATURES, DAILY_PRODUCTS
 from shopauto_pipelines.platform.lake import Lake, LakeTable
-from shopauto_pipelines.platform.settings import Settings
+from shopauto_pipelines.platform.settings import Settings, load_settings
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import CONSENT, CUSTOMERS, IDENTITIES
+from shopauto_pipelines.recommendations.tables import CUSTOMER_PRODUCTS
+from shopauto_pipelines.segments.tables import MEMBERSHIP
 from shopauto_pipelines.sources.tables import MESSAGE_EVENTS, PRODUCTS
 from shopauto_pipelines_tests.campaigns.conftest import lake_rows
 
@@ -47,6 +49,8 @@ def lake(tmp_path_factory, shipped, settings) -> Lake:
         CONSENT: [{**row, "at": datetime(2025, 1, 1)} for row in agreed],
         IDENTITIES: [{"customer_id": who, "shop_customer_id": f"shop-{who}"} for who in people],
         MESSAGE_EVENTS: [],
+        MEMBERSHIP: [],
+        CUSTOMER_PRODUCTS: [],
         CUSTOMER_FEATURES: [],
         DAILY_PRODUCTS: [{"shop_customer_id": "x", "product_id": "tent", "orders": 1, "quantity": 1}],
         PRODUCTS: [{"product_id": "tent", "name": "Tent", "price_cents": 9900, "changed_at": datetime(2026, 6, 30)}],
@@ -92,6 +96,27 @@ def test_of_a_person_the_trigger_has_not_reached_it_says_what_would_be(see):
     )
     assert "Tent: 99,00" in found["favourites"].rendered.text.replace("\xa0", " ")
     assert see("old", "hello", language="en")["hello"].rendered.subject == "Welcome to Sample Shop"
+
+
+def test_a_variant_is_shown_with_its_own_offer(lake, settings, shipped):
+    variants = {
+        "control": {"weight": 1},
+        "gift": {"weight": 1000, "offer": {"kind": "free_shipping", "valid_days": 3}},
+    }
+    words = Experiment(name="gifts", step="hello", sample_size=10, variants=variants)
+    campaign = shipped["welcome"].model_copy(update={"experiment": words, "holdout_percent": 0.0})
+    keyed = Settings(home=settings.home, holdout_percent=0.0, hash_secret="s" * 32, _env_file=None)
+    (found,) = previews.of_person(lake, keyed, campaign, "old", DAY, ["hello"])
+    assert found.explanation["variant"] == "gift"
+    offer = found.explanation["offer"]
+    assert (offer["kind"], offer["expires_on"]) == ("free_shipping", "2026-07-03")
+
+
+def test_whoever_is_supposed_to_have_entered_a_segment_has_not_left_it(lake, settings, shipped):
+    campaign = shipped["vip"].model_copy(update={"holdout_percent": 0.0})
+    assert "left_segment" in campaign.exit_on
+    found = previews.of_person(lake, settings, campaign, "old", DAY)
+    assert {preview.reason for preview in found} == {"due"}
 
 
 def test_a_campaign_that_has_never_been_planned_is_shown_to_a_real_person_all_the_same(lake, settings, shipped):
@@ -146,3 +171,4 @@ def test_the_command_shows_an_example_where_no_day_is_computed_and_names_the_nea
     assert "did you mean 'welcome'?" in shopauto("preview", "welcom", code=1)
     assert "did you mean 'hello'?" in shopauto("preview", "welcome", "--step", "helo", code=1)
     assert "run `shopauto refresh` first" in shopauto("preview", "welcome", "--customer", "c1", code=1)
+    assert not load_settings().lake_path.exists(), "looking makes no lake"

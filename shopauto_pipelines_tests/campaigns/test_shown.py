@@ -145,7 +145,7 @@ def test_what_set_the_message_off_is_shown_once_with_its_days_as_the_language_wr
         assert [product["name"] for product in ann.about] == ["Gas & fuel"]
         assert written in ann.about[0]["reason"]
         assert ann.details["last_bought_on"] == written
-        assert ann.details["form"] is None
+        assert ann.details["expected_on"] is None
         assert _names(ann) == ["Mug"]
 
 

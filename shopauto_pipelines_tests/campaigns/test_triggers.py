@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from shopauto_pipelines.campaigns import audience, triggers
+from shopauto_pipelines.campaigns.content import DETAILS
 from shopauto_pipelines.campaigns.declaration import Broadcast, Ordered
 from shopauto_pipelines.features.tables import CUSTOMER_360, DAILY_ACTIVITY, DAILY_FORMS, DAILY_PRODUCTS
 from shopauto_pipelines.platform.lake import Lake, LakeTable
@@ -54,6 +55,24 @@ def _runner(make: Callable[..., ir.Table], **tables: dict[str, str]) -> Callable
         return set(listed)
 
     return run
+
+
+def test_what_words_may_use_of_the_trigger_is_what_some_trigger_tells():
+    con, blank = ibis.duckdb.connect(threads=1), {"string": "x", "date": TODAY, "int64": 1}
+
+    def one(schema: dict[str, str], **told: object) -> ir.Table:
+        row = {name: blank[kind] for name, kind in schema.items()} | told
+        return ibis.memtable(pa.Table.from_pylist([row], schema=ibis.schema(schema).to_pyarrow()))
+
+    found = [
+        triggers.ordered(one(PRODUCTS), one(PEOPLE), Ordered()),
+        triggers.browsed(one(PRODUCTS, carted=0), one(PEOPLE, last_order_on=None)),
+        triggers.next_order(one(SAID), one(PEOPLE), 3, START),
+        triggers.used_up(one(PACKS, state="due")),
+    ]
+    told = [row["details"] for rows in found for row in con.to_pyarrow(rows).to_pylist()]
+    assert len(told) == len(found)
+    assert {name for details in told for name in json.loads(details)} == set(DETAILS)
 
 
 def _shop(seed: int) -> tuple[Rows, Rows]:

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from shopauto_pipelines.campaigns.declaration import load_campaigns
-from shopauto_pipelines.platform.playbook import PlaybookError, nearest
+from shopauto_pipelines.platform.playbook import PlaybookError
+from shopauto_pipelines.platform.words import nearest
 
 TYPE = "shopauto_pipelines.campaigns.component.Campaign"
 _PARTS = "{{ text.words }} {{ links.unsubscribe }} {{ shop.postal_address }}"

@@ -121,7 +121,7 @@ def test_the_reference_of_the_playbook_is_what_the_program_writes(shopauto):
 
 def test_a_misspelt_source_gets_the_nearest_name(shopauto, files):
     assert "there is no source `sampel`; did you mean `sample`?" in shopauto("load", "sampel", files, code=1)
-    assert "valid are `online-retail`, `sample`" in shopauto("load", "wordpress", files, code=1)
+    assert "there are online-retail, sample" in shopauto("load", "wordpress", files, code=1)
 
 
 def test_a_refresh_before_any_load_says_what_to_do(shopauto):

@@ -7,6 +7,7 @@ from datetime import date
 import pyarrow as pa
 import pytest
 
+from shopauto_pipelines.cli import segments_shown
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.predictions.tables import SCORES
@@ -59,7 +60,7 @@ def playbooks(tmp_path):
 
 @pytest.mark.usefixtures("home")
 def test_a_day_is_looked_at(shopauto, monkeypatch):
-    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    monkeypatch.setattr(segments_shown.console, "width", 80)
     listed = shopauto("segments", "list")
     assert "The top 5 % of the last year's buyers" in listed
     assert max(map(len, listed.splitlines())) <= 80
@@ -91,6 +92,19 @@ def test_a_difference_fails_a_build_only_where_it_is_asked_to(shopauto, playbook
     assert "Over 24.9 % move: rich (25 %)" in shopauto(*compare, "--fail-over", 24.9, "--format", "markdown", code=3)
     told = json.loads(shopauto(*compare, "--format", "json", "--who", 1))
     assert [(m["customer_id"], m["now"]) for m in told["segments"][0]["people"]] == [("c05", None)]
+
+
+@pytest.mark.usefixtures("home")
+def test_a_playbook_to_compare_with_is_not_a_folder_that_is_there_by_chance(shopauto, playbooks, tmp_path, monkeypatch):
+    _old, new = playbooks
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "main").mkdir()
+    compare = ("segments", "diff", "--playbook", new, "--fail-over", 10, "--against")
+    assert "git" in shopauto(*compare, "main", code=1)
+    assert "./main declares no segment: there is nothing to compare" in shopauto(*compare, "./main", code=1)
+    assert "1 segment differs" in shopauto(*compare, "old", code=3)
+    shutil.rmtree(new / "rich")
+    assert "new declares no segment" in shopauto(*compare, "old", code=1).replace("\n", "")
 
 
 def test_mistakes_are_answered_with_what_there_is(shopauto, home, playbooks):

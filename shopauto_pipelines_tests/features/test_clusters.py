@@ -9,7 +9,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from shopauto_pipelines.features import clusters, tables
-from shopauto_pipelines.features.clusters import Model, assigned, model
+from shopauto_pipelines.features.clusters import TRAITS, Model, assigned, model
 
 DAY = date(2025, 6, 30)
 
@@ -182,3 +182,14 @@ def test_a_model_of_other_traits_is_not_used(first):
 
 def test_a_model_reads_back_as_it_was_written(first):
     assert Model.of(first).rows().to_pylist() == first
+
+
+def test_traits_are_told_in_what_people_count_in():
+    features = {"recency_days": 12, "orders": 3, "visits_90d": 4, "opens_90d": 1, "clicks_90d": 1}
+    features |= {"coupon_orders_365d": 1, "orders_365d": 4, "typical_order_cents": 4_999}
+    row = ibis.memtable(pa.Table.from_pylist([features]))
+    values = row.select(**{trait.name: trait.value.cast("float64") for trait in TRAITS}).to_pyarrow().to_pylist()[0]
+    told = {trait.name: trait.shown(values[trait.name]) for trait in TRAITS}
+    assert told == {
+        "recency": "12 days ago", "orders": "3", "visits": "4", "mail": "2", "coupons": "25 %", "spend": "50"
+    }  # fmt: skip

@@ -75,6 +75,14 @@ def test_few_signs_prove_nothing_and_the_hour_is_the_shops(best):
     assert best()["c"] == 8
 
 
+def test_of_two_hours_that_weigh_the_same_the_earlier_is_the_best(best):
+    best.react("a", 7, 2)
+    best.react("b", 20)
+    best.react("b", 21)
+    best.react("c", 18)
+    assert best()["c"] == 8, "at 19 o'clock one sign times five, and five of the usual one; at 8 five of the usual two"
+
+
 def test_several_shop_ids_of_a_person_count_together_and_unknown_ones_do_not(shop, best):
     shop.identity("a2", "a")
     best.react("a", 9, 6)

@@ -14,7 +14,7 @@ import pytest
 from shopauto_pipelines.campaigns.declaration import Campaign, Step
 from shopauto_pipelines.campaigns.tables import audience
 from shopauto_pipelines.features.tables import DAILY_ACTIVITY
-from shopauto_pipelines.insights.comparisons import campaign_effects
+from shopauto_pipelines.insights.comparisons import Rules, campaign_effects
 from shopauto_pipelines.insights.effects import CANNOT_TELL
 from shopauto_pipelines.insights.followed import TREATED, Known, assignments
 from shopauto_pipelines.insights.tables import CAMPAIGN_EFFECTS
@@ -79,7 +79,7 @@ def read(tmp_path_factory):
     """``read(campaign, audience, orders, clicks, ids)``: the rows by comparison, variant and metric."""
     lake = Lake(tmp_path_factory.mktemp("lake"), threads=1)
 
-    def effects(declared, people, orders=(), clicks=(), ids=(), as_of=TODAY) -> dict[tuple, dict]:
+    def effects(declared, people, orders=(), clicks=(), ids=(), as_of=TODAY, rules=None) -> dict[tuple, dict]:
         same = [{"shop_customer_id": shop_id, "customer_id": customer} for shop_id, customer in ids]
         known = Known(
             assignments(lake, {declared.name: rows(lake, audience(declared.name), people)}),
@@ -87,7 +87,7 @@ def read(tmp_path_factory):
             rows(lake, IDENTITIES, same),
             rows(lake, MESSAGE_EVENTS, clicks),
         )
-        found = campaign_effects(lake, [declared], known, as_of)
+        found = campaign_effects(lake, [declared], known, as_of, rules)
         assert found.schema == CAMPAIGN_EFFECTS.arrow_schema
         return {(row["comparison"], row["variant"], row["metric"]): row for row in found.to_pylist()}
 
@@ -138,6 +138,15 @@ def test_a_person_counts_once_an_occasion_from_its_first_day_whatever_the_steps(
     # 16 days after the first day: not within the days of any
     row = read(campaign(), people, [ordered("a", DAY + timedelta(days=16))], as_of=TODAY + timedelta(days=30))[HELD]
     assert (row["people"], row["occasions"], row["value"]) == (1, 2, 0.0)
+
+
+def test_nobody_seems_to_begin_on_the_first_day_that_counts(read):
+    # the held out stay in the audience while a step is valid, the others until their message has left
+    before = DAY - timedelta(days=1)
+    people = [assigned("a", on=before), assigned("b"), assigned("held", "campaign_holdout")]
+    people += [assigned("stays", "campaign_holdout", on=day) for day in (before, DAY)]
+    row = read(campaign(), people, rules=Rules(history_days=(TODAY - DAY).days))[HELD]
+    assert (row["people"], row["control_people"]) == (1, 1)
 
 
 def test_orders_of_all_ids_of_a_person_count_also_where_they_were_joined_later(read):

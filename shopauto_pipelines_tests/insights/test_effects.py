@@ -95,6 +95,14 @@ def test_several_occasions_of_a_person_are_not_several_people():
     assert naive / runs > 0.12
 
 
+def test_one_person_of_several_occasions_is_worth_one_and_gives_no_verdict():
+    alone = Group.of([1], [2])
+    assert alone.worth == 1
+    for pair in ((alone, rate(10, 100)), (rate(10, 100), alone), (alone, alone)):
+        found = effects.judge("rate", *pair)
+        assert (found.verdict, found.low < found.lift < found.high) == (CANNOT_TELL, True)
+
+
 def test_a_group_without_people_or_orders_gives_no_verdict():
     assert effects.difference("rate", rate(3, 50), Group()).low == -inf
     nothing = effects.judge("mean", spent(np.zeros(50, int)), spent(np.zeros(50, int)))

@@ -21,7 +21,7 @@ from shopauto_pipelines.platform.dagster.io_manager import LakeIOManager
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.dagster.runs import range_tags
 from shopauto_pipelines.platform.lake import Lake
-from shopauto_pipelines.platform.settings import Settings
+from shopauto_pipelines.platform.settings import Settings, load_settings
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.sources.tables import MESSAGE_EVENTS
@@ -54,6 +54,9 @@ def home(tmp_path_factory):
     arms = {n: "campaign" if n < PEOPLE else "campaign_holdout" for n in range(2 * PEOPLE)}
     told = {"campaign": "welcome", "comparison": "*", "occasion": "o"}
     fill(lake, ASSIGNMENTS, DAY, [told | {"customer_id": f"c{n}", "arm": arm} for n, arm in arms.items()])
+    for n in (365, 366):  # began before what counts
+        at_the_edge = [told | {"customer_id": "long", "arm": "campaign_holdout"}]
+        fill(lake, ASSIGNMENTS, TODAY - timedelta(days=n), at_the_edge)
     today = [
         {"customer_id": reason, "reason": reason, "explanation": "{}"}
         for reason in ("due", "cap", "holdout", "opted_out")
@@ -124,8 +127,9 @@ def test_the_command_says_what_came_of_a_campaign(home, shopauto, monkeypatch):
     assert "there is no campaign 'wellcome': did you mean welcome?" in shopauto("readout", "wellcome", code=1)
 
 
-def test_before_anything_is_computed_the_command_says_what_to_do(shopauto):
+def test_before_anything_is_computed_the_command_says_what_to_do_and_makes_no_lake(shopauto):
     assert "run `shopauto refresh`" in shopauto("readout", code=1)
+    assert not load_settings().lake_path.exists()
 
 
 def test_the_plot_shows_a_line_a_comparison_and_survives_names_from_anywhere(home):

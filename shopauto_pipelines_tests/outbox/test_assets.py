@@ -63,6 +63,16 @@ def test_the_newest_day_is_sent_and_the_metadata_says_what_happened(home, monkey
     assert len(list((home / "inbox" / "messages").iterdir())) == 4
 
 
+def test_the_metadata_says_that_everybody_was_sent_theirs_only_where_they_were(home):
+    lake = Lake(home / "lake", 1)
+    write_shop(lake, people=2)
+    with dg.DagsterInstance.ephemeral() as instance:
+        closed = _materialise(instance, partition_key=str(DAY), tags={"dagster/backfill": "b1"})[str(DAY)]
+        sent = _materialise(instance, partition_key=str(DAY))[str(DAY)]
+    assert closed["not_sent_by_reason"].startswith("Nobody was refused, and not everybody")
+    assert sent["not_sent_by_reason"] == "Everybody was sent theirs."
+
+
 def test_a_range_in_one_run_sends_only_the_newest_day(home, engine):
     lake = Lake(home / "lake", 1)
     write_shop(lake, people=2, day=EARLIER)

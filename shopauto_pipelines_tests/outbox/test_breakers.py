@@ -136,6 +136,21 @@ def test_a_large_campaign_sends_its_first_stage_then_waits_then_sends_the_rest(e
     assert (rest.sent, rest.work.waiting, rest.states) == (247, None, {("sent", ""): 250})
 
 
+def test_the_wait_begins_when_the_first_stage_is_full(engine, staged):
+    with engine.begin() as connection:
+        ledger.plan(connection, rows(200), run_id=None, at=AT)
+        for number, minutes in enumerate((0, 120)):
+            at = AT + timedelta(minutes=minutes)
+            (taken,) = reserve(connection, limit=1, by=f"run {number}", at=at).messages
+            ledger.settle(connection, [ledger.Settled(taken.id, "sent")], by=f"run {number}", at=at)
+
+        def stage(minutes: int) -> breakers.Stage:
+            return breakers.stage(connection, staged, "welcome", DAY, at=AT + timedelta(minutes=minutes))
+
+        assert (stage(179).limit, stage(179).rest_from) == (0, AT + timedelta(minutes=180))
+        assert stage(180) == breakers.Stage()
+
+
 def test_a_first_stage_that_people_complain_about_is_the_last(engine, lake, settings, staged):
     write_shop(lake, people=250)
     strict = staged.model_copy(update={"breaker_messages": 50, "rollout_percent": 40.0})

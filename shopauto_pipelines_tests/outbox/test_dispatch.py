@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from shopauto_pipelines.campaigns import tables as campaign_tables
 from shopauto_pipelines.outbox import consents, ledger, links, schema
 from shopauto_pipelines.outbox.channels import Outcome
 from shopauto_pipelines.outbox.channels.inbox import LocalInbox
@@ -28,7 +29,7 @@ from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.settings import PROJECT_ROOT, Settings
 from shopauto_pipelines.sources import tables as raw
 from shopauto_pipelines.sources.landing import landing_root
-from shopauto_pipelines_tests.outbox.conftest import AT, DAY
+from shopauto_pipelines_tests.outbox.conftest import AT, DAY, reserve, rows
 from shopauto_pipelines_tests.outbox.shop import campaign, fill, write_shop
 
 
@@ -156,6 +157,56 @@ def test_what_a_channel_puts_off_stays_planned_and_is_sent_by_the_next_run(engin
     stopped = _run(engine, lake, settings, channel=Busy(settings))
     assert (stopped.work.stopped, stopped.sent, stopped.count("planned")) == ("rate limit", 0, 5)
     assert _run(engine, lake, settings).sent == 5
+
+
+def test_a_day_that_is_computed_again_takes_back_what_it_does_not_plan_any_more(engine, lake, settings):
+    class Down(LocalInbox):
+        def send(self, batch):
+            return [Outcome("deferred", "down") for _ in batch]
+
+    class First(LocalInbox):
+        batch_size = 1
+
+        def send(self, batch):
+            if any(envelope.key.customer_id != "c000000" for envelope in batch):
+                return [Outcome("deferred", "enough") for _ in batch]
+            return super().send(batch)
+
+    write_shop(lake, people=5)
+    assert (_run(engine, lake, settings, channel=Down(settings)).count("planned"), _delivered(settings)) == (5, [])
+    assert _run(engine, lake, settings, channel=First(settings)).sent == 1
+    table = campaign_tables.audience("welcome")
+    told = lake.con.to_pyarrow(lake.on(table, DAY).order_by("customer_id")).to_pylist()
+    for row in (told[0], told[1]):  # of these the first has gone
+        row |= {"decision": "refused", "reason": "opted_out"}
+    told[2] |= {"explanation": json.dumps({"trigger": "as it is known now"})}
+    fill(lake, table, DAY, [row for row in told if row["customer_id"] != "c000003"])
+    again = _run(engine, lake.session(), settings)
+    assert again.states == {("sent", ""): 3, ("suppressed", "withdrawn"): 2}
+    assert (again.sent, again.newly_planned, len(_delivered(settings))) == (2, 0, 3)
+    with engine.connect() as connection:
+        kept = sa.select(schema.messages.c.customer_id, schema.messages.c.state, schema.messages.c.explanation)
+        found = {row[0][-1]: (row[1], row[2]["trigger"]) for row in connection.execute(kept)}
+    assert {who: state for who, (state, _) in found.items()} == {
+        "0": "sent",
+        "1": "suppressed",
+        "2": "sent",
+        "3": "suppressed",
+        "4": "sent",
+    }
+    assert (found["2"][1], found["4"][1]) == ("as it is known now", "signed_up")
+
+
+@pytest.mark.parametrize(("kind", "state"), [("marketing", ("suppressed", "cap")), ("transactional", ("sent", ""))])
+def test_the_cap_holds_marketing_back_and_nothing_else(engine, lake, settings, kind, state):
+    write_shop(lake, people=1)
+    with engine.begin() as connection:
+        ledger.plan(connection, rows(1, campaign="another"), run_id=None, at=AT)
+        (earlier,) = reserve(connection, campaign="another").messages
+        ledger.settle(connection, [ledger.Settled(earlier.id, "sent")], by="me", at=AT)
+    strict = settings.model_copy(update={"cap_messages": 1})
+    of_kind = campaign().model_copy(update={"kind": kind})
+    assert dispatch(engine, lake, strict, of_kind, DAY, clock=FixedClock(AT)).states == {state: 1}
 
 
 @pytest.mark.slow

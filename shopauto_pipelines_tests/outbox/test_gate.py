@@ -17,7 +17,7 @@ from shopauto_pipelines.outbox.assets import outbox_assets
 from shopauto_pipelines.outbox.checks import send_gate
 from shopauto_pipelines.outbox.gate.addresses import suppression
 from shopauto_pipelines.outbox.gate.arrivals import freshness
-from shopauto_pipelines.outbox.gate.fulfilment import stock
+from shopauto_pipelines.outbox.gate.fulfilment import shown, stock
 from shopauto_pipelines.outbox.gate.overruling import overruled
 from shopauto_pipelines.outbox.gate.scores import model, rests_on_scores
 from shopauto_pipelines.outbox.gate.size import volume
@@ -29,7 +29,7 @@ from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.predictions import tables as predictions
 from shopauto_pipelines.predictions.drift import Drift
 from shopauto_pipelines.predictions.store import Card
-from shopauto_pipelines.recommendations.tables import CUSTOMER_PRODUCTS, PRODUCTS
+from shopauto_pipelines.recommendations.tables import CUSTOMER_PRODUCTS, PRODUCTS, REPLENISHMENT
 from shopauto_pipelines.sources import tables as raw
 from shopauto_pipelines_tests.outbox.conftest import AT, DAY
 from shopauto_pipelines_tests.outbox.shop import campaign as welcome
@@ -264,9 +264,10 @@ def test_a_send_that_would_sell_what_is_not_there_is_held(lake, settings):
     recommended = Step(name="hello", wait_days=0, subject={"en": "Hi"}, template="hello", products="recommended")
     plan(lake, DAY, 1800)
     ids = [f"c{n:06}" for n in range(1800)]
-    shown = [{"customer_id": n, "rank": 1, "product_id": "tent"} for n in ids]
-    shown += [{"customer_id": n, "rank": 4, "product_id": "stove"} for n in ids]
-    fill(lake, CUSTOMER_PRODUCTS, DAY, shown)
+    listed = [{"customer_id": n, "rank": 1, "product_id": "tent"} for n in ids]
+    listed += [{"customer_id": n, "rank": 4, "product_id": "stove"} for n in ids]
+    fill(lake, CUSTOMER_PRODUCTS, DAY, listed)
+    fill(lake, features.CUSTOMER_FEATURES, DAY, [])
     goods = [{"product_id": "tent", "stock": 7}, {"product_id": "stove", "stock": 0}, {"product_id": "lamp"}]
     fill(lake, PRODUCTS, DAY, goods)
     found = only(stock(lake, settings, declared(steps=[recommended]), DAY, 1800))
@@ -276,8 +277,35 @@ def test_a_send_that_would_sell_what_is_not_there_is_held(lake, settings):
     assert only(stock(lake, more, declared(steps=[recommended]), DAY, 1800)).passed
 
 
+def test_what_messages_do_not_show_is_not_counted_and_whoever_has_nothing_of_their_own_is_shown_what_sells_best(
+    lake, settings
+):
+    choices = ("replenishment", "recommended")
+    steps = [
+        Step(name=name, wait_days=n, subject={"en": "Hi"}, template="hello", products=choice)
+        for n, (name, choice) in enumerate(zip(("hello", "later"), choices, strict=True))
+    ]
+    readers = [("hello", "ann"), *(("later", f"c{n}") for n in range(1200))]
+    planned = [
+        {"step": step, "customer_id": who, "occasion": str(DAY), "decision": "planned", "channel": "email"}
+        for step, who in readers
+    ]
+    fill(lake, audience("welcome"), DAY, planned)
+    worn = {"customer_id": "ann", "state": "due", "last_bought_on": DAY, "due_on": DAY}
+    used_up = {"gas": 0, "ink": 1, "oil": -2, "salt": 9}
+    due = [worn | {"product_id": name, "used_up_on": DAY + timedelta(days=n)} for name, n in used_up.items()]
+    fill(lake, REPLENISHMENT, DAY, due)
+    fill(lake, CUSTOMER_PRODUCTS, DAY, [])
+    fill(lake, features.CUSTOMER_FEATURES, DAY, [])
+    sold = {"shop_customer_id": "x", "product_id": "tent", "orders": 1, "quantity": 1}
+    fill(lake, features.DAILY_PRODUCTS, DAY, [sold])
+    fill(lake, raw.PRODUCTS, DAY, [{"product_id": "tent", "name": "Tent", "changed_at": AT}])
+    campaign = declared(steps=steps)
+    assert shown(lake, campaign, DAY) == {"gas": 1 / 3, "ink": 1 / 3, "oil": 1 / 3, "tent": 400}
+
+
 def test_the_product_a_trigger_is_about_counts_as_shown(lake, settings):
-    plan(lake, DAY, 300, details=json.dumps({"product_ids": ["cup", "pot"], "category": "kitchen"}))
+    plan(lake, DAY, 300, details=json.dumps({"product_id": "pot", "category": "kitchen"}))
     fill(lake, features.CUSTOMER_FEATURES, DAY, [])
     for table in (features.DAILY_PRODUCTS, raw.PRODUCTS):
         fill(lake, table, DAY, [])

@@ -19,9 +19,10 @@ from shopauto_pipelines.outbox.dispatch import dispatch
 from shopauto_pipelines.outbox.hours import Hours
 from shopauto_pipelines.outbox.sensors import messages_in_their_hour
 from shopauto_pipelines.platform.clock import FixedClock
-from shopauto_pipelines.platform.dagster.resources import SettingsResource
+from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.profiles.cleaning import time_zone_of_country
 from shopauto_pipelines.profiles.tables import CUSTOMERS
+from shopauto_pipelines.sources.tables import ORDERS
 from shopauto_pipelines_tests.outbox.conftest import DAY, reserve, rows
 from shopauto_pipelines_tests.outbox.shop import campaign, fill, write_shop
 
@@ -137,14 +138,26 @@ def test_with_live_mode_off_the_inbox_gets_all_at_once(engine, lake, settings):
     assert dispatch(engine, lake, settings, campaign(), DAY, clock=FixedClock(_at(3))).sent == 3
 
 
-def test_the_sensor_asks_for_a_run_when_an_hour_has_come(engine, live, monkeypatch):
+def test_of_a_campaign_every_day_with_messages_whose_hour_has_come_is_found(engine):
+    tomorrow = DAY + timedelta(days=1)
+    _plan(engine, {"send_from": _at(8)}, {"send_from": _at(8, day=5), "as_of": tomorrow})
+    with engine.connect() as connection:
+        assert hours.come(connection, NIGHT, _at(9)) == [("welcome", DAY, 1)], "the newer day holds nothing back"
+        assert hours.come(connection, NIGHT, _at(9, day=5)) == [("welcome", DAY, 1), ("welcome", tomorrow, 1)]
+
+
+def test_the_sensor_asks_for_a_run_when_an_hour_has_come(engine, lake, live, monkeypatch):
+    fill(lake, ORDERS, DAY, [])
     _plan(engine, {"send_from": _at(10)}, {"send_from": _at(10)}, {"send_from": _at(12)})
 
     def asked(at: datetime, chosen=live) -> list:
         monkeypatch.setattr("shopauto_pipelines.outbox.sensors.engine", lambda _: engine)
         monkeypatch.setattr(SettingsResource, "settings", chosen)
         monkeypatch.setattr(SettingsResource, "clock", FixedClock(at))
-        with dg.build_sensor_context(resources={"settings": SettingsResource()}) as context:
+        monkeypatch.setattr(LakeResource, "lake", lambda _: lake)
+        resource = SettingsResource()
+        resources = {"settings": resource, "lake": LakeResource(settings=resource)}
+        with dg.build_sensor_context(resources=resources) as context:
             return [said for said in messages_in_their_hour(context) if isinstance(said, dg.RunRequest)]
 
     assert asked(_at(9)) == []
@@ -155,9 +168,15 @@ def test_the_sensor_asks_for_a_run_when_an_hour_has_come(engine, live, monkeypat
     assert _taken(engine, _at(10)) == ["0", "1"]
     assert asked(_at(11)) == []
     assert len(asked(_at(12))) == 1
+    assert asked(_at(12, day=6)) == [], "its day has been over for too long"
     with engine.begin() as connection:
         controls.pause(connection, "welcome", "a wrong price", "me", _at(12))
     assert asked(_at(12)) == []
+    with engine.begin() as connection:
+        controls.resume(connection, "welcome", "me", at=_at(12))
+    assert len(asked(_at(12))) == 1
+    fill(lake, ORDERS, DAY + timedelta(days=1), [])
+    assert asked(_at(12)) == [], "a newer day has closed this one"
 
 
 def test_every_time_zone_that_a_country_may_give_a_person_is_known_to_the_database(engine):

@@ -134,6 +134,15 @@ def test_the_cap_counts_later_days_too_as_days_may_be_sent_in_any_order(engine):
         assert reserve(connection, cap=ledger.Cap(1, 7)) == ([], 1, None)
 
 
+def test_without_a_cap_any_number_leaves(engine):
+    _plan(engine, rows(1))
+    _plan(engine, rows(1, campaign="shipped"))
+    with engine.begin() as connection:
+        assert len(reserve(connection).messages) == 1
+        none = ledger.Cap(None, 7)
+        assert len(reserve(connection, campaign="shipped", cap=none).messages) == 1
+
+
 def test_two_campaigns_at_once_keep_the_cap_together(engine):
     names = [f"campaign{n}" for n in range(4)]
     for name in names:
@@ -255,12 +264,45 @@ def test_a_new_day_takes_over_what_an_earlier_day_left_planned(engine):
     ]
 
 
-def test_a_day_takes_over_nothing_from_itself_or_from_a_later_day(engine):
-    _plan(engine, rows(1))
-    assert _plan(engine, rows(1, template="another")) == 0
-    assert _plan(engine, rows(1, as_of=DAY - timedelta(days=1))) == 0
+def test_a_day_that_is_planned_again_says_what_it_says_now_and_takes_nothing_from_a_later_day(engine):
+    _plan(engine, rows(2))
     with engine.begin() as connection:
-        assert [m.template for m in reserve(connection).messages] == ["hello"]
+        reserve(connection, limit=1)
+    assert _plan(engine, rows(2, template="another")) == 0, "new to their day is none"
+    assert _plan(engine, rows(2, as_of=DAY - timedelta(days=1), template="of yesterday")) == 0
+    with engine.begin() as connection:
+        assert [m.template for m in reserve(connection).messages] == ["another"]
+        kept = connection.execute(sa.select(schema.messages.c.template).order_by(schema.messages.c.id)).scalars().all()
+    assert kept == ["hello", "another"], "the reserved one may be on its way, and stays as it was"
+
+
+def test_planning_the_same_again_writes_nothing(engine):
+    exact = {"send_from": AT, "time_zone": "Asia/Tokyo", "triggered_at": AT, "exit_on": ["ordered"], "topic": "news"}
+    _plan(engine, rows(2, **exact))
+    with engine.begin() as connection:
+        before = connection.execute(sa.text("select id, xmin::text from shopauto.messages order by id")).all()
+    _plan(engine, rows(2, **exact))
+    with engine.begin() as connection:
+        assert connection.execute(sa.text("select id, xmin::text from shopauto.messages order by id")).all() == before
+
+
+def test_only_what_waits_is_withdrawn(engine):
+    _plan(engine, rows(3))
+    with engine.begin() as connection:
+        (first,) = reserve(connection, limit=1).messages
+        ledger.settle(connection, [ledger.Settled(first.id, "sent")], by="me", at=AT)
+        (second,) = reserve(connection, limit=1).messages
+        newest = ledger.newest_id(connection)
+        ((waits, key),) = ledger.planned_keys(connection, "welcome", DAY, newest)
+        assert key.customer_id == "c000002"
+        assert list(ledger.planned_keys(connection, "welcome", DAY, newest - 1)) == []
+        assert ledger.withdraw(connection, [first.id, second.id, waits], at=AT) == 1
+        assert ledger.counts(connection, "welcome", DAY) == {
+            ("reserved", ""): 1,
+            ("sent", ""): 1,
+            ("suppressed", "withdrawn"): 1,
+        }
+        assert ledger.withdraw(connection, [], at=AT) == 0
 
 
 def test_the_same_message_twice_among_those_to_plan_is_one(engine):

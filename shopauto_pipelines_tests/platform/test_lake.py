@@ -147,8 +147,11 @@ def test_a_partition_of_an_earlier_version_has_nulls_in_new_columns_and_is_refus
     lake.write(noted, [later], _rows([later]).append_column("note", pa.array(["new"] * 3)))
     assert lake.between(noted).note.count().execute() == 3
     counted = replace(SALES, columns=(*SALES.columns, Column("pieces", "int64", "a new column", required=True)))
-    with pytest.raises(OutdatedPartition, match=f"test/sales of {FIRST} was written by an earlier version.*`pieces`"):
-        lake.session().between(counted, FIRST, later)
+    new = _rows([FIRST]).append_column("pieces", pa.array([1] * 3))
+    for day in (FIRST, later + timedelta(days=1)):
+        lake.session().write(counted, [day], new)
+    with pytest.raises(OutdatedPartition, match=f"test/sales of {later} was written by an earlier version.*`pieces`"):
+        lake.session().between(counted)
 
 
 def test_the_partition_before_a_day_skips_days_that_were_not_computed(lake):

@@ -6,7 +6,8 @@ import re
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from shopauto_pipelines.platform.playbook import PlaybookError, declarations, nearest, once_per_change
+from shopauto_pipelines.platform.playbook import PlaybookError, declarations, once_per_change
+from shopauto_pipelines.platform.words import nearest
 
 
 def test_a_loader_reads_a_folder_again_only_when_a_file_in_it_is_new_changed_or_gone(tmp_path):

@@ -311,6 +311,17 @@ def test_what_is_due_in_quiet_hours_is_held_to_the_morning_and_leaves_once(at_ni
         assert at_night.run(0, 0, inbox).sent == sent, f"{at_night.now:%H:%M}"
 
 
+def test_what_was_due_before_the_night_and_is_decided_in_it_is_held_to_the_morning(at_night):
+    inbox = LocalInbox(at_night.settings)
+    at_night.now = datetime(2026, 1, 4, 21, 30, tzinfo=UTC)
+    at_night.event("ann", "c", ago=1.6 * HOUR)  # due at 20:54
+    first = at_night.handle(inbox)
+    assert (first.planned, first.sent, dict(first.refused)) == (1, 0, {})
+    at_night.now = datetime(2026, 1, 5, 8, tzinfo=UTC)
+    assert at_night.run(0, 0, inbox).sent == 1
+    assert set(at_night.states().values()) == {"sent"}
+
+
 def test_what_is_not_valid_any_more_in_the_morning_is_refused_and_says_so(at_night):
     brief = CAMPAIGN.model_copy(update={"valid_hours": 8.0})
     at_night.event("ann", "c")

@@ -20,6 +20,7 @@ from shopauto_pipelines.segments import assets, component, report
 from shopauto_pipelines.segments.assets import ASSETS
 from shopauto_pipelines.segments.component import SegmentScaffolder, observe, segment_asset
 from shopauto_pipelines.segments.declaration import load_segments, segment_names
+from shopauto_pipelines.segments.events import EVENTS
 from shopauto_pipelines.segments.membership import membership
 from shopauto_pipelines.segments.overlap import counted
 from shopauto_pipelines.segments.report import sizes
@@ -71,7 +72,8 @@ def shop(tmp_path, monkeypatch, customers_rows, scores_rows, shipped):
         people["tea|lover"] = {"orders": 2, "orders_365d": 2 if n != 3 else 1, "favourite_category": "tea | herbs"}
         lake.write(CUSTOMER_360, [day], customers_rows(people))
         lake.write(SCORES, [day], scores_rows({}))
-        lake.write(IDENTITIES, [day], IDENTITIES.arrow_schema.empty_table())
+        for table in UPSTREAM[2:]:
+            lake.write(table, [day], table.arrow_schema.empty_table())
     return lake
 
 
@@ -128,7 +130,7 @@ def test_a_range_of_days_shows_each_segments_size_and_moves_per_partition(shop, 
 
 
 def test_a_segment_that_is_too_small_says_who_stands_in(lake, declare, inputs_of, customers_rows, monkeypatch):
-    monkeypatch.setattr(report, "explain", lambda *_: [])
+    monkeypatch.setattr(report, "_whys", lambda *_: {})
     segments = (declare("active", "orders > 0"), declare("rich", "orders > 8", minimum_size=3, fallback="active"))
     people = {who: {"orders": 9 if who == "a" else 1} for who in "abcd"}
     lake.write(CUSTOMER_360, [DAYS[0]], customers_rows(people))
@@ -215,7 +217,9 @@ def test_no_private_value_is_in_what_is_shown(shop, some_assets, customers_rows)
     birthday = {"birthday": (DAYS[0] + timedelta(days=3)).replace(year=1951)}
     shop.write(CUSTOMER_360, [DAYS[0]], customers_rows({"c1": private | birthday | {"orders": 1, "tenure_days": 1}}))
     result = run([*ASSETS, *some_assets], None, DAYS[0], DAYS[0])
-    assert metadata_by_day(result, "birthday")[DAYS[0]]["size"].value == 1
+    facts = metadata_by_day(result, "birthday")[DAYS[0]]
+    assert facts["size"].value == 1
+    assert facts["why"].value == "`c1` is in `birthday`\n\nParts that rest on private data are not shown."
     shown = json.dumps(
         [
             {key: str(value.value) for key, value in event.materialization.metadata.items()}
@@ -224,6 +228,13 @@ def test_no_private_value_is_in_what_is_shown(shop, some_assets, customers_rows)
     )
     assert "c1" in shown
     assert not any(value in shown for value in (*private.values(), str(birthday["birthday"])))
+
+
+def test_membership_waits_for_every_table_that_an_event_is_counted_from():
+    upstream = {asset_key(event.rollup) for event in EVENTS.values()}
+    assert upstream <= {key for asset in ASSETS[:1] for key in asset.dependency_keys}
+    (overlap,) = (asset for asset in ASSETS if asset.key == asset_key(OVERLAP))
+    assert asset_key(SIZES) in overlap.dependency_keys, "its page shows them"
 
 
 def test_a_scaffolded_segment_is_valid_as_it_stands(tmp_path):

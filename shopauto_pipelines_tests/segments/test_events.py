@@ -103,10 +103,30 @@ def every_question():
 
 QUESTIONS = list(every_question())
 
+_STRINGS = {table: [name for name in row if table.schema[name].is_string()] for table, row in _ROWS.items()}
+
+
+def merged(rows, key):
+    """One row per key, the numbers added up."""
+    found = {}
+    for row in rows:
+        kept = found.setdefault(tuple(row[name] for name in key), {name: row[name] for name in key})
+        for name in row.keys() - set(key):
+            kept[name] = kept.get(name, 0) + row[name]
+    return list(found.values())
+
 
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(_history)
 def test_did_is_what_a_plain_recount_says(inputs_of, declare, history):
+    history = {table: merged(rows, ["shop_customer_id", "day", *_STRINGS[table]]) for table, rows in history.items()}
+    by_person = {
+        table: merged(
+            [row | {"shop_customer_id": PERSONS.get(row["shop_customer_id"], row["shop_customer_id"])} for row in rows],
+            ["shop_customer_id", "day", *_STRINGS[table]],
+        )
+        for table, rows in history.items()
+    }
     segments = [declare(f"q{n}", sql) for n, (sql, *_rest) in enumerate(QUESTIONS)]
     found = flags(inputs_of({who: {} for who in PEOPLE}, did=history, persons=PERSONS), segments, AS_OF)
     members = {row["customer_id"]: row for row in found.to_pyarrow().to_pylist()}
@@ -114,8 +134,8 @@ def test_did_is_what_a_plain_recount_says(inputs_of, declare, history):
         for person in PEOPLE:
             times = sum(
                 TIMES[event](row)
-                for row in history[EVENTS[event].rollup]
-                if PERSONS.get(row["shop_customer_id"], row["shop_customer_id"]) == person
+                for row in by_person[EVENTS[event].rollup]
+                if row["shop_customer_id"] == person
                 and row["day"] <= AS_OF
                 and (within is None or (AS_OF - row["day"]).days < within)
                 and holds(row)
@@ -154,6 +174,24 @@ def test_what_is_bought_on_one_day_is_one_purchase_with_its_sum(inputs_of, decla
     }
     found = flags(inputs_of({"a": {}}, did=did), segments, AS_OF).to_pyarrow().to_pylist()
     assert found == [{"customer_id": "a", "twice": None, "much": "much", "again": None}]
+
+
+def test_what_is_bought_with_two_shop_ids_on_one_day_is_one_purchase_of_the_person(inputs_of, declare):
+    segments = [
+        declare("once", "did('ordered') and did('bought', category = 'tea')"),
+        declare("twice", "did('ordered', at_least => 2) or did('bought', product_id = 'p', at_least => 2)"),
+        declare("much", "did('ordered', amount_cents >= 5000) and did('bought', quantity = 3)"),
+        declare("looked", "did('viewed', at_least => 4)"),
+    ]
+    ids = [{"shop_customer_id": name, "orders": 1, "day": AS_OF} for name in ("a", "a2")]
+    did = {
+        DAILY_ACTIVITY: [row | {"revenue_cents": 2500} for row in ids],
+        DAILY_PRODUCTS: [
+            row | {"product_id": "p", "category": "tea", "quantity": n, "views": 2} for n, row in enumerate(ids, 1)
+        ],
+    }
+    found = flags(inputs_of({"a": {}}, did=did, persons={"a2": "a"}), segments, AS_OF).to_pyarrow().to_pylist()
+    assert found == [{"customer_id": "a", "once": "once", "twice": None, "much": "much", "looked": "looked"}]
 
 
 def test_questions_that_differ_in_capitals_alone_are_two(inputs_of, declare):
@@ -210,6 +248,13 @@ def test_a_question_about_ever_reads_every_day_until_then(written, declare):
     segments = [declare("a", "did('viewed', at_least => 3)"), declare("b", "did('viewed', within => 7)")]
     days = inputs.read(written, segments, AS_OF).rollups[DAILY_PRODUCTS.name].day
     assert sorted(days.to_pyarrow().to_pylist()) == [AS_OF - timedelta(days=n) for n in (30, 29, 0)]
+
+
+def test_a_rollup_whose_day_is_missing_is_told_and_not_taken_for_never(written, declare):
+    written.delete(DAILY_PRODUCTS, AS_OF)
+    with pytest.raises(MissingPartition, match=f"daily_products has not been computed for {AS_OF}"):
+        inputs.read(written, [declare("a", "not did('viewed')")], AS_OF)
+    assert inputs.read(written, [declare("a", "orders > 3")], AS_OF).rollups == {}
 
 
 def test_without_a_question_no_event_is_read(written, declare):

@@ -5,26 +5,26 @@ from xml.etree import ElementTree
 import pyarrow as pa
 import pytest
 
+from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.lake import Lake, MissingPartition
+from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.segments import report
 from shopauto_pipelines.segments.overlap import counted
 from shopauto_pipelines.segments.report import (
     Count,
     Jump,
     Member,
-    Moves,
     history,
     jumps,
     latest,
     latest_markdown,
-    moves,
-    preview,
     size_plot,
     sizes,
     sizes_markdown,
     total,
 )
 from shopauto_pipelines.segments.tables import CHANGES, MEMBERSHIP, SIZES
+from shopauto_pipelines.segments.why import Reason, Why
 
 D1, D2, D4, D5, D6 = (date(2025, 6, n) for n in (1, 2, 4, 5, 6))
 
@@ -54,7 +54,8 @@ def lake(tmp_path_factory):
 
 def test_sizes_of_a_day(lake):
     assert sizes(lake, D1) == {"of:x": 1, "of:y": 1, "often": 1, "vip": 1}
-    with pytest.raises(MissingPartition, match=r"segments/membership has not been computed for 2025-06-03"):
+    assert sizes(lake, D2) == {"of:x": 2, "often": 1}, "not those that have nobody any more"
+    with pytest.raises(MissingPartition, match=r"segments/sizes has not been computed for 2025-06-03"):
         sizes(lake, D2 + timedelta(days=1))
 
 
@@ -68,17 +69,6 @@ def test_history_has_zeros_for_computed_days_and_nothing_for_others(lake):
     assert total(of) == {D1: Count(2), D2: Count(2, 1, 1), D4: Count(1, 0, 1)}
 
 
-def test_moves_of_each_computed_day(lake):
-    assert moves(lake, "vip", D1, D4) == {D1: Moves(0, 0), D2: Moves(0, 1), D4: Moves(2, 0)}
-    assert moves(lake, "of", D2, D2) == {D2: Moves(1, 1)}
-
-
-def test_a_preview_shows_the_latest_to_enter_first(lake):
-    assert preview(lake, "vip", D4, limit=2) == [("vip", "a", D4), ("vip", "b", D4)]
-    assert preview(lake, "vip", D4)[2] == ("vip", "c", D2)
-    assert preview(lake, "of", D1) == [("of:x", "a", D1), ("of:y", "b", D1)]
-
-
 def test_of_every_segment_the_latest_members_are_listed_and_last_those_who_stand_in(lake):
     found = latest(lake, D4, limit=2)
     assert found["vip"] == [Member("vip", "a", D4, None), Member("vip", "b", D4, None)]
@@ -90,24 +80,45 @@ def test_of_every_segment_the_latest_members_are_listed_and_last_those_who_stand
         "| customer_id | entered_on | segment | stands in from |",
         "| b | 2025-06-04 | few | active |",
     ]
-    assert sizes(lake, D5) == {"few": 2}
     counts = counted(lake.on(MEMBERSHIP, D5), lake.on(CHANGES, D1)).to_pyarrow().to_pylist()
     assert counts == [{"segment": "few", "size": 2, "entered": 0, "left": 0, "standing_in": 1}]
 
 
-def test_what_was_read_for_one_page_serves_the_next_until_a_partition_changes(lake, monkeypatch):
-    read = []
-    monkeypatch.setattr(report, "explain", lambda lake, as_of, segments, people: read.append(as_of) or [])
+def test_what_was_read_for_one_page_serves_the_next_of_the_same_run_and_no_other(lake, monkeypatch):
+    monkeypatch.setattr(report, "_whys", lambda *_: {})
     for table in (MEMBERSHIP, SIZES):
         lake.write(table, [D6], lake.on(table, D4))
-    first = report.shown(lake, (), D1, D6)
-    assert report.shown(lake, (), D1, D6) is first
-    assert read == [D6]
+    first = report.shown(lake, (), D1, D6, "one run")
+    assert report.shown(lake, (), D1, D6, "one run") is first
     assert set(first.of("of")) == {"of:x", "of:y"}
-    lake.write(SIZES, [D6], SIZES.arrow_schema.empty_table())
-    assert report.shown(lake, (), D1, D6).counts["vip"][D6] == Count()
+    before = lake.on(SIZES, D1).to_pyarrow()
+    lake.write(SIZES, [D1], SIZES.arrow_schema.empty_table())  # an earlier day, computed again
+    try:
+        assert report.shown(lake, (), D1, D6, "another").counts["vip"][D1] == Count()
+        assert report.shown(lake, (), D1, D6) is not report.shown(lake, (), D1, D6), "no run, nothing is kept"
+    finally:
+        lake.write(SIZES, [D1], before)
     with pytest.raises(MissingPartition, match="segments/sizes has not been computed for 2025-06-03"):
         report.shown(lake, (), D1, D2 + timedelta(days=1))
+
+
+def test_a_member_who_is_nobody_any_more_leaves_the_others_explained(lake, declare, customers_rows, scores_rows):
+    day = date(2025, 7, 1)
+    rows = [{"segment": "vip", "customer_id": who, "entered_on": D1, "through": None} for who in ("a", "merged")]
+    lake.write(MEMBERSHIP, [day], pa.Table.from_pylist(rows, MEMBERSHIP.arrow_schema))
+    lake.write(SIZES, [day], SIZES.arrow_schema.empty_table())
+    lake.write(CUSTOMER_360, [day], customers_rows({"a": {"orders": 3}}))
+    lake.write(SCORES, [day], scores_rows({}))
+    (why,) = report.shown(lake, [declare("vip", "orders > 2")], day, day).whys["vip"]
+    assert (why.customer_id, why.member) == ("a", "vip")
+
+
+def test_reasons_that_rest_on_private_data_are_left_out_and_this_is_said():
+    birthday = Reason("days_to_birthday between 1 and 7", True, {"days_to_birthday": "not shown"})
+    orders = Reason("orders > 2", True, {"orders": "3"})
+    (kept,), private = report.without_private([Why("soon", "a", "soon", (birthday, orders))])
+    assert (kept.reasons, private) == ((orders,), True)
+    assert report.without_private([kept]) == ([kept], False)
 
 
 def test_a_size_that_doubles_or_halves_is_a_jump_where_it_is_about_many_people(lake):

@@ -14,10 +14,10 @@ from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.segments import diff_report, inputs
 from shopauto_pipelines.segments.declaration import load_segments
-from shopauto_pipelines.segments.diff import diff
+from shopauto_pipelines.segments.diff import Moved, diff
 from shopauto_pipelines.segments.membership import membership
 from shopauto_pipelines.segments.revision import RevisionError, at_revision
-from shopauto_pipelines.segments.why import MARKS, NobodyThere, markdown, why
+from shopauto_pipelines.segments.why import MARKS, NobodyThere, code, markdown, why
 
 DAY = date(2025, 6, 30)
 #: Orders and revenue of a year, country, favourite category.
@@ -204,6 +204,55 @@ def test_a_segment_that_asks_about_a_changed_one_is_told_only_where_somebody_mov
     found = diff(lake, DAY, before, after)
     assert [(segment.name, segment.entered + segment.left) for segment in found.segments] == [("a", 0)]
     assert found.same == 1
+
+
+def test_who_begins_to_stand_in_moves_as_well(lake, declare, compared):
+    others = [declare("french", "country = 'FR'"), declare("german", "country = 'DE'")]
+    few = {"minimum_size": 1, "fallback": "french"}
+    before = [declare("s", "orders_365d = 5", **few), *others]
+    s = compared(before, [declare("s", "orders_365d = 5", **few | {"minimum_size": 9}), *others])["s"]
+    assert (s.entered, s.left) == (0, 0)
+    assert (s.standing_in_before, s.standing_in_after, s.standing_in_moved) == (0, 2, 2)
+    assert s.moved_percent == 200.0
+    few["minimum_size"] = 9
+    before = [declare("s", "orders_365d = 5", **few), *others]
+    s = compared(before, [declare("s", "orders_365d = 5", **few | {"fallback": "german"}), *others])["s"]
+    assert (s.before, s.standing_in_before, s.standing_in_after, s.standing_in_moved) == (1, 2, 1, 3)
+    assert s.moved_percent == 100.0
+    wider = [declare("french", "country = 'FR' and orders_365d > 1"), others[1]]
+    found = compared(before, [before[0], *wider])
+    assert (found["s"].state, found["s"].standing_in_moved, found["s"].moved_percent) == ("affected", 1, 33.33)
+    page = diff_report.markdown(diff(lake, DAY, before, [before[0], *wider]), over=30)
+    assert "- 2 stood in before, 1 do after: the fallback's members, 1 of whom begin or cease to" in page
+    assert "| `s` ⚠️ | affected | 1 | 1 |" in page
+
+
+def test_who_stood_in_and_becomes_an_own_member_comes_and_counts_once(declare, compared):
+    few, other = {"minimum_size": 9, "fallback": "french"}, declare("french", "country = 'FR'")
+    s = compared(
+        [declare("s", "orders_365d = 5", **few), other], [declare("s", "orders_365d in (3, 5)", **few), other]
+    )["s"]
+    assert (s.entered, s.standing_in_before, s.standing_in_after, s.standing_in_moved) == (1, 2, 1, 0)
+
+
+def test_what_stands_in_the_data_or_the_condition_leaves_the_page_whole(lake, declare):
+    was = {"customer_id": "ann", "revenue_cents_365d": 0, "because": ()}
+    assert diff_report.person(Moved(was="s:a|b", now="s:c", **was), code) == "`s:a\\|b` → `s:c`"
+    found = diff(lake, DAY, [declare("s", "country = '```'", each="country")], [declare("s", "country = 'DE'")])
+    page = diff_report.markdown(found)
+    assert "````diff\n" in page
+    assert page.count("````") == 2
+
+
+def test_a_comparison_leaves_no_table_behind_where_it_fails(lake, declare, monkeypatch):
+    def fails(*_arguments):
+        raise RuntimeError("on the way")
+
+    there = set(lake.con.list_tables())
+    monkeypatch.setattr("shopauto_pipelines.segments.diff._changed_lines", fails)
+    with pytest.raises(RuntimeError, match="on the way"):
+        diff(lake, DAY, [declare("s", "orders_365d > 1")], [declare("s", "orders_365d > 2")])
+    assert set(lake.con.list_tables()) == there
 
 
 def test_a_difference_is_written_for_pull_requests_and_scripts(lake, declare):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from shopauto_pipelines.campaigns.content.message import Rendered
-from shopauto_pipelines.campaigns.content.rendering import Renderer, of_variant
+from shopauto_pipelines.campaigns.content.rendering import Renderer
 from shopauto_pipelines.campaigns.drafts import Shown
 from shopauto_pipelines.campaigns.products import Pick, Product
 
@@ -38,14 +38,13 @@ def previews(
     """Every message as a person who does not exist would get it, by step and language, the MJML compiled.
 
     Without ``languages`` in all of them. The variants of an experiment come after their step, as ``<step> (<variant>)``.
-    Raises :class:`ContentError` where one
-    cannot be rendered.
+    Raises :class:`ContentError` where one cannot be rendered.
     """
     renderer = Renderer(campaign, settings)
     found: dict[tuple[str, str], Rendered] = {}
     for step in campaign.steps:
         for variant in (None, *_others(campaign, step.name)):
-            shown_step = of_variant(campaign, step.name, variant)
+            shown_step = campaign.step(step.name, variant)
             name = f"{step.name} ({variant})" if variant else step.name
             for language in [known for known in shown_step.languages if not languages or known in languages]:
                 shown = example(renderer, campaign, shown_step, language)._replace(variant=variant)
@@ -66,7 +65,7 @@ def example(renderer: Renderer, campaign: Campaign, step: Step, language: str) -
         wares = {pick.product_id: Product(pick.name, pick.category, pick.price_cents, None) for pick in picks}
         return Shown(cart=renderer.cart(dict.fromkeys(wares, 1), wares, language), offer=offer)
     kind = campaign.trigger.kind
-    told = {"last_bought_on": "2029-12-01", "used_up_on": "2030-01-08", "expected_on": "2030-01-05", "form": "example"}
+    told = {"last_bought_on": "2029-12-01", "used_up_on": "2030-01-08", "expected_on": "2030-01-05"}
     bought = picks[0]._replace(name="Example product 4", reason="used_up" if kind == "used_up" else None)
     about = renderer.goods([bought], language) if kind in _ABOUT_PRODUCTS else ()
     return Shown(renderer.goods(picks, language), (), offer, about, renderer.details(told, language))
@@ -75,4 +74,4 @@ def example(renderer: Renderer, campaign: Campaign, step: Step, language: str) -
 def _others(campaign: Campaign, step: str) -> Iterator[str]:
     """The variants of a step's experiment but for the step as it is."""
     if campaign.experiment and campaign.experiment.step == step:
-        yield from (name for name in campaign.experiment.variants if name != "control")
+        yield from campaign.experiment.others

@@ -15,19 +15,16 @@ from shopauto_pipelines.campaigns.drafts import Own
 from shopauto_pipelines.campaigns.products import Pick, Product
 
 if TYPE_CHECKING:
-    from shopauto_pipelines.campaigns.declaration import Campaign, Step
+    from shopauto_pipelines.campaigns.declaration import Campaign
     from shopauto_pipelines.platform.settings import Settings
 
-#: What triggers may tell beside who and when, and what it is: ``product`` (an id, or several) is shown as ``about``.
+#: What triggers may tell beside who and when, and what it is: ``product`` (an id) is shown as ``about``.
 DETAILS = {
     "product_id": "product",
-    "product_ids": "product",
     "last_bought_on": "day",
     "used_up_on": "day",
     "expected_on": "day",
-    "ordered_on": "day",
     "category": "text",
-    "form": "text",
 }
 
 
@@ -83,7 +80,7 @@ class Renderer:
         """
         message = self._messages.get((step, variant))
         if message is None:
-            message = Message(self._campaign.folder, of_variant(self._campaign, step, variant))
+            message = Message(self._campaign.folder, self._campaign.step(step, variant))
             self._messages[step, variant] = message
         context = {
             "person": person,
@@ -164,11 +161,6 @@ class Renderer:
         percent = granted["percent"] and percentage(granted["percent"], language)
         shown = {"kind": granted["kind"], "percent": percent, "code": granted["code"]}
         return shown | {"expires_on": day_in_words(granted["expires_on"], language)}
-
-
-def of_variant(campaign: Campaign, step: str, variant: str | None) -> Step:
-    """The step as a variant of its experiment has it."""
-    return campaign.step(step, variant) if variant else campaign.step(step)
 
 
 def _reasoned(words: str, pick: Pick, language: str) -> str | None:

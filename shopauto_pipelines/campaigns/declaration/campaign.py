@@ -16,7 +16,7 @@ from shopauto_pipelines.campaigns.declaration.fields import Declared, Name, Owne
 from shopauto_pipelines.campaigns.declaration.step import Incentive, Step, Wait
 from shopauto_pipelines.campaigns.declaration.trigger import Trigger
 from shopauto_pipelines.features.customer_features import TICKET_DAYS
-from shopauto_pipelines.platform.playbook import nearest
+from shopauto_pipelines.platform.words import nearest
 from shopauto_pipelines.segments.declaration import Misplaced
 
 #: In ``audience: {include: [everyone]}``: every person the shop knows.

@@ -57,6 +57,11 @@ class Experiment(Declared):
     within_days: int = Field(14, ge=1, le=90, description="Days after the step was due in which it counts.")
     sample_size: int = Field(ge=10, description="People of each variant after whom it is decided, not earlier.")
 
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The variants but for `control`."""
+        return tuple(name for name in self.variants if name != CONTROL)
+
     @model_validator(mode="before")
     @classmethod
     def _empty_variants(cls, value: Any) -> Any:

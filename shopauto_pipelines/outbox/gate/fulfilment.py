@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import date, timedelta
-from typing import Any
 
+import ibis
+import ibis.expr.types as ir
 import pyarrow.parquet as pq
 from ibis import _
 
-from shopauto_pipelines.campaigns.content import DETAILS
 from shopauto_pipelines.campaigns.declaration import Campaign
 from shopauto_pipelines.campaigns.products import SHOWN, Showcase
+from shopauto_pipelines.campaigns.shown import OF_PERSONS, products_of
 from shopauto_pipelines.campaigns.tables import audience
 from shopauto_pipelines.features.tables import CUSTOMER_FEATURES
 from shopauto_pipelines.outbox.gate.verdicts import Finding, usual_of
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.settings import Settings
-from shopauto_pipelines.recommendations.tables import CUSTOMER_COMPLEMENTS, CUSTOMER_PRODUCTS, PRODUCTS, REPLENISHMENT
+from shopauto_pipelines.platform.tables import Table
+from shopauto_pipelines.recommendations.tables import PRODUCTS, REPLENISHMENT
 from shopauto_pipelines.sources import tables as raw
 
 #: Fewest pieces a send must lack before it is stopped for want of stock.
 _PIECES = 5
-
-#: What is shown where each person is shown something else.
-_OF_PERSONS = {
-    "recommended": (CUSTOMER_PRODUCTS, _["rank"] <= SHOWN),
-    "complements": (CUSTOMER_COMPLEMENTS, _["rank"] <= SHOWN),
-    "replenishment": (REPLENISHMENT, _.state != "waiting"),
-}
 
 
 def stock(lake: Lake, settings: Settings, campaign: Campaign, as_of: date, people: int) -> Iterator[Finding]:
@@ -50,10 +45,9 @@ def stock(lake: Lake, settings: Settings, campaign: Campaign, as_of: date, peopl
     on_hand = _on_hand(lake, as_of)
     if not on_hand:
         return
-    shown = _shown(lake, campaign, as_of)
     short = {
         product: (share * count, on_hand[product])
-        for product, count in shown.items()
+        for product, count in shown(lake, campaign, as_of).items()
         if product in on_hand and share * count - on_hand[product] >= _PIECES
     }
     if not short:
@@ -75,33 +69,38 @@ def _on_hand(lake: Lake, as_of: date) -> dict[str, int]:
     return {row["product_id"]: row["stock"] for row in rows if row["stock"] is not None}
 
 
-def _shown(lake: Lake, campaign: Campaign, as_of: date) -> dict[str, float]:
+def shown(lake: Lake, campaign: Campaign, as_of: date) -> dict[str, float]:
     """To how many of the planned people each product is shown; one of several in a message counts as its share of them."""
     rows = lake.on(audience(campaign.name), as_of).filter(_.decision == "planned")
     about, among = Counter[str](), Counter[str]()
     for row in lake.con.to_pyarrow(rows.group_by("details").agg(people=_.count())).to_pylist():
-        for product in _products_of(row["details"]):
+        for product in products_of(json.loads(row["details"] or "{}")):
             about[product] += row["people"]
     for choice in {step.products for step in campaign.steps}:
         steps = [step.name for step in campaign.steps if step.products == choice]
         readers = rows.filter(_.step.isin(steps)).select("customer_id")
-        if choice in _OF_PERSONS:
-            table, chosen = _OF_PERSONS[choice]
-            personal = lake.on(table, as_of).filter(chosen)
+        if table := OF_PERSONS.get(choice):
+            personal = _shown_of(table, lake.on(table, as_of), as_of)
             counted = readers.inner_join(personal, "customer_id").group_by("product_id").agg(people=_.count())
             among.update({row["product_id"]: row["people"] for row in lake.con.to_pyarrow(counted).to_pylist()})
-        else:
+            if choice != "recommended":
+                continue
+            readers = readers.anti_join(personal, "customer_id")  # of whom too little is known: what sells best
+        favourites = lake.on(CUSTOMER_FEATURES, as_of).select("customer_id", "favourite_category")
+        counted = readers.left_join(favourites, "customer_id").group_by("favourite_category").agg(people=_.count())
+        groups = lake.con.to_pyarrow(counted).to_pylist()
+        if groups:
             shelves = Showcase.new(lake, as_of) if choice == "new" else Showcase.read(lake, as_of)
-            favourites = lake.on(CUSTOMER_FEATURES, as_of).select("customer_id", "favourite_category")
-            counted = readers.left_join(favourites, "customer_id").group_by("favourite_category").agg(people=_.count())
-            for row in lake.con.to_pyarrow(counted).to_pylist():
+            for row in groups:
                 for pick in shelves.of(row["favourite_category"]):
                     among[pick.product_id] += row["people"]
     return {product: about[product] + among[product] / SHOWN for product in {*about, *among}}
 
 
-def _products_of(details: str | None) -> list[str]:
-    """The products that a trigger's details name."""
-    told: Mapping[str, Any] = json.loads(details) if details else {}
-    named = [told[name] for name, kind in DETAILS.items() if kind == "product" and told.get(name)]
-    return [each for value in named for each in (value if isinstance(value, list) else [value])]
+def _shown_of(table: Table, personal: ir.Table, as_of: date) -> ir.Table:
+    """The rows of a person's products that a message shows, as :mod:`~shopauto_pipelines.campaigns.shown` chooses them."""
+    if table is not REPLENISHMENT:
+        return personal.filter(_["rank"] <= SHOWN)
+    due = personal.filter(_.state != "waiting").mutate(off=_.used_up_on.delta(ibis.literal(as_of), unit="day").abs())
+    place = ibis.row_number().over(group_by="customer_id", order_by=["off", "product_id"])
+    return due.mutate(place=place).filter(_.place < SHOWN)

@@ -75,5 +75,5 @@ def rests_on_scores(campaign: Campaign, segments: Iterable[SegmentDeclaration]) 
         if known[name].columns & _SCORES:
             return f"the segment {name}"
         seen.add(name)
-        waiting += known[name].refers_to
+        waiting += known[name].rests_on
     return None

@@ -12,6 +12,8 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import sqlglot
+from sqlglot import exp
 
 from shopauto_pipelines.platform.progress import report
 from shopauto_pipelines.predictions.transactions.columns import Columns, choose, named
@@ -187,18 +189,25 @@ class _Reading:
             expression = parse(self.where)
         except ExpressionError as error:
             raise TransactionsError(f"--where: {error}") from None
-        sql = expression.sql
-        for name in expression.columns:
-            column = str(named(self.file, "where", name))
-            number = self.file.type(column) == "VARCHAR" and self.file.types[column] in ("BIGINT", "DOUBLE")
-            value = f"try_cast({quoted(column)} as double)" if number else quoted(column)
-            sql = sql.replace(quoted(plain(name)), value)
+        meant = {plain(name): sqlglot.parse_one(self._compared(name), dialect="duckdb") for name in expression.columns}
+        tree = sqlglot.parse_one(expression.sql, dialect="duckdb")
+        told = tree.transform(lambda node: meant.get(node.name, node) if isinstance(node, exp.Column) else node)
+        sql = told.sql("duckdb")
         try:
             self.con.execute(f"select count(*) filter (where ({sql})) from sample")
         except duckdb.Error as error:
             text = "; the columns of a CSV file are text where not all values are numbers" if self.file.parts else ""
             raise TransactionsError(f"--where: {first_line(error)}{text}") from None
         return f"coalesce(({sql}), false)"
+
+    def _compared(self, name: str) -> str:
+        """SQL of a column that ``where`` names."""
+        column = str(named(self.file, "where", name))
+        alike = [other for other in self.file.types if plain(other) == plain(column)]
+        if len(alike) > 1:
+            raise TransactionsError(f"--where: {' and '.join(f'`{other}`' for other in alike)} are called alike")
+        number = self.file.type(column) == "VARCHAR" and self.file.types[column] in ("BIGINT", "DOUBLE")
+        return f"try_cast({quoted(column)} as double)" if number else quoted(column)
 
     def _run(self, sql: str) -> None:
         """Run a statement and report how far it is."""

@@ -36,7 +36,7 @@ _TRAP = "website"
 
 
 def routes(settings: Settings, clock: Clock, writer: Writer) -> list[Route]:
-    """Both."""
+    """A page shown, and its form sent in."""
     pages = _Pages(settings, clock, writer)
     return [
         Route("/pages/{name}", pages.show, methods=["GET"]),
@@ -45,7 +45,7 @@ def routes(settings: Settings, clock: Clock, writer: Writer) -> list[Route]:
 
 
 class _Pages:
-    """The routes."""
+    """Answers for the declared pages."""
 
     def __init__(self, settings: Settings, clock: Clock, writer: Writer) -> None:
         self._settings, self._clock, self._writer = settings, clock, writer
@@ -66,7 +66,9 @@ class _Pages:
         try:
             self._rates.spend(address(request), 1)
             async with held_body(request, self._settings) as raw:
-                sent = {name: values[0] for name, values in parse_qs(raw.decode(), max_num_fields=50).items()}
+                sent = _fields(raw)
+            if sent is None:
+                return PlainTextResponse("This is not the page's form.", 400)
             language = self._language(request, page, sent.get("language"))
             if not sent.get(_TRAP):
                 if not clean_email(sent.get("email", "")):
@@ -74,8 +76,8 @@ class _Pages:
                 batch = Batch()
                 self._reader.form(batch, _form(page, language, sent), self._clock.now(), trusted=False)
                 await asyncio.wrap_future(self._writer.put(batch))
-        except (ValueError, Unreadable):
-            return PlainTextResponse("This is not the page's form.", 400)
+        except Unreadable:
+            return self._answer(request, page, 422, state="wrong", sent=sent)
         except Refused as wrong:
             return refusal(wrong, "pages")
         except (sa.exc.SQLAlchemyError, ShopAutoError) as error:
@@ -109,6 +111,14 @@ class _Pages:
         bases = {language.split("-")[0].lower() for language in available}
         found = next((tag for tag in wanted if tag and tag.split("-")[0].lower() in bases), available[0])
         return match_language(found, available)
+
+
+def _fields(raw: bytes) -> dict[str, str] | None:
+    """What was typed, by field; ``None`` where it is no form."""
+    try:
+        return {name: values[0] for name, values in parse_qs(raw.decode(), max_num_fields=50).items()}
+    except ValueError:
+        return None
 
 
 def _form(page: LandingPage, language: str, sent: dict[str, str]) -> dict[str, Any]:

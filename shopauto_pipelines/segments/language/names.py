@@ -11,8 +11,8 @@ import ibis
 import ibis.expr.types as ir
 from sqlglot import exp
 
-from shopauto_pipelines.platform.playbook import nearest
 from shopauto_pipelines.platform.tables import Column
+from shopauto_pipelines.platform.words import nearest
 from shopauto_pipelines.segments.events import LONGEST, Day, Did, Event
 from shopauto_pipelines.segments.language.syntax import PredicateError, place, shown, start_of, written
 from shopauto_pipelines.segments.language.translation import SOME_DAY, Translation, noun

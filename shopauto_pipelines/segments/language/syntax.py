@@ -1,6 +1,6 @@
 """From the text of a condition to its tree: how large it may be, where its parts stand, what its parameters are.
 
-What a tree means, and which of its nodes exist at all, is the business of ``predicate``.
+What a tree means, and which of its nodes exist at all, is the business of ``translation``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import ParseError, SqlglotError
 from sqlglot.tokens import Token, TokenType
 
-from shopauto_pipelines.platform.playbook import nearest
+from shopauto_pipelines.platform.words import nearest
 
 #: Most characters, tokens and nested parentheses of a condition, and characters of a number in it.
 LIMITS = {"characters": 4_000, "tokens": 600, "depth": 20, "digits": 15}

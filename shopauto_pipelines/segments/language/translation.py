@@ -18,7 +18,7 @@ import ibis.expr.types as ir
 from ibis.common.exceptions import IbisError
 from sqlglot import exp
 
-from shopauto_pipelines.platform.playbook import nearest
+from shopauto_pipelines.platform.words import nearest
 from shopauto_pipelines.segments.events import Day
 from shopauto_pipelines.segments.language.syntax import LIMITS, PredicateError, place, shown, start_of
 

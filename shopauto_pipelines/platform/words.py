@@ -1,0 +1,18 @@
+"""Words that help with a wrong name. What is wrong is said by whoever found it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
+
+def nearest(
+    name: str, valid: Iterable[str], quote: str = "`", most: int = 24, alike: Callable[[str], str] = str.lower
+) -> str:
+    """A half sentence: the nearest valid name, or all of them, at most so many. Names are compared as ``alike`` makes them."""
+    names = list(valid)
+    made = {alike(each): each for each in reversed(names)}
+    if close := get_close_matches(alike(name), list(reversed(made)), n=1):
+        return f"did you mean {quote}{made[close[0]]}{quote}?"
+    shown = ", ".join(sorted(names)[:most])
+    return f"there are {shown or 'none'}{f' and {len(names) - most} more' if len(names) > most else ''}"
