@@ -52,7 +52,7 @@ AS_OF = date(2026, 6, 30)
 YESTERDAY = AS_OF - timedelta(days=1)
 
 #: Limit of the engine's memory in every process.
-MEMORY = "4GB"
+MEMORY = "6GB"
 
 
 def main() -> None:
