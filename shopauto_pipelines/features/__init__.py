@@ -16,6 +16,8 @@ How the tables follow from each other::
   rollup is rewritten when two shop ids turn out to be one person.
 - ``interests``: rollups of a year → the categories each person is interested in, with the evidence.
 - ``clusters``: features → people who buy alike, under labels that stay; a model that is carried from day to day.
+- ``hours``: when people open, click, visit and order → the hour at which each is best written to.
+- ``leads``: how far each person is on the way to the first order, and for those without one a score with its reasons.
 - ``customer_360``: profile ⟕ features, top interest, cluster and more of the kind: what segments and campaigns read.
 - ``assets``: the Dagster face.
 

@@ -3,6 +3,7 @@
 - ``service``          all routes.
 - ``intake``           what all requests have in common: who asks, bounded memory, rates, stored before answered.
 - ``shop_routes``      the shop's side: events, orders, tickets, forms, the shops' webhooks.
+- ``landing``          landing pages: shown in the reader's language, sent in without JavaScript.
 - ``models``           what a request may say, made from the raw tables; ``openapi`` describes it, ``pages`` show it.
 - ``reading``          entries of requests → rows and logins. Touches no database.
 - ``shopify``          their webhooks, likewise; ``woocommerce`` too. ``shop_words`` is what both have in common.
