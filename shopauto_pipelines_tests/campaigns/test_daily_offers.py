@@ -101,7 +101,7 @@ def test_a_variant_of_a_step_brings_its_own_offer():
 
 
 def _granted(*before, cap: int = 1, **changes):
-    settings = Settings(_env_file=None, hash_secret="s" * 32, offer_cap=cap)
+    settings = Settings(_env_file=None, secret_key="k", offer_cap=cap)
     offer = {"kind": "percent", "percent": 5, "reason": "granted", "why": "because"}
     row = {
         "step": "gift",

@@ -27,8 +27,8 @@ DAY = date(2026, 6, 30)
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory) -> Settings:
-    """A shop without a holdout of all campaigns."""
-    return Settings(home=tmp_path_factory.mktemp("home"), holdout_percent=0.0, _env_file=None)
+    """A shop without a holdout of all campaigns; with its key none of the people below is held out of the campaign."""
+    return Settings(home=tmp_path_factory.mktemp("home"), holdout_percent=0.0, secret_key="k", _env_file=None)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_a_variant_is_shown_with_its_own_offer(lake, settings, shipped):
     }
     words = Experiment(name="gifts", step="hello", sample_size=10, variants=variants)
     campaign = shipped["welcome"].model_copy(update={"experiment": words, "holdout_percent": 0.0})
-    keyed = Settings(home=settings.home, holdout_percent=0.0, hash_secret="s" * 32, _env_file=None)
+    keyed = Settings(home=settings.home, holdout_percent=0.0, secret_key="k", _env_file=None)
     (found,) = previews.of_person(lake, keyed, campaign, "old", DAY, ["hello"])
     assert found.explanation["variant"] == "gift"
     offer = found.explanation["offer"]
