@@ -21,8 +21,8 @@ clicks, orders with coupons; two with a value each, eight made of others. Sixty 
 
 All must find the same members, and the first two the same days of entry, or the benchmark fails. Each runs in a process of its
 own with ``memory_limit`` for the engine; ours and by hand take turns, and the quicker of two runs counts. ``…_cpu_seconds``
-are those of all cores, which compare on a busy machine, too. ``peak_mib`` is the highest memory of our processes. Ends with one
-line of JSON.
+are those of all cores, which compare on a busy machine, too. ``little_memory_seconds`` and ``peak_mib`` are those of ours where
+the engine has ``little_memory``. Ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,9 @@ from shopauto_pipelines.sources import tables as raw
 AS_OF = date(2026, 6, 30)
 YESTERDAY = AS_OF - timedelta(days=1)
 
-#: Limit of the engine's memory in every process.
-MEMORY = "6GB"
+#: Limit of the engine's memory where work is compared, so that it is not luck in spilling that decides: the query by hand does
+#: not always end in 8 GB, for a million people. And the limit that ours has to do with, too.
+MEMORY, LITTLE_MEMORY = "14GB", "4GB"
 
 
 def main() -> None:
@@ -92,9 +94,13 @@ def measure(customers: int) -> dict[str, Any]:
         for turn in ("first", "second"):
             runs["hand"].append(child("hand", f"one query by hand, {turn} run"))
             runs["ours"].append(child("ours", f"ours, {turn} run"))
+        spilling = child("ours_spilling", f"ours in {LITTLE_MEMORY}")
         each = child("each", "a query for each segment")
     hand, ours = (min(runs[what], key=lambda run: run["seconds"]) for what in ("hand", "ours"))
-    if not (ours["members"] == hand["members"] == each["members"] and ours["entered"] == hand["entered"]):
+    if not (
+        ours["members"] == hand["members"] == each["members"] == spilling["members"]
+        and ours["entered"] == hand["entered"] == spilling["entered"]
+    ):
         sys.exit(
             "They do not find the same members:\n" + _differences(ours["members"], hand["members"], each["members"])
         )
@@ -114,10 +120,11 @@ def measure(customers: int) -> dict[str, Any]:
         "one_by_one_cpu_seconds": round(each["cpu_seconds"], 1),
         "cpu_ratio_to_hand_sql": round(ours["cpu_seconds"] / hand["cpu_seconds"], 2),
         "memory_limit": MEMORY,
-        "hand_sql_peak_mib": round(max(run["peak_mib"] for run in runs["hand"])),
         "ratio_to_hand_sql": round(ours["seconds"] / hand["seconds"], 2),
         "one_by_one_over_us": round(each["seconds"] / ours["seconds"], 1),
-        "peak_mib": round(max(run["peak_mib"] for run in runs["ours"])),
+        "little_memory": LITTLE_MEMORY,
+        "little_memory_seconds": round(spilling["seconds"], 2),
+        "peak_mib": round(spilling["peak_mib"]),
     }
 
 
@@ -126,8 +133,8 @@ def _differences(*found: dict[str, Any]) -> str:
     return "\n".join(f"{name}: {told}" for name, told in each.items() if len(set(told)) > 1)
 
 
-def _lake(folder: Path) -> Lake:
-    return Lake(folder / "lake", memory=MEMORY)
+def _lake(folder: Path, memory: str = MEMORY) -> Lake:
+    return Lake(folder / "lake", memory=memory)
 
 
 def _make(folder: Path, customers: int) -> dict[str, Any]:
@@ -191,8 +198,8 @@ def _rows(lake: Lake, table: Table) -> Any:
     return lake.con.raw_sql(f"select count(*), bit_xor(hash({columns})) from '{lake.path(table, AS_OF)}'").fetchone()
 
 
-def _ours(folder: Path, _customers: int) -> dict[str, Any]:
-    lake = _lake(folder)
+def _ours(folder: Path, _customers: int, memory: str = MEMORY) -> dict[str, Any]:
+    lake = _lake(folder, memory)
 
     def compute() -> None:
         segments = [segment.declaration for segment in asked()]
@@ -252,6 +259,7 @@ CHILDREN: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "rollup": _rollup,
     "yesterday": _yesterday,
     "ours": _ours,
+    "ours_spilling": partial(_ours, memory=LITTLE_MEMORY),
     "hand": _hand,
     "each": _each,
 }

@@ -5,6 +5,7 @@ The same files are Dagster Components; this reader serves the logic, the command
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -168,6 +169,21 @@ def declarations(component: str, folder: Path = PLAYBOOK) -> Iterator[Declaratio
                 yield Declaration(file, document.get("attributes") or {}, root)
 
 
+def documents(file: Path) -> list[Declaration]:
+    """The YAML documents of a file that is no part of the playbook, whatever their type: each with all it says.
+
+    A document may be a declaration, or ``attributes`` alone without saying so. Raises :class:`PlaybookError`.
+    """
+    found = []
+    for root, document in _documents(file, file.stat().st_mtime_ns):
+        if isinstance(document, dict) and "attributes" in document:
+            found.append(Declaration(file, document["attributes"] or {}, root))
+        elif isinstance(document, dict):
+            name = yaml.ScalarNode("tag:yaml.org,2002:str", "attributes", root.start_mark, root.start_mark)
+            found.append(Declaration(file, document, yaml.MappingNode(root.tag, [(name, root)], root.start_mark)))
+    return found
+
+
 def declared_once(folder: Path, model: type[_M], what: str) -> _M:
     """The only declaration of its kind under ``folder``, as a ``model``; its defaults where there is none.
 
@@ -189,13 +205,14 @@ def once_per_change(load: Callable[[Path], _T]) -> Callable[..., _T]:
     """
 
     @lru_cache(maxsize=64)
-    def loaded(folder: Path, state: tuple[tuple[Path, int], ...]) -> _T:
+    def loaded(folder: Path, state: tuple[tuple[str, int], ...]) -> _T:
         return load(folder)
 
     @wraps(load)
     def load_if_changed(folder: Path = PLAYBOOK) -> _T:
-        files = (path for path in folder.rglob("*") if path.is_file())
-        return loaded(folder, tuple(sorted((path, path.stat().st_mtime_ns) for path in files)))
+        # asked at every step of a run, so without a Path for each file
+        files = sorted(os.path.join(where, name) for where, _folders, names in os.walk(folder) for name in names)
+        return loaded(folder, tuple((file, os.stat(file).st_mtime_ns) for file in files))
 
     return load_if_changed
 
