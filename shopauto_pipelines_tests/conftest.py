@@ -33,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make what the workers share before they start, and remove it when they have ended."""
     if _HOMES not in os.environ:
         os.environ[_HOMES] = tempfile.mkdtemp(prefix="shopauto-tests-")
+        os.environ["SHOPAUTO_HOME"] = str(Path(os.environ[_HOMES]) / "of-nobody")
         config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(_HOMES), ignore_errors=True))
         config.add_cleanup(forks.start(Path(os.environ[_HOMES])).kill)
 

@@ -6,7 +6,6 @@ What is asked is a table of its inputs (:mod:`.asked`); what is known is told by
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 
 import ibis
 import ibis.expr.types as ir
@@ -15,7 +14,7 @@ import pyarrow as pa
 from shopauto_pipelines.campaigns.planner import SCHEMAS, Inputs, plan
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.lineage import Origins, column_lineage
-from shopauto_pipelines.platform.prepared import Prepared, Rows
+from shopauto_pipelines.platform.prepared import Prepared, Rows, kept
 from shopauto_pipelines.platform.tables import Table
 
 
@@ -34,7 +33,7 @@ def nothing(name: str) -> pa.Table:
     return SCHEMAS[name].to_pyarrow().empty_table()
 
 
-@cache
+@kept
 def statement(of_carts: bool) -> Prepared:
     """The planner's statement."""
     others = [name for name in Inputs.__dataclass_fields__ if name != "triggers"]

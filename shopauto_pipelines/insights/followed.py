@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from functools import cache
 from typing import Any
 
 import ibis
@@ -35,7 +34,7 @@ from shopauto_pipelines.features.tables import DAILY_ACTIVITY
 from shopauto_pipelines.insights.effects import Group
 from shopauto_pipelines.insights.tables import ASSIGNMENTS
 from shopauto_pipelines.platform.lake import Lake
-from shopauto_pipelines.platform.prepared import Prepared, unseen
+from shopauto_pipelines.platform.prepared import Prepared, kept, unseen
 from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.sources.tables import MESSAGE_EVENTS
 
@@ -168,7 +167,7 @@ def _declared(campaign: Campaign, within_days: int) -> list[dict[str, Any]]:
     return told
 
 
-@cache
+@kept
 def _assignments() -> Prepared:
     audiences = ibis.table({"campaign": "string", **_READ}, name="audiences")
     own = ["campaign", "customer_id", "occasion", "as_of"]
@@ -184,7 +183,7 @@ def _assignments() -> Prepared:
     return Prepared.of(told.group_by(*own, "step", "comparison").agg(arm=_.arm.min()), {})
 
 
-@cache
+@kept
 def _assigned() -> Prepared:
     """``_UNIT`` and the ``day`` (a number) of each person's first assignment on an occasion, where its days are over.
 
@@ -205,7 +204,7 @@ def _assigned() -> Prepared:
     return Prepared.of(over.select(*_UNIT, "step", "day", "within", "wait", who=ibis.coalesce(_.now, _.person)), {})
 
 
-@cache
+@kept
 def _what_followed() -> Prepared:
     """``_UNITS``: the assignments with what followed."""
     kinds = dict.fromkeys((*_UNIT, "step", "who"), "string") | dict.fromkeys(("day", "within", "wait"), "int64")
@@ -238,14 +237,14 @@ def _what_followed() -> Prepared:
     )
 
 
-@cache
+@kept
 def _arrivals() -> Prepared:
     units = ibis.table(_UNITS, name="units").filter(_.comparison != HOLDOUTS)
     came = units.group_by(*_ARM, "person").agg(day=_.day.min())
     return Prepared.of(came.group_by("campaign", "arm", "day").agg(people=_.count()), {})
 
 
-@cache
+@kept
 def _sums() -> Prepared:
     """The sums that make a :class:`~.effects.Group`."""
     units, ends = ibis.table(_UNITS, name="units"), ibis.table(_ENDS, name="ends")

@@ -1,16 +1,24 @@
 """Expressions that are compiled once and run on tables by name: for whoever cannot wait for a compilation at every use.
 
 Compiling a large Ibis expression costs half a second, running it on a few rows some milliseconds. So where seconds count it is
-built over ``ibis.table(schema, name=…)``, compiled in advance, and run here on what has those names by then.
+built over ``ibis.table(schema, name=…)``, compiled in advance, and run here on what has those names by then. What a refresh runs
+is :func:`kept` in the home from one process to the next: to make it all anew would be a fifth of the refresh of a small shop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache, wraps
+from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TypeAlias
+from typing import ParamSpec, TypeAlias, cast
 
 import ibis
 import ibis.expr.operations as ops
@@ -19,7 +27,10 @@ import pyarrow as pa
 
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.lineage import column_lineage
+from shopauto_pipelines.platform.settings import load_settings
 from shopauto_pipelines.platform.tables import Table
+
+_P = ParamSpec("_P")
 
 
 def unseen(table: Table, name: str, *, partitions: bool = False) -> ir.Table:
@@ -109,3 +120,63 @@ class Prepared:
 #: What a statement knows under a name: a table of the lake, or an expression or a statement over such tables and over those
 #: named before it, or rows in memory.
 Rows: TypeAlias = ir.Table | pa.Table | Prepared
+
+
+def kept(make: Callable[_P, Prepared]) -> Callable[_P, Prepared]:
+    """Decorates what makes a statement out of code and its arguments alone: it is called once for a version of the code.
+
+    What it made lies in ``statements`` under the home, until the code is another. The arguments are texts, numbers and tuples
+    of them.
+    """
+
+    @wraps(make)
+    def statement(*args: _P.args, **kwargs: _P.kwargs) -> Prepared:
+        told = f"{make.__module__}.{make.__qualname__} {args!r} {sorted(kwargs.items())!r}"
+        file = load_settings().home / "statements" / _code() / f"{hashlib.sha256(told.encode()).hexdigest()[:20]}.json"
+        with suppress(OSError, ValueError, KeyError):  # not there, or not whole
+            return _read(file)
+        made = make(*args, **kwargs)
+        with suppress(OSError):  # a home that cannot be written to is made anew each time
+            _write(file, made)
+        return made
+
+    return cast(Callable[_P, Prepared], cache(statement))
+
+
+@cache
+def _code() -> str:
+    """A digest of what statements are made of: the package, and the libraries that compile them."""
+    digest = hashlib.sha256(" ".join(f"{name} {version(name)}" for name in _COMPILERS).encode())
+    package = Path(__file__).parents[1]
+    for file in sorted(package.rglob("*.py")):
+        digest.update(str(file.relative_to(package)).encode() + file.read_bytes())
+    return digest.hexdigest()[:20]
+
+
+_COMPILERS = ("duckdb", "ibis-framework", "sqlglot")
+
+
+def _read(file: Path) -> Prepared:
+    told = json.loads(file.read_text(encoding="utf-8"))
+    origins = {column: frozenset((table, of) for table, of in pairs) for column, pairs in told["origins"].items()}
+    return Prepared(told["statement"], frozenset(told["inputs"]), origins)
+
+
+def _write(file: Path, made: Prepared) -> None:
+    """Beside those of this code; those of other code go."""
+    if not file.parent.exists():
+        for other in file.parent.parent.glob("*"):
+            shutil.rmtree(other, ignore_errors=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+    origins = {column: sorted(pairs) for column, pairs in made.origins.items()}
+    staged = file.with_suffix(f".{os.getpid()}")
+    staged.write_text(
+        json.dumps({"statement": made.statement, "inputs": sorted(made.inputs), "origins": origins}), encoding="utf-8"
+    )
+    staged.replace(file)
+    for old in sorted(file.parent.glob("*.json"), key=lambda one: one.stat().st_mtime_ns)[:-_MOST]:
+        old.unlink(missing_ok=True)
+
+
+#: Most statements that lie in a home: a shop that tries out segments makes one for each playbook.
+_MOST = 64

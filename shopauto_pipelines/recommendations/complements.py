@@ -9,13 +9,11 @@ the rule. Small counts are shrunk to a lift of 1, and the lower end of the inter
 
 from __future__ import annotations
 
-from functools import cache
-
 import ibis
 import ibis.expr.types as ir
 from ibis import _
 
-from shopauto_pipelines.platform.prepared import Prepared
+from shopauto_pipelines.platform.prepared import Prepared, kept
 from shopauto_pipelines.recommendations import tables
 from shopauto_pipelines.recommendations.inputs import (
     COMPLEMENTS,
@@ -49,13 +47,13 @@ _THE_RULE = 0.15
 _Z = 2.575829
 
 
-@cache
+@kept
 def of_products() -> Prepared:
     """The statement of ``recommendations/complements``."""
     return prepare(tables.COMPLEMENTS, complements())
 
 
-@cache
+@kept
 def of_customers() -> Prepared:
     """The statement of ``recommendations/customer_complements``."""
     return prepare(tables.CUSTOMER_COMPLEMENTS, customer_complements())

@@ -7,13 +7,11 @@ anything somebody typed: only terms of several people are kept, and none that lo
 
 from __future__ import annotations
 
-from functools import cache
-
 import ibis
 import ibis.expr.types as ir
 from ibis import _
 
-from shopauto_pipelines.platform.prepared import Prepared
+from shopauto_pipelines.platform.prepared import Prepared, kept
 from shopauto_pipelines.recommendations import tables
 from shopauto_pipelines.recommendations.inputs import (
     AS_OF,
@@ -47,7 +45,7 @@ def url_decode(text: str) -> str:  # type: ignore[empty-body]
     """The text with its ``%xx`` read."""
 
 
-@cache
+@kept
 def statement() -> Prepared:
     """The statement of ``recommendations/catalogue_gaps``."""
     return prepare(tables.CATALOGUE_GAPS, catalogue_gaps())

@@ -7,13 +7,11 @@ language models: Zhai & Lafferty 2004).
 
 from __future__ import annotations
 
-from functools import cache
-
 import ibis
 import ibis.expr.types as ir
 from ibis import _
 
-from shopauto_pipelines.platform.prepared import Prepared
+from shopauto_pipelines.platform.prepared import Prepared, kept
 from shopauto_pipelines.recommendations import tables
 from shopauto_pipelines.recommendations.inputs import MILLION, PRODUCTS, decayed, history, place, prepare
 
@@ -30,7 +28,7 @@ _SHOP_DAYS, _PRIOR = 28, 4.0
 _POPULAR = 10
 
 
-@cache
+@kept
 def statement() -> Prepared:
     """The statement of ``recommendations/next_categories``."""
     return prepare(tables.NEXT_CATEGORIES, next_categories())

@@ -7,14 +7,13 @@ ordered anything again says nothing about it. A good is *durable* where the uppe
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import ibis
 import ibis.expr.types as ir
 from ibis import _
 
-from shopauto_pipelines.platform.prepared import Prepared
+from shopauto_pipelines.platform.prepared import Prepared, kept
 from shopauto_pipelines.recommendations import tables
 from shopauto_pipelines.recommendations.inputs import (
     AS_OF,
@@ -42,7 +41,7 @@ _OWN_AGE, _OLDEST = 3, 3650
 _REPEAT_BUYERS, _REPEAT_SHARE = 5, 0.1
 
 
-@cache
+@kept
 def statement() -> Prepared:
     """The statement of ``recommendations/products``."""
     return prepare(tables.PRODUCTS, products())

@@ -13,14 +13,13 @@ chosen on earlier time splits (docs/recommendations.md).
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import ibis
 import ibis.expr.types as ir
 from ibis import _
 
-from shopauto_pipelines.platform.prepared import Prepared
+from shopauto_pipelines.platform.prepared import Prepared, kept
 from shopauto_pipelines.recommendations import tables
 from shopauto_pipelines.recommendations.inputs import (
     MILLION,
@@ -64,13 +63,13 @@ _BEST_SELLERS, _CATEGORIES = 10, 2
 _VIEWED_LATELY = 30
 
 
-@cache
+@kept
 def of_products() -> Prepared:
     """The statement of ``recommendations/related_products``."""
     return prepare(tables.RELATED_PRODUCTS, related_products())
 
 
-@cache
+@kept
 def of_customers() -> Prepared:
     """The statement of ``recommendations/customer_products``, for a bucket of the people."""
     return prepare(tables.CUSTOMER_PRODUCTS, customer_products())

@@ -7,13 +7,11 @@ with one purchase has the product's. A re-order is a later purchase, from which 
 
 from __future__ import annotations
 
-from functools import cache
-
 import ibis
 import ibis.expr.types as ir
 from ibis import _
 
-from shopauto_pipelines.platform.prepared import Prepared
+from shopauto_pipelines.platform.prepared import Prepared, kept
 from shopauto_pipelines.recommendations import tables
 from shopauto_pipelines.recommendations.inputs import AS_OF, PRODUCTS, prepare, purchases, rule
 from shopauto_pipelines.recommendations.ownership import refused
@@ -28,7 +26,7 @@ _GIVEN_UP = 2.0
 _EARLIEST = 0.25
 
 
-@cache
+@kept
 def statement() -> Prepared:
     """The statement of ``recommendations/replenishment``."""
     return prepare(tables.REPLENISHMENT, replenishment())

@@ -8,14 +8,13 @@ compared with that of the weeks before, and ``basis`` says so.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import ibis
 import ibis.expr.types as ir
 from ibis import _
 
-from shopauto_pipelines.platform.prepared import Prepared
+from shopauto_pipelines.platform.prepared import Prepared, kept
 from shopauto_pipelines.recommendations import tables
 from shopauto_pipelines.recommendations.inputs import AS_OF, PRODUCTS, history, prepare
 
@@ -26,7 +25,7 @@ WINDOW, LISTED, YEAR = 8, 26, 52
 _Z = 1.281552
 
 
-@cache
+@kept
 def statement() -> Prepared:
     """The statement of ``recommendations/category_trends``."""
     return prepare(tables.CATEGORY_TRENDS, category_trends())

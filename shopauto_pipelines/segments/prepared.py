@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from functools import lru_cache
 
 import ibis
 import ibis.expr.datatypes as dt
@@ -16,7 +15,7 @@ import ibis.expr.types as ir
 
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.lake import Lake, LakeTable
-from shopauto_pipelines.platform.prepared import Prepared, unseen
+from shopauto_pipelines.platform.prepared import Prepared, kept, unseen
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.segments import inputs
@@ -46,7 +45,7 @@ def statement(segments: Sequence[SegmentDeclaration]) -> Prepared:
     return _statement(tuple(segment.model_dump_json() for segment in segments))
 
 
-@lru_cache(maxsize=8)
+@kept
 def _statement(declared: tuple[str, ...]) -> Prepared:
     segments = [SegmentDeclaration.model_validate_json(text) for text in declared]
     rollups = {event.rollup for event in EVENTS.values()}

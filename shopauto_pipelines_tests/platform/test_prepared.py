@@ -31,3 +31,31 @@ def test_a_statement_runs_on_what_has_its_names_by_then_and_leaves_none_behind(l
     with pytest.raises(Exception, match="stock"):
         prepared.run(lake, statement, {"wanted": asked})
     assert lake.con.to_pyarrow(lake.on(STOCK, date(2026, 1, 1)).agg(n=_.count())).to_pylist() == [{"n": 3}]
+
+
+def test_a_statement_is_made_once_for_a_home_and_a_version_of_the_code(tmp_path, monkeypatch, lake):
+    monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path))
+    made = []
+
+    def make(least: int) -> prepared.Prepared:
+        made.append(least)
+        return prepared.Prepared.of(prepared.unseen(STOCK, "stock").filter(_.pieces >= least), {"stock": STOCK})
+
+    def in_a_new_process(least: int) -> prepared.Prepared:
+        return prepared.kept(make)(least)
+
+    first = in_a_new_process(1)
+    assert in_a_new_process(1) == first
+    assert made == [1]
+    assert first.origins["ware"] == {("raw/stock", "ware")}
+    stock = pa.Table.from_pylist([{"ware": "bulb", "pieces": 1}, {"ware": "lamp", "pieces": 2}], STOCK.arrow_schema)
+    assert in_a_new_process(2).rows(lake, "found", {"stock": stock}).count().execute() == 1
+    assert made == [1, 2]
+
+    for file in tmp_path.glob("statements/*/*.json"):
+        file.write_text("{", encoding="utf-8")
+    assert in_a_new_process(1) == first
+    monkeypatch.setattr(prepared, "_code", lambda: "another version")
+    assert in_a_new_process(1) == first
+    assert made == [1, 2, 1, 1]
+    assert [folder.name for folder in tmp_path.glob("statements/*")] == ["another version"]

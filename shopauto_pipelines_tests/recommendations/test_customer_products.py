@@ -158,8 +158,9 @@ def test_a_random_shop_recommends_nothing_that_is_owned_missing_or_refused(lakes
         assert not (lately and bought.get(key, date.min) <= back[key])
 
 
-def test_without_the_filter_there_would_be_some(lakes, monkeypatch):
+def test_without_the_filter_there_would_be_some(lakes, monkeypatch, tmp_path):
     (shop, _other), (made, _again) = lakes
+    monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path))  # where no statement with the filter is kept
     monkeypatch.setattr(ranking, "allowed", lambda rows: rows)
     ranking.of_customers.cache_clear()
     try:
