@@ -9,12 +9,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
 def say(what: str) -> None:
     """Tell what is being done, apart from the figures."""
     print(f"… {what}", file=sys.stderr, flush=True)
+
+
+def shopauto(home: Path, what: str, *arguments: object, **more: str) -> float:
+    """Seconds that ``shopauto`` took with the arguments, as a user runs it: a process of its own, on a home.
+
+    ``more`` goes into its environment. The benchmark ends where the command fails.
+    """
+    say(what)
+    command = [str(Path(sys.executable).with_name("shopauto")), *map(str, arguments)]
+    started = time.perf_counter()
+    done = subprocess.run(
+        command, env={**os.environ, "SHOPAUTO_HOME": str(home), **more}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return time.perf_counter() - started
 
 
 def timed(work: Callable[[], object]) -> float:

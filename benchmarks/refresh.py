@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import duckdb
+from measuring import shopauto
 
 #: Columns of the lake that a refresh of one day reads over the whole history.
 SCANNED = {
@@ -45,24 +43,15 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="shopauto-benchmark-") as folder:
         home = Path(folder) / "home"
-        env = {**os.environ, "SHOPAUTO_HOME": str(home)}
         shop = Path(folder) / "shop"
+        size = ("--customers", customers, "--months", options.months)
         timings = {
-            "generate_seconds": _step(
-                env,
-                f"sample of {customers:,} customers",
-                "sample",
-                shop,
-                "--customers",
-                customers,
-                "--months",
-                options.months,
-            ),
-            "load_seconds": _step(env, "load", "load", "sample", shop),
-            "first_refresh_seconds": _step(env, "first refresh: history, training, one day", "refresh"),
+            "generate_seconds": shopauto(home, f"sample of {customers:,} customers", "sample", shop, *size),
+            "load_seconds": shopauto(home, "load", "load", "sample", shop),
+            "first_refresh_seconds": shopauto(home, "first refresh: history, training, one day", "refresh"),
         }
         before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        timings["refresh_seconds"] = _step(env, "refresh of one day", "refresh")
+        timings["refresh_seconds"] = shopauto(home, "refresh of one day", "refresh")
         peak = max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024**2
         scan = min(_scan(home / "lake") for _ in range(3))
 
@@ -77,16 +66,6 @@ def main() -> None:
     for name, value in figures.items():
         print(f"{name:{width}}  {value}")
     print(json.dumps(figures))
-
-
-def _step(env: dict[str, str], what: str, *arguments: object) -> float:
-    print(f"… {what}", file=sys.stderr, flush=True)
-    started = time.perf_counter()
-    command = [str(Path(sys.executable).with_name("shopauto")), *map(str, arguments)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    return time.perf_counter() - started
 
 
 def _scan(lake: Path) -> float:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from shopauto_pipelines.explain import assets as explain
 from shopauto_pipelines.features import assets as features
 from shopauto_pipelines.features import checks as features_checks
 from shopauto_pipelines.insights import assets as insights
@@ -44,6 +45,7 @@ def defs() -> dg.Definitions:
             *outbox.ASSETS,
             *realtime.ASSETS,
             *insights.ASSETS,
+            *explain.ASSETS,
         ],
         asset_checks=[
             *sources_checks.CHECKS,

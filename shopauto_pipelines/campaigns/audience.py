@@ -19,7 +19,7 @@ from shopauto_pipelines.campaigns.declaration import Campaign, Wait
 from shopauto_pipelines.campaigns.holdout import GLOBAL, holdout_key, is_held_out
 from shopauto_pipelines.campaigns.offers import OfferRules
 from shopauto_pipelines.campaigns.pauses import pauses
-from shopauto_pipelines.campaigns.planner import Rules
+from shopauto_pipelines.campaigns.planner import SCHEMAS, Rules
 from shopauto_pipelines.campaigns.planning import nothing, planned_rows
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.lake import Lake, LakeTable
@@ -58,6 +58,20 @@ def reads(campaign: Campaign) -> tuple[Table, ...]:
     return tuple(dict.fromkeys((*_ALWAYS, *members, *of_trigger)))
 
 
+@dataclass(frozen=True)
+class Virtual:
+    """Messages that nobody sent, and that count as if they had been: a history of what would have happened.
+
+    Tables on the lake's connection. ``messages``: columns of the planner's ``history``. ``real``: ``campaign``, ``until``: what
+    these campaigns really sent counts up to and with that day only. ``planned``: ``customer_id``, once for each message of
+    campaigns that are planned first on the day.
+    """
+
+    messages: ir.Table
+    real: ir.Table
+    planned: ir.Table
+
+
 def audience(
     campaign: Campaign, sources: Sources, settings: Settings, as_of: date, triggered: pa.Table | None = None
 ) -> ir.Table:
@@ -65,6 +79,21 @@ def audience(
 
     Raises :class:`~shopauto_pipelines.platform.lake.MissingPartition` where a table of the day has not been computed.
     """
+    decided = decisions(campaign, sources, settings, as_of, triggered)
+    if campaign.is_realtime:
+        return decided
+    return with_offers(campaign, decided, sources[CUSTOMER_360].on(as_of), OfferRules.of(settings))
+
+
+def decisions(
+    campaign: Campaign,
+    sources: Sources,
+    settings: Settings,
+    as_of: date,
+    triggered: pa.Table | None = None,
+    virtual: Virtual | None = None,
+) -> ir.Table:
+    """:func:`audience` without its offers; ``virtual``: as if these messages had been sent."""
     lake, people, scores = sources[CUSTOMER_360].lake, sources[CUSTOMER_360].on(as_of), sources[SCORES].on(as_of)
     rules = rules_for_carts(settings) if campaign.is_realtime else rules_of(settings)
     start = as_of - timedelta(days=max(campaign.lookback_days, rules.cap_days))
@@ -73,13 +102,14 @@ def audience(
         "people": facts(campaign, people, scores, as_of) if any(step.when for step in campaign.steps) else _facts(),
         "consent": sources[CONSENT].on(as_of),
         "membership": sources[MEMBERSHIP].on(as_of) if campaign.segments else nothing("membership"),
-        "history": _history(),
+        "history": _history() if virtual is None else _virtual_history(),
     }
     if campaign.is_realtime:
         known |= _of_carts(campaign, sources, settings, rules, as_of)
-        known["history"] = history(events, identities).filter(
-            (_.on < ibis.literal(as_of)) | (_.campaign != campaign.name)
-        )
+        happened = history(events, identities)
+        if virtual is not None:
+            happened = with_virtual(happened, virtual.messages, virtual.real)
+        known["history"] = happened.filter((_.on < ibis.literal(as_of)) | (_.campaign != campaign.name))
     else:
         known |= asked(campaign, rules, as_of)
         known["triggers"] = (
@@ -94,8 +124,11 @@ def audience(
     }
     if sources.before:
         others["before"] = lake.together([other.table for other in sources.before], as_of)
-    decided = planned_rows(lake, f"planned_{campaign.name}", known, others, campaign.is_realtime)
-    return decided if campaign.is_realtime else with_offers(campaign, decided, people, OfferRules.of(settings))
+    if virtual is not None:
+        others |= {_VIRTUAL: virtual.messages, _REAL: virtual.real}
+        if not campaign.is_realtime:
+            known["planned"] = virtual.planned
+    return planned_rows(lake, f"planned_{campaign.name}", known, others, campaign.is_realtime)
 
 
 def _told(reached: ir.Table) -> ir.Table:
@@ -117,12 +150,30 @@ def _planned() -> Prepared:
     return Prepared.of(audiences.filter(_.decision == "planned").select("customer_id"), {})
 
 
+#: The tables of :class:`Virtual` as statements know them.
+_VIRTUAL, _REAL = "virtual_messages", "really_sent_until"
+
+
 @cache
 def _history() -> Prepared:
     """:func:`history` as a statement."""
+    return Prepared.of(_unseen_history(), _BEHIND_HISTORY)
+
+
+@cache
+def _virtual_history() -> Prepared:
+    """:func:`with_virtual` as a statement."""
+    messages = ibis.table(SCHEMAS["history"], name=_VIRTUAL)
+    real = ibis.table({"campaign": "string", "until": "date"}, name=_REAL)
+    return Prepared.of(with_virtual(_unseen_history(), messages, real), _BEHIND_HISTORY)
+
+
+_BEHIND_HISTORY = {"message_events": MESSAGE_EVENTS, "identities": IDENTITIES}
+
+
+def _unseen_history() -> ir.Table:
     events = unseen(MESSAGE_EVENTS, "message_events", partitions=True)
-    behind = {"message_events": MESSAGE_EVENTS, "identities": IDENTITIES}
-    return Prepared.of(history(events, unseen(IDENTITIES, "identities")), behind)
+    return history(events, unseen(IDENTITIES, "identities"))
 
 
 def _of_carts(campaign: Campaign, sources: Sources, settings: Settings, rules: Rules, as_of: date) -> dict[str, Rows]:
@@ -208,6 +259,13 @@ def history(message_events: ir.Table, identities: ir.Table) -> ir.Table:
         occasion=ibis.ifelse(own, parts[parts.length() - 1], ibis.null("string")),
         on=_.day,
     )
+
+
+def with_virtual(happened: ir.Table, messages: ir.Table, real: ir.Table) -> ir.Table:
+    """:func:`history` with ``messages`` and ``real`` of :class:`Virtual`. What people did, unsubscribing above all, stays."""
+    kept = happened.left_join(real, "campaign").drop("campaign_right")
+    kept = kept.filter((_.type != "sent") | _.until.isnull() | (_.on <= _.until)).drop("until")
+    return kept.select(*SCHEMAS["history"]).union(messages.select(*SCHEMAS["history"]))
 
 
 @dataclass(frozen=True)

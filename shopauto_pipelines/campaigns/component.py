@@ -10,9 +10,10 @@ import dagster as dg
 from pydantic import BaseModel
 
 from shopauto_pipelines.campaigns import audience as logic
-from shopauto_pipelines.campaigns import previews, scaffold, tables
+from shopauto_pipelines.campaigns import costs, previews, scaffold, tables
 from shopauto_pipelines.campaigns.declaration import Campaign as Declared
 from shopauto_pipelines.campaigns.declaration import Step, load_campaigns, planned_before
+from shopauto_pipelines.campaigns.offers import OfferRules
 from shopauto_pipelines.platform import live_settings
 from shopauto_pipelines.platform.dagster.assets import OWNERS, asset_key, lake_asset
 from shopauto_pipelines.platform.dagster.io_manager import Summary
@@ -20,7 +21,7 @@ from shopauto_pipelines.platform.dagster.resources import LakeResource, Settings
 from shopauto_pipelines.platform.dagster.runs import run_days
 from shopauto_pipelines.platform.lake import Lake, LakeTable
 from shopauto_pipelines.platform.postgres import engine
-from shopauto_pipelines.platform.tables import Table
+from shopauto_pipelines.platform.settings import Settings, load_settings
 
 
 class CampaignScaffolder(dg.Scaffolder[scaffold.Wanted]):
@@ -82,7 +83,7 @@ def audience_asset(campaign: Declared, before: tuple[str, ...]) -> dg.AssetsDefi
         deps=[asset_key(audience) for audience in first[-1:]],
         description=_description(campaign),
         owners=[campaign.owner],
-        summary=_decisions(table),
+        summary=_decisions(campaign),
     )
     def audience(
         context: dg.AssetExecutionContext, settings: SettingsResource, lake: LakeResource, **upstream: LakeTable
@@ -131,20 +132,51 @@ def left_alone(campaign: Declared) -> dg.AssetChecksDefinition:
     return check
 
 
-def _decisions(table: Table) -> Summary:
-    """Metadata of a written partition: how many are planned and refused, and why."""
+def _decisions(campaign: Declared) -> Summary:
+    """Metadata of a written partition: how many are planned and refused, and why, and what messages and offers cost."""
+    table = tables.audience(campaign.name)
 
     def summary(lake: Lake, day: date) -> dict[str, Any]:
+        if not lake.rows(table, day):
+            return {"planned": 0, "refused": 0, "decisions": dg.MetadataValue.md("Nobody was due a step.")}
         counted = logic.counts(lake, table, day)
         lines = ["| step | decision | reason | people |", "|---|---|---|---:|"]
         lines += [f"| {c.step} | {c.decision} | {c.reason} | {c.people:,} |" for c in counted]
-        return {
-            "planned": sum(c.people for c in counted if c.decision == "planned"),
+        planned = sum(c.people for c in counted if c.decision == "planned")
+        said: dict[str, Any] = {
+            "planned": planned,
             "refused": sum(c.people for c in counted if c.decision == "refused"),
-            "decisions": dg.MetadataValue.md("\n".join(lines) if counted else "Nobody was due a step."),
+            "decisions": dg.MetadataValue.md("\n".join(lines)),
         }
+        settings = load_settings()
+        if planned and settings.message_price:
+            said[f"messages_cost_{settings.currency.lower()}"] = round(planned * settings.message_price, 2)
+        return said | (_offers(lake, campaign, day, settings) if planned and campaign.brings_offers else {})
 
     return summary
+
+
+def _offers(lake: Lake, campaign: Declared, day: date, settings: Settings) -> dict[str, Any]:
+    """Who is offered what on the day, and what that costs."""
+    rules = OfferRules.of(live_settings.current(engine(settings), settings))
+    found = costs.offer_costs(lake, campaign, day, rules, settings.horizon_days)
+    if not found:
+        return {}
+    lines = ["| offer | people | all used | expected |", "|---|---:|---:|---:|"]
+    lines += [
+        f"| {each.offer} | {each.people:,} | {each.all_used_cents / 100:,.2f} | {each.expected_cents / 100:,.2f} |"
+        for each in found
+    ]
+    told = (
+        f"\n\n{settings.currency}, on orders like each person's typical one, by the settings of today. *All used*: by everybody, "
+        "once. *Expected*: by those who are expected to order while the offer is valid anyway."
+    )
+    code = settings.currency.lower()
+    return {
+        "offers": dg.MetadataValue.md("\n".join(lines) + told),
+        f"offers_all_used_{code}": round(sum(each.all_used_cents for each in found) / 100, 2),
+        f"offers_expected_{code}": round(sum(each.expected_cents for each in found) / 100, 2),
+    }
 
 
 def _description(campaign: Declared) -> str:

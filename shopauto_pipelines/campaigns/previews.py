@@ -114,7 +114,7 @@ def of_person(
     show = showing(campaign, lake, day, renderer)
     found = []
     for step in wanted:
-        row = decided.get(step.name) or _supposed(lake, settings, campaign, step, customer_id, day)
+        row = decided.get(step.name) or supposed(lake, settings, campaign, step, customer_id, day)
         written = campaign.language(step.name, language or person["language"], settings.language)
         explained = json.loads(row.get("explanation", "{}"))
         as_written = campaign.step(step.name, explained.get("variant"))
@@ -162,25 +162,25 @@ def _why(campaign: Campaign, day: date, reason: str | None, *, planned: bool, re
 def _rows(lake: Lake, rows: ir.Table, customer_id: str) -> list[dict[str, Any]]:
     """What was decided on a person, the latest occasion of each step last."""
     mine = rows.filter(_.customer_id == customer_id).order_by("step", "triggered_on", "occasion")
-    return lake.con.to_pyarrow(mine.select("step", "decision", "reason", "offer", "explanation")).to_pylist()
+    return lake.con.to_pyarrow(mine.select(tables.audience("any").schema.names)).to_pylist()
 
 
-def _supposed(
+def supposed(
     lake: Lake, settings: Settings, campaign: Campaign, step: Step, customer_id: str, day: date
 ) -> Mapping[str, Any]:
     """What the planner says of a step, had the trigger reached the person on just the day that makes it due.
 
-    Not of a campaign about carts: there would have to be a cart. Other messages of the day are left out of account, and so is
-    the exit ``left_segment``: whoever had entered the segment would be in it.
+    Columns of the audience; empty for a campaign about carts: there would have to be a cart. Other messages of the day are
+    left out of account, and so is the exit ``left_segment``: whoever had entered the segment would be in it.
     """
     if campaign.is_realtime:
         return {}
-    supposed = {
+    reached = {
         "customer_id": customer_id,
         "occasion": "supposed",
         "triggered_on": day - timedelta(days=step.wait_days or 0),
     }
-    triggered = pa.Table.from_pylist([supposed], SCHEMAS["triggers"].to_pyarrow())
+    triggered = pa.Table.from_pylist([reached], SCHEMAS["triggers"].to_pyarrow())
     sources = logic.Sources({table.name: LakeTable(lake, table) for table in logic.reads(campaign)})
     alone = settings.model_copy(update={"cap_day_messages": 100})
     exits = tuple(name for name in campaign.exit_on if name != "left_segment")

@@ -15,7 +15,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from shopauto_pipelines.cli import live_settings, outbox, predict, preview, readout, reference, segments
+from shopauto_pipelines.cli import (
+    explain,
+    health,
+    live_settings,
+    outbox,
+    predict,
+    preview,
+    readout,
+    reference,
+    replay,
+    segments,
+)
 from shopauto_pipelines.cli.options import day_option
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.settings import CHANGEABLE, PREFIX, PROJECT_ROOT, Settings, load_settings
@@ -113,7 +124,17 @@ def refresh(
     day: Annotated[date | None, day_option("--day", "The day to refresh.")] = None,
     start: Annotated[date | None, day_option("--from", "First day of a range.")] = None,
     end: Annotated[date | None, day_option("--to", "Last day of a range.")] = None,
-    stale: Annotated[bool, typer.Option("--stale", help="Refresh every day that late rows have changed.")] = False,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Refresh every day that is stale; `shopauto health` says which and why.")
+    ] = False,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="ID",
+            help="Score with this model instead of the one in force; once for churn, once for orders.",
+        ),
+    ] = None,
 ) -> None:
     """Compute a day, or a range of days in one run: profiles, features, predictions, segments, audiences, messages.
 
@@ -122,21 +143,32 @@ def refresh(
     """
     from shopauto_pipelines.cli import refreshing, summary
 
-    if day and (start or end or stale):
+    if (day and (start or end)) or (stale and (day or start or end)):
         raise typer.BadParameter("give --day, or --from and --to, or --stale, or nothing")
+    if stale and models:
+        raise typer.BadParameter(
+            "--stale repairs with the models in force: give --model with --day, or --from and --to"
+        )
     if bool(start) != bool(end):
         raise typer.BadParameter("a range needs both --from and --to")
     settings = load_settings()
     lake = _lake(settings)
-    first, last = refreshing.wanted_days(lake, settings, day or start, day or end, stale=stale, console=console)
-    refreshing.refresh(lake, settings, first, last, console)
+    refreshing.land_changes(lake, settings)
+    if stale:
+        last = refreshing.repair(lake, settings, console)
+    else:
+        first, last = refreshing.wanted_days(lake, day or start, day or end, console)
+        refreshing.refresh(lake, settings, first, last, console, models=models or ())
     summary.show(lake, settings, last, console)
 
 
 app.command()(predict.predict)
+app.command()(explain.explain)
 app.command()(readout.readout)
+app.command()(replay.replay)
 app.command()(preview.preview)
 app.command()(reference.reference)
+app.command()(health.health)
 
 
 @app.command()

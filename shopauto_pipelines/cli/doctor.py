@@ -145,7 +145,10 @@ def _lake(settings: Settings) -> Iterator[Finding]:
     stale = staleness.stale_days(lake, CUSTOMER_360)
     if stale:
         yield Finding(
-            "note", "stale", f"late rows changed {len(stale):,} days from {stale[0]} on", "shopauto refresh --stale"
+            "note",
+            "stale",
+            f"late rows changed {len(stale):,} days from {stale[0]} on",
+            "shopauto refresh --stale; `shopauto health` says what is stale, and why",
         )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -20,6 +22,9 @@ from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.realtime.closed_days import land_held_rows
 from shopauto_pipelines.sources import landing, staleness
 from shopauto_pipelines.sources.mapping import mapping_named, mappings
+
+if TYPE_CHECKING:
+    from shopauto_pipelines.orchestration.health import Health
 
 
 class RefreshError(ShopAutoError):
@@ -61,15 +66,14 @@ def landed(lake: Lake) -> tuple[date, date]:
     return span
 
 
-def wanted_days(
-    lake: Lake, settings: Settings, start: date | None, end: date | None, *, stale: bool, console: Console
-) -> tuple[date, date]:
-    """The days a refresh is for: as asked, or what is stale, or what is missing since the last refresh.
-
-    Before that it lands what has changed: the shop's files or tables, and what the database holds of the days that are over.
-    """
+def land_changes(lake: Lake, settings: Settings) -> None:
+    """Land what has changed: the shop's files or tables, and what the database holds of the days that are over."""
     landing.refresh_landing(lake, list(mappings()), settings, _today(settings), fresh_for=timedelta(0))
     land_held_rows(engine(settings), lake, settings, SystemClock().now())
+
+
+def wanted_days(lake: Lake, start: date | None, end: date | None, console: Console) -> tuple[date, date]:
+    """The days a refresh is for: as asked, or what is missing since the last refresh."""
     first, last = landed(lake)
     if start is None or end is None:
         newest = max((day for day in lake.days(CUSTOMER_360) if day <= last), default=None)
@@ -78,13 +82,7 @@ def wanted_days(
         raise RefreshError(f"--from {start} is after --to {end}")
     if start < first or end > last:
         raise RefreshError(f"there is data from {first} to {last}; {start if start < first else end} is outside")
-    outdated = staleness.stale_days(lake, CUSTOMER_360)
-    if stale:
-        if not outdated:
-            console.print("Nothing is stale.")
-            return last, last
-        return outdated[0], outdated[-1]
-    before = [day for day in outdated if day < start]
+    before = [day for day in staleness.stale_days(lake, CUSTOMER_360) if day < start]
     if before:
         console.print(
             f"[yellow]Late rows changed {len(before)} days from {before[0]} on: `shopauto refresh --stale` mends them.[/yellow]"
@@ -92,19 +90,67 @@ def wanted_days(
     return start, end
 
 
-def refresh(lake: Lake, settings: Settings, start: date, end: date, console: Console) -> None:
-    """Write the history that is missing, then compute ``start`` … ``end``, each as one Dagster run."""
-    from shopauto_pipelines.cli import runs  # imports Dagster and every room
+def refresh(
+    lake: Lake,
+    settings: Settings,
+    start: date,
+    end: date,
+    console: Console,
+    *,
+    logs: Collection[date] = (),
+    models: Sequence[str] = (),
+) -> None:
+    """Write the history that is missing, then compute ``start`` … ``end``, each as one Dagster run.
 
+    ``logs``: days before them whose logs and rollups are written again, too. ``models``: ids of those to score with instead
+    of the ones in force; raises :class:`~shopauto_pipelines.predictions.store.UnknownModel`.
+    """
+    from shopauto_pipelines.cli import runs  # imports Dagster and every room
+    from shopauto_pipelines.predictions.store import ModelStore
+
+    ModelStore(settings.models_path).named(models)
     first, _ = landed(lake)
     with runs.instance() as instance:
         if first < start:
             written = set(lake.days(DAILY_ACTIVITY))
             missing = [day for day in days_between(first, start - timedelta(days=1)) if day not in written]
-            behind = sorted({*missing, *(day for day in staleness.raw_behind(lake) if day < start)})
+            behind = sorted({*missing, *(day for day in (*logs, *staleness.raw_behind(lake)) if day < start)})
             if behind:
                 runs.run_job(instance, "load_history", behind[0], start - timedelta(days=1), console)
-        runs.run_job(instance, "daily_refresh", start, end, console)
+        runs.run_job(instance, "daily_refresh", start, end, console, models)
+
+
+def health(lake: Lake) -> Health:
+    """What is wrong with the lake's partitions, why, and how to repair it."""
+    from shopauto_pipelines.cli import runs
+    from shopauto_pipelines.orchestration.health import examine
+
+    with runs.instance() as instance:
+        return examine(lake, runs.made_in_order(), runs.failed_runs(instance))
+
+
+def repair(lake: Lake, settings: Settings, console: Console) -> date:
+    """Compute again what is stale, of an earlier version, or missing on days that were refreshed; returns the last such day.
+
+    Days that follow each other are one run. Where there is none, it says so and returns the newest day that was refreshed.
+    """
+    from shopauto_pipelines.cli import runs
+    from shopauto_pipelines.orchestration.health import repair_runs
+
+    days, logs = repair_runs(health(lake), runs.made_in_order())
+    if not days and not logs:
+        console.print("Nothing is stale.")
+    done = date.min
+    for start, end in days:
+        refresh(lake, settings, start, end, console, logs=[day for day in logs if done < day])
+        done = end
+    if logs and logs[-1] > done:
+        with runs.instance() as instance:
+            runs.run_job(instance, "load_history", next(day for day in logs if day > done), logs[-1], console)
+    newest = max((day for day in lake.days(CUSTOMER_360)), default=None)
+    if newest is None:
+        raise RefreshError("no day has been refreshed yet: run `shopauto refresh`")
+    return done if days else newest
 
 
 def _today(settings: Settings) -> date:

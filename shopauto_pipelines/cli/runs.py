@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from functools import cache
@@ -17,12 +17,18 @@ from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from rich.console import Console
 
 from shopauto_pipelines.cli.progress import bars
-from shopauto_pipelines.platform.dagster.runs import range_tags
+from shopauto_pipelines.orchestration.flow import flow
+from shopauto_pipelines.orchestration.health import FailedRun, Made
+from shopauto_pipelines.orchestration.jobs import JOBS
+from shopauto_pipelines.platform.dagster.runs import range_tags, run_days
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.progress import listening
 from shopauto_pipelines.platform.settings import PROJECT_ROOT, load_settings
 
 _PROCESS_TAG = "shopauto/process"
+
+#: How many of the failed runs are looked at, and how much of what each said is told.
+_MOST_FAILED, _LONGEST_WHY = 25, 200
 
 
 class RunFailed(ShopAutoError):
@@ -45,8 +51,18 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield made
 
 
-def run_job(instance: dg.DagsterInstance, job: str, start: date, end: date, console: Console) -> str:
-    """Run ``job`` over the days ``start`` … ``end`` as one run; returns the run's id, raises :class:`RunFailed`."""
+def run_job(
+    instance: dg.DagsterInstance,
+    job: str,
+    start: date,
+    end: date,
+    console: Console,
+    models: Sequence[str] = (),
+) -> str:
+    """Run ``job`` over the days ``start`` … ``end`` as one run; returns the run's id, raises :class:`RunFailed`.
+
+    ``models``: ids of those to score with instead of the ones in force.
+    """
     definition = _definitions().resolve_job_def(job)
     run_id = str(uuid.uuid4())
     span = f"{start}" if start == end else f"{start} … {end}"
@@ -72,13 +88,61 @@ def run_job(instance: dg.DagsterInstance, job: str, start: date, end: date, cons
                 instance=instance,
                 run_id=run_id,
                 tags={**range_tags(start, end), _PROCESS_TAG: _this_process(), "shopauto/launched_by": "command line"},
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                run_config={
+                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                    "ops": {"predictions__models": {"config": {"named": [*models]}}} if models else {},
+                },
                 raise_on_error=False,
             )
         progress.update(bar, detail="done" if result.success else "failed")
     if not result.success:
         raise RunFailed(_reasons(result, job, span))
     return run_id
+
+
+def made_in_order() -> list[Made]:
+    """The lake's tables in the order a refresh makes them, each with what it is made of."""
+    return flow(_definitions().resolve_asset_graph())
+
+
+def failed_runs(instance: dg.DagsterInstance) -> list[FailedRun]:
+    """The latest runs over days that failed, were cancelled, or were killed."""
+    ended = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
+    found = []
+    for record in instance.get_run_records(ended, limit=_MOST_FAILED):
+        run = record.dagster_run
+        try:
+            days = run_days(run.tags)
+        except ValueError:  # a run of no days
+            continue
+        at = int((record.end_time or record.update_timestamp.timestamp()) * 1e9)
+        assets = frozenset(key.to_user_string() for key in run.asset_selection or _assets_of(run.job_name))
+        found.append(FailedRun(run.run_id, (days[0], days[-1]), assets, at, _why_failed(instance, run)))
+    return found
+
+
+def _assets_of(job: str) -> Iterable[dg.AssetKey]:
+    """The assets of one of the house's jobs."""
+    if job not in {each.name for each in JOBS}:
+        return ()
+    return _definitions().resolve_job_def(job).asset_layer.executable_asset_keys
+
+
+def _why_failed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """The first step that failed and what it said, in a line; else what Dagster says of the run."""
+    for kind in (dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE):
+        for entry in instance.all_logs(run.run_id, of_type=kind):
+            event = entry.dagster_event
+            if event is not None and event.is_step_failure:
+                return _line(f"{_step_name(event.step_key)}: {_said(event)}")
+            if event is not None:
+                return _line(event.message or "")
+    return "cancelled"
+
+
+def _line(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= _LONGEST_WHY else f"{words[:_LONGEST_WHY]}…"
 
 
 @cache
@@ -98,15 +162,21 @@ def _reasons(result: dg.ExecuteInProcessResult, job: str, span: str) -> str:
                 f"  check {check.asset_key.to_user_string()}:{check.check_name} {severity}: {check.description}"
             )
     for event in result.filter_events(lambda event: event.is_step_failure):
-        failure = event.step_failure_data
-        error = failure.error
-        if failure.user_failure_data is not None and failure.user_failure_data.description:
-            lines.append(f"  {_step_name(event.step_key)}: {failure.user_failure_data.description}")
-        elif error is not None and "AssetCheck" not in (error.cls_name or ""):
-            while error.cause is not None:
-                error = error.cause
-            lines.append(f"  {_step_name(event.step_key)}: {error.message.strip()}")
+        error = event.step_failure_data.error
+        if error is None or "AssetCheck" not in (error.cls_name or ""):  # told above
+            lines.append(f"  {_step_name(event.step_key)}: {_said(event)}")
     return "\n".join(lines)
+
+
+def _said(event: dg.DagsterEvent) -> str:
+    """What a step said when it failed: its words for users, else the message of the error that began it."""
+    failure = event.step_failure_data
+    if failure.user_failure_data is not None and failure.user_failure_data.description:
+        return str(failure.user_failure_data.description)
+    error = failure.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error else ""
 
 
 def _step_name(key: str | None) -> str:

@@ -40,7 +40,11 @@ def daily_activity(
     return lambda start, end: rollups.daily_activity(*(log.between(start, end) for log in logs))
 
 
-@lake_asset(tables.DAILY_PRODUCTS, ins={"order_lines": raw.ORDER_LINES, "events": raw.EVENTS, "products": raw.PRODUCTS})
+@lake_asset(
+    tables.DAILY_PRODUCTS,
+    ins={"order_lines": raw.ORDER_LINES, "events": raw.EVENTS, "products": raw.PRODUCTS},
+    earlier=[raw.PRODUCTS],
+)
 def daily_products(order_lines: LakeTable, events: LakeTable, products: LakeTable) -> Callable:
     """Products bought and seen per shop customer and day."""
     return lambda start, end: rollups.daily_products(
@@ -110,6 +114,7 @@ _TRAITS = {column for trait in grouping.TRAITS for column in trait.inputs}
 @lake_asset(
     tables.CLUSTER_MODELS,
     ins={"features": tables.CUSTOMER_FEATURES},
+    earlier=[tables.CLUSTER_MODELS],
     origins={
         column.name: [(tables.CUSTOMER_FEATURES.name, trait) for trait in _TRAITS]
         for column in tables.CLUSTER_MODELS.columns

@@ -36,7 +36,22 @@ _MEASURED_FROM = [
     (DAILY_ACTIVITY.name, "revenue_cents"),
     (MESSAGE_EVENTS.name, "type"),
 ]
-_FIGURES = ("value", "control_value", "lift", "lift_low", "lift_high", "relative", "verdict")
+_FIGURES = (
+    *("value", "control_value", "lift", "lift_low", "lift_high", "relative", "verdict"),
+    *("minimum_detectable_effect", "people_needed", "note"),
+)
+_EFFECTS_FROM = dict.fromkeys(_FIGURES, _MEASURED_FROM) | {
+    mine: [(tables.ASSIGNMENTS.name, column)]
+    for mine, column in {
+        "campaign": "campaign",
+        "comparison": "comparison",
+        "variant": "arm",
+        "people": "customer_id",
+        "control_people": "customer_id",
+        "occasions": "occasion",
+        "control_occasions": "occasion",
+    }.items()
+}
 
 #: How long before an assignment that counts its occasion may have begun.
 _EARLIER = timedelta(days=max((campaign.lookback_days for campaign in _CAMPAIGNS.values()), default=0))
@@ -69,7 +84,8 @@ def _summary(lake: Lake, day: date) -> dict[str, Any]:
         "message_events": MESSAGE_EVENTS,
     },
     summary=_summary,
-    origins=dict.fromkeys(_FIGURES, _MEASURED_FROM),
+    origins=_EFFECTS_FROM,
+    earlier=[tables.ASSIGNMENTS],
 )
 def campaign_effects(
     context: dg.AssetExecutionContext,

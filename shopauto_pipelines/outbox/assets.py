@@ -12,12 +12,12 @@ from shopauto_pipelines.campaigns.tables import audience
 from shopauto_pipelines.features.tables import CUSTOMER_FEATURES
 from shopauto_pipelines.outbox import gate, ledger, schema
 from shopauto_pipelines.outbox.dispatch import FROM_AUDIENCE, Dispatched, dispatch
-from shopauto_pipelines.outbox.windows import newest_day, window
+from shopauto_pipelines.outbox.windows import look
 from shopauto_pipelines.platform.dagster.assets import FRESHNESS, OWNERS, asset_key, database_schema
-from shopauto_pipelines.platform.dagster.io_manager import lineage_metadata
+from shopauto_pipelines.platform.dagster.io_manager import lineage_entries, lineage_metadata
 from shopauto_pipelines.platform.dagster.partitions import DAILY, ONE_RUN
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
-from shopauto_pipelines.platform.dagster.runs import is_backfill, run_days
+from shopauto_pipelines.platform.dagster.runs import barred, run_days
 from shopauto_pipelines.platform.postgres import engine
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.profiles.tables import CUSTOMERS
@@ -55,28 +55,27 @@ def outbox_asset(campaign: Campaign) -> dg.AssetsDefinition:
     )
     def send(context: dg.AssetExecutionContext, settings: SettingsResource, lake: LakeResource) -> None:
         complaints: list[str] = []
-        days = run_days(context.run.tags)
+        days, why_not = run_days(context.run.tags), barred(context.run, context.instance)
+        database, chosen, clock = engine(settings.settings), settings.settings, settings.clock
         for day in days:
-            backfill = is_backfill(context.run.tags)
-            newest = newest_day(lake.lake())
-            if window(day, newest, settings.settings, settings.clock, backfill=backfill).open:
-                with engine(settings.settings).connect() as connection:
-                    held = gate.held(connection, lake.lake(), settings.settings, campaign, day, context.run.run_id)
+            if look(database, lake.lake(), chosen, clock, campaign.name, day, barred=why_not).open:
+                with database.connect() as connection:
+                    held = gate.held(connection, lake.lake(), chosen, campaign, day, context.run.run_id)
                 if held:
                     raise dg.Failure(held, allow_retries=False)
             result = dispatch(
-                engine(settings.settings),
+                database,
                 lake.lake(),
-                settings.settings,
+                chosen,
                 campaign,
                 day,
-                clock=settings.clock,
+                clock=clock,
                 run_id=context.run.run_id,
-                backfill=backfill,
+                barred=why_not,
             )
-            metadata = _metadata(result, settings.settings, campaign.name, day)
+            metadata = _metadata(result, chosen, campaign.name, day)
             if day == days[-1]:
-                metadata["dagster/column_lineage"] = lineage
+                metadata |= lineage_entries(lineage)
             context.add_asset_metadata(metadata, partition_key=str(day))
             complaints += _complaints(result, campaign.name, day)
         if complaints:
@@ -157,7 +156,9 @@ _LISTED = 100
 
 def unknown_asset(campaigns: Iterable[Campaign]) -> dg.AssetsDefinition:
     """The asset ``outbox/unknown``: what may or may not have left, of all campaigns."""
+    campaigns = [*campaigns]
     shown = ("id", "campaign", "step", "as_of", "via", "changed_at", "reason")
+    lineage = lineage_metadata({name: [(f"outbox/{each.name}", name) for each in campaigns] for name in shown})
 
     @dg.asset(
         key=["outbox", "unknown"],
@@ -180,6 +181,7 @@ def unknown_asset(campaigns: Iterable[Campaign]) -> dg.AssetsDefinition:
             counts = ledger.unknown_counts(connection)
             listed = ledger.unknown(connection, limit=_LISTED)
         metadata: dict[str, Any] = {"dagster/row_count": sum(counts.values()), "unknown": sum(counts.values())}
+        metadata |= lineage_entries(lineage)
         if counts:
             days = [(campaign, str(day), n) for (campaign, day), n in counts.items()]
             metadata["by_campaign"] = _table(("campaign", "as_of", "messages"), days)

@@ -11,10 +11,10 @@ from shopauto_pipelines.campaigns.shown import reads
 from shopauto_pipelines.campaigns.tables import audience
 from shopauto_pipelines.features.tables import CUSTOMER_FEATURES, DAILY_PRODUCTS
 from shopauto_pipelines.outbox import gate
-from shopauto_pipelines.outbox.windows import newest_day, window
+from shopauto_pipelines.outbox.windows import look
 from shopauto_pipelines.platform.dagster.assets import asset_key
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
-from shopauto_pipelines.platform.dagster.runs import is_backfill, run_days
+from shopauto_pipelines.platform.dagster.runs import barred, run_days
 from shopauto_pipelines.platform.postgres import engine
 from shopauto_pipelines.predictions.tables import MODELS, SCORES
 from shopauto_pipelines.profiles.tables import CUSTOMERS
@@ -46,13 +46,13 @@ def send_gate(campaign: Campaign) -> dg.AssetChecksDefinition:
     def check(
         context: dg.AssetCheckExecutionContext, lake: LakeResource, settings: SettingsResource
     ) -> dg.AssetCheckResult:
-        day, newest = run_days(context.run.tags)[-1], newest_day(lake.lake())
-        backfill = is_backfill(context.run.tags)
-        sends = window(day, newest, settings.settings, settings.clock, backfill=backfill)
+        day, why_not = run_days(context.run.tags)[-1], barred(context.run, context.instance)
+        database, chosen = engine(settings.settings), settings.settings
+        sends = look(database, lake.lake(), chosen, settings.clock, campaign.name, day, barred=why_not)
         if not sends.open:
             return dg.AssetCheckResult(passed=True, description=f"nothing is sent: {sends.why}")
-        with engine(settings.settings).connect() as connection:
-            verdict = gate.examine(connection, lake.lake(), settings.settings, campaign, day)
+        with database.connect() as connection:
+            verdict = gate.examine(connection, lake.lake(), chosen, campaign, day)
         gate.remember(context.run.run_id, verdict)
         return dg.AssetCheckResult(passed=not verdict.stops, description=verdict.text, metadata=metadata(verdict, day))
 

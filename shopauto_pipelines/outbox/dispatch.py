@@ -32,7 +32,7 @@ from shopauto_pipelines.outbox.channels.inbox import LocalInbox
 from shopauto_pipelines.outbox.granting import with_codes
 from shopauto_pipelines.outbox.hours import NOBODY_WAITS, Hours, Waiting, waiting
 from shopauto_pipelines.outbox.sending import ADDRESS, BATCH, Sent, send_planned, settled
-from shopauto_pipelines.outbox.windows import Window, newest_day, window
+from shopauto_pipelines.outbox.windows import Window, landed_sends, look
 from shopauto_pipelines.platform import live_settings
 from shopauto_pipelines.platform.clock import Clock
 from shopauto_pipelines.platform.lake import Lake
@@ -88,16 +88,17 @@ def dispatch(
     *,
     clock: Clock,
     run_id: str | None = None,
-    backfill: bool = False,
+    barred: str | None = None,
     channel: Channel | None = None,
 ) -> Dispatched:
     """Send what ``campaigns/<name>/audience`` planned for ``as_of``, where its window is open.
 
+    ``barred`` is why it must not, whatever the day.
     Reports its progress through :func:`~shopauto_pipelines.platform.progress.report`. Raises
     :class:`~shopauto_pipelines.platform.lake.MissingPartition` where the day's audience or profiles are missing.
     """
     refused = _refused(lake, campaign.name, as_of)
-    found = window(as_of, newest_day(lake), settings, clock, backfill=backfill)
+    found = look(engine, lake, settings, clock, campaign.name, as_of, barred=barred)
     planned, recovered, work = 0, 0, Sent()
     if found.open:
         to = channel or channel_for(settings)
@@ -144,7 +145,8 @@ def recover(engine: sa.Engine, lake: Lake, settings: Settings, channel: Channel,
 def land_sent(engine: sa.Engine, lake: Lake, settings: Settings, campaign: str, as_of: date) -> None:
     """Hand what was sent for a day to the sources, as message events of the next morning: caps and reports read them.
 
-    Idempotent: the same ledger gives the same rows, so a day that is run again mends what a crash kept from landing.
+    Idempotent: the same ledger gives the same rows, so a day that is run again mends what a crash kept from landing. A ledger
+    that knows of fewer than the lake was told has been set back: the lake keeps what it knows.
     """
     morning = settings.midnight(as_of + timedelta(days=1)).astimezone(UTC).replace(tzinfo=None)
     names = [column.name for column in raw.MESSAGE_EVENTS.columns[: -len(raw.LINEAGE)]]
@@ -167,6 +169,8 @@ def land_sent(engine: sa.Engine, lake: Lake, settings: Settings, campaign: str, 
     with engine.begin() as connection:
         # one at a time, from reading to landing: a slower dispatcher must not land what it read before a faster one
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext("shopauto.land_sent"))))
+        if landed_sends(lake).get((campaign, as_of), 0) > ledger.sent_count(connection, campaign, as_of):
+            return
         batches = map(events, _chunks(ledger.sent_keys(connection, campaign, as_of)))
         first = next(batches, None)
         if first is not None:

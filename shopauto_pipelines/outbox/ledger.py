@@ -535,6 +535,46 @@ def newest_day(connection: sa.Connection, campaign: str) -> date | None:
     return connection.execute(sa.select(sa.func.max(messages.c.as_of)).where(messages.c.campaign == campaign)).scalar()
 
 
+def sent_count(connection: sa.Connection, campaign: str, as_of: date) -> int:
+    """How many messages of a campaign and day were sent."""
+    return sum(n for (state, _), n in counts(connection, campaign, as_of).items() if state == "sent")
+
+
+def sent_later(
+    connection: sa.Connection, as_of: date, *, without: Collection[str] = (), without_via: str | None = None
+) -> tuple[str, date] | None:
+    """A campaign and a day after ``as_of`` of which something has left or may have, the latest; ``None`` where nothing has.
+
+    Not looked at are the campaigns ``without``, and what went ``without_via``.
+    """
+    name = messages.c.campaign
+    each = sa.select(sa.func.min(name).label("name")).cte("each", recursive=True)  # one look at the index a campaign
+    after = sa.select(sa.func.min(name)).where(name > each.c.name).scalar_subquery()
+    each = each.union_all(sa.select(after).where(each.c.name.is_not(None)))
+    gone = (
+        sa.select(messages.c.as_of)
+        .where(name == each.c.name, messages.c.as_of > as_of, messages.c.state.in_(("reserved", "sent", "unknown")))
+        .where(*([messages.c.via.is_distinct_from(without_via)] if without_via else []))
+        .order_by(messages.c.as_of.desc())
+        .limit(1)
+        .lateral("gone")
+    )
+    found = (
+        sa.select(each.c.name, gone.c.as_of)
+        .select_from(each.join(gone, sa.true()))
+        .where(each.c.name.not_in(list(without)))
+        .order_by(gone.c.as_of.desc(), each.c.name)
+        .limit(1)
+    )
+    row = connection.execute(found).one_or_none()
+    return (row[0], row[1]) if row else None
+
+
+def settled_after(connection: sa.Connection, at: datetime) -> datetime | None:
+    """The latest time after ``at`` at which an outcome was written."""
+    return connection.execute(sa.select(sa.func.max(messages.c.settled_at)).where(messages.c.settled_at > at)).scalar()
+
+
 def counts(connection: sa.Connection, campaign: str, as_of: date) -> dict[tuple[str, str], int]:
     """Messages of a campaign and day by state and reason (empty where there is none), in order."""
     state, reason = messages.c.state, sa.func.coalesce(messages.c.reason, "")

@@ -10,7 +10,7 @@ import dagster as dg
 from shopauto_pipelines.outbox import breakers
 from shopauto_pipelines.outbox.assets import ASSETS
 from shopauto_pipelines.outbox.hours import Hours, come
-from shopauto_pipelines.outbox.windows import newest_day, window
+from shopauto_pipelines.outbox.windows import look
 from shopauto_pipelines.platform import live_settings
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.postgres import engine
@@ -56,13 +56,16 @@ def rest_of_roll_outs(settings: SettingsResource) -> Iterator[dg.RunRequest | dg
 )
 def messages_in_their_hour(settings: SettingsResource, lake: LakeResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """One run a campaign and hour, as long as its day may be sent: one that failed is tried again with the next hour."""
-    now = settings.clock.now()
-    with engine(settings.settings).connect() as connection:
-        hours = Hours.of(live_settings.current(connection, settings.settings))
+    now, database, chosen = settings.clock.now(), engine(settings.settings), settings.settings
+    with database.connect() as connection:
+        hours = Hours.of(live_settings.current(connection, chosen))
         found = come(connection, hours, now) if hours else []
-    daily = [each for each in found if dg.AssetKey(["outbox", each.campaign]) in _SENT_DAILY]
-    newest = newest_day(lake.lake()) if daily else None
-    daily = [each for each in daily if window(each.as_of, newest, settings.settings, settings.clock).open]
+    daily = [
+        each
+        for each in found
+        if dg.AssetKey(["outbox", each.campaign]) in _SENT_DAILY
+        and look(database, lake.lake(), chosen, settings.clock, each.campaign, each.as_of).open
+    ]
     for campaign, as_of, _ in daily:
         yield dg.RunRequest(
             run_key=f"{campaign}:{as_of}:hour:{now:%Y-%m-%dT%H}",

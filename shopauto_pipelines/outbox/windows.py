@@ -1,15 +1,30 @@
-"""Which days may still be sent for. A message about a day long gone helps nobody; a backfill must never send."""
+"""Which days may still be sent for. A message about a day long gone helps nobody; a backfill must never send.
+
+A day is judged by what cannot be set back: the shop's data, the ledger, and what the lake was told of earlier sends. The clock
+can only close a day that these leave open.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
 
+import sqlalchemy as sa
+
+from shopauto_pipelines.campaigns.declaration import load_campaigns
+from shopauto_pipelines.outbox import ledger
+from shopauto_pipelines.outbox.channels.inbox import LocalInbox
 from shopauto_pipelines.platform.clock import Clock
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.sources import tables as raw
-from shopauto_pipelines.sources.landing import landed_days
+from shopauto_pipelines.sources.landing import OWN_SOURCE, landed_days, read_manifest
+
+#: How far the clocks of two machines may be apart.
+_APART = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -20,6 +35,23 @@ class Window:
     why: str
 
 
+class Past(NamedTuple):
+    """What has been sent, whatever the clock says.
+
+    ``later``: campaign and day of messages of a day after the one that is asked about. ``forgotten``: how many messages of the
+    campaign's day the lake was told of and the ledger does not know. ``ahead``: when the ledger was written last, where that is
+    yet to come by the clock.
+    """
+
+    later: tuple[str, date] | None = None
+    forgotten: int = 0
+    ahead: datetime | None = None
+
+
+#: Nothing has been sent.
+NOTHING = Past()
+
+
 def newest_day(lake: Lake) -> date | None:
     """Newest day of the shop's data, landed or already written; our own message events, a day ahead, do not count."""
     landed = landed_days(lake)
@@ -27,22 +59,96 @@ def newest_day(lake: Lake) -> date | None:
     return max([*(last for found in days for last in found), *([landed[1]] if landed else [])], default=None)
 
 
-def window(as_of: date, newest: date | None, settings: Settings, clock: Clock, *, backfill: bool = False) -> Window:
+def look(
+    engine: sa.Engine,
+    lake: Lake,
+    settings: Settings,
+    clock: Clock,
+    campaign: str,
+    as_of: date,
+    *,
+    barred: str | None = None,
+) -> Window:
+    """Whether the campaign's messages of a day may leave, by all that is known. ``barred``: why not, whatever the day."""
+    if barred:
+        return Window(False, barred)
+    newest = newest_day(lake)
+    found = window(as_of, newest, settings, clock)
+    if not found.open:
+        return found
+    with engine.connect() as connection:
+        return window(as_of, newest, settings, clock, past(connection, lake, settings, clock, campaign, as_of))
+
+
+def window(as_of: date, newest: date | None, settings: Settings, clock: Clock, past: Past = NOTHING) -> Window:
     """A day is open while it is the newest one with raw data; in live mode also only for ``live_grace_hours`` after it.
 
-    The day ends at midnight of the shop's time zone. A ``backfill`` finds every window closed.
+    In live mode a newest day that has only begun leaves the day before it open: sources tell of this morning, too. Days end at
+    midnight of the shop's time zone. A day that was the newest once stays closed where the data has been set back to it, and so
+    does every day where the past says that the ledger, or the clock, has been set back.
     """
-    if backfill:
-        return Window(False, "a backfill never sends")
     if newest is None:
         return Window(False, "no raw data has been loaded")
-    if as_of != newest:
-        return Window(False, f"{as_of} is not the newest day with data, which is {newest}")
+    goes_on = settings.live and clock.now() < _end(newest, settings)
+    if goes_on and as_of == newest:
+        return Window(False, f"{as_of} ends only at {_end(newest, settings):%Y-%m-%d %H:%M} UTC")
+    last = newest - timedelta(days=1) if goes_on else newest
+    if as_of != last:
+        return Window(False, f"{as_of} is not the newest day with data, which is {last}")
+    if past.later:
+        campaign, day = past.later
+        return Window(False, f"{as_of} is over: messages of {day} have been sent already ({campaign})")
+    if past.forgotten:
+        return Window(
+            False,
+            f"{past.forgotten:,} messages of {as_of} have left of which the ledger knows nothing: it has been set back, and "
+            "they would leave again",
+        )
     if settings.live:
-        ends = settings.midnight(as_of + timedelta(days=1)).astimezone(UTC)
+        ends = _end(as_of, settings)
         closes = ends + timedelta(hours=settings.live_grace_hours)
         if clock.now() >= closes:
             return Window(False, f"live sends for {as_of} closed at {closes:%Y-%m-%d %H:%M} UTC")
         if clock.now() < ends:
             return Window(False, f"{as_of} ends only at {ends:%Y-%m-%d %H:%M} UTC")
+        if past.ahead:
+            return Window(
+                False,
+                f"the clock says {clock.now():%Y-%m-%d %H:%M} UTC, and messages left at {past.ahead:%Y-%m-%d %H:%M} already: it "
+                "has been set back",
+            )
     return Window(True, f"{as_of} is the newest day with data")
+
+
+def _end(day: date, settings: Settings) -> datetime:
+    return settings.midnight(day + timedelta(days=1)).astimezone(UTC)
+
+
+def past(connection: sa.Connection, lake: Lake, settings: Settings, clock: Clock, campaign: str, as_of: date) -> Past:
+    """What the ledger and the lake know of sends that speak against the campaign's day.
+
+    Campaigns that are sent by the hour are always ahead of the data, so they close nothing. In live mode neither does what only
+    went to the local inbox.
+    """
+    hourly = {each.name for each in load_campaigns().values() if each.is_realtime}
+    shown_only = LocalInbox.name if settings.live else None
+    told = landed_sends(lake)
+    later = ledger.sent_later(connection, as_of, without=hourly, without_via=shown_only) or _later(told, as_of, hourly)
+    landed = told.get((campaign, as_of), 0)
+    known = ledger.sent_count(connection, campaign, as_of) if landed else 0
+    ahead = ledger.settled_after(connection, clock.now() + _APART) if settings.live else None
+    return Past(later, max(0, landed - known), ahead)
+
+
+def landed_sends(lake: Lake) -> dict[tuple[str, date], int]:
+    """How many messages of each campaign and day the lake was told to have been sent."""
+    return {
+        (name[1], date.fromisoformat(name[2])): known.counts["read"]
+        for known in read_manifest(lake, OWN_SOURCE).files.values()
+        if (name := re.fullmatch(r"(\w+)-(\d{4}-\d\d-\d\d)\.parquet", known.file))
+    }
+
+
+def _later(told: Collection[tuple[str, date]], as_of: date, without: Collection[str]) -> tuple[str, date] | None:
+    found = [(day, campaign) for campaign, day in told if day > as_of and campaign not in without]
+    return max(found)[::-1] if found else None

@@ -109,7 +109,7 @@ class Lake:
 
     def path(self, table: Table, day: date) -> Path:
         """File of the partition, whether or not it exists."""
-        return self.root / table.name / f"{table.partition}={day.isoformat()}" / _FILE
+        return self.root / f"{table.name}/{table.partition}={day.isoformat()}/{_FILE}"
 
     def days(self, table: Table) -> list[date]:
         """Days that have a partition, in order."""

@@ -5,18 +5,19 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from shopauto_pipelines.features import customer_features as behaviour
 from shopauto_pipelines.features import tables as features
-from shopauto_pipelines.platform.dagster.assets import asset_key, lake_asset
+from shopauto_pipelines.platform.dagster.assets import lake_asset
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.lake import Lake, LakeTable
 from shopauto_pipelines.platform.settings import load_settings
 from shopauto_pipelines.predictions import plots, serving, tables
 from shopauto_pipelines.predictions.dataset import Shop, sampled
 from shopauto_pipelines.predictions.declaration import load_predictions
-from shopauto_pipelines.predictions.lineage import SCORES_LINEAGE
-from shopauto_pipelines.predictions.store import ModelStore
+from shopauto_pipelines.predictions.lineage import SCORES_LINEAGE, models_lineage
+from shopauto_pipelines.predictions.store import ModelStore, UnknownModel
 from shopauto_pipelines.profiles import identity
 from shopauto_pipelines.profiles import tables as profiles
 from shopauto_pipelines.sources import tables as raw
@@ -39,13 +40,14 @@ def models_metadata(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return said
 
 
-def scores_lineage(_lake: Lake, _day: date) -> Mapping[str, Any]:
-    """The columns each score is computed from: the models are no Ibis expression it could be read off."""
-    dependencies = {
-        column: [dg.TableColumnDep(asset_key(table), name) for table, name in origins]
-        for column, origins in SCORES_LINEAGE.items()
-    }
-    return {"dagster/column_lineage": dg.TableColumnLineage(dependencies)}
+class ModelChoice(dg.Config):
+    """Which models score the days of a run."""
+
+    named: list[str] = Field(
+        default_factory=list,
+        description="Ids of models to score with, whatever was in force on the days: folders under `models` in the home, at most "
+        "one for each target. A model of a later day than the one it scores knows what came later; the scores say so.",
+    )
 
 
 @lake_asset(
@@ -60,6 +62,7 @@ def scores_lineage(_lake: Lake, _day: date) -> Mapping[str, Any]:
     },
     kinds=_KINDS,
     summary=models_summary,
+    origins=models_lineage,
 )
 def models(
     customers: LakeTable,
@@ -69,6 +72,7 @@ def models(
     products: LakeTable,
     carts: LakeTable,
     settings: SettingsResource,
+    config: ModelChoice,
 ) -> Callable:
     """Trains and back-tests a challenger where one is due, and tells which model is in force."""
     chosen, lake, own = settings.settings, activity.lake, load_predictions().own
@@ -89,26 +93,29 @@ def models(
             end_of_day=lambda cut_off: behaviour.end_of_day(cut_off, chosen.zone),
         )
 
-    def of_day(as_of: date) -> Any:
-        return trainer.models(as_of)
-
+    store = ModelStore(chosen.models_path, own)
+    try:
+        named = store.named(config.named)
+    except UnknownModel as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
     trainer = serving.Trainer(
-        store=ModelStore(chosen.models_path, own),
+        store=store,
         shop=shop,
         fingerprint=lambda day: serving.fingerprint(activity.until(day), claims.until(day)),
         first_day=first_day or date.max,
         horizon=chosen.horizon_days,
         retrain_days=chosen.retrain_days,
         own=own,
+        named=named,
     )
-    return of_day
+    return trainer.models
 
 
 @lake_asset(
     tables.SCORES,
     ins={"models": tables.MODELS, "customer_features": features.CUSTOMER_FEATURES},
     kinds=_KINDS,
-    summary=scores_lineage,
+    origins=SCORES_LINEAGE,
 )
 def scores(models: LakeTable, customer_features: LakeTable, settings: SettingsResource, lake: LakeResource) -> Callable:
     """Scores everybody who has ordered with the models in force."""

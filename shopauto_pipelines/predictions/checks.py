@@ -20,7 +20,7 @@ _SEVERITY = {"stop": dg.AssetCheckSeverity.ERROR}
     description=(
         "A challenger goes live only where it ranks at least as well as every naive rule, is closer to the truth, and is "
         "calibrated. Passes too where there is not enough data to train one. Warns where a challenger failed and the last "
-        "good model stays; stops the run where there is none."
+        "good model stays, and where a model was asked for by name; stops the run where there is none."
     ),
 )
 def promotion_gate(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:

@@ -14,7 +14,9 @@ STATES: tuple[State, ...] = ("passed", "warn", "stop")
 
 @dataclass(frozen=True)
 class Ruling:
-    """``passed``: nothing to say against. ``warn``: the last good model stays. ``stop``: nothing good is in force."""
+    """``passed``: nothing to say against. ``warn``: the last good model stays, or one was asked for by name. ``stop``: nothing
+    good is in force.
+    """
 
     state: State
     text: str
@@ -25,7 +27,9 @@ def rule(models: Sequence[Mapping[str, Any]]) -> Ruling:
     found: list[Ruling] = []
     for row in models:
         target, verdict = row["target"], row["verdict"]
-        if row["challenger_passed"] or row["challenger_passed"] is None:
+        if row.get("named"):
+            found.append(Ruling("warn", f"{target}: {verdict}"))
+        elif row["challenger_passed"] or row["challenger_passed"] is None:
             found.append(Ruling("passed", f"{target}: {verdict}"))
         elif row["model_id"]:
             found.append(Ruling("warn", f"{target}: {verdict}. {row['model_id']} stays in force"))

@@ -34,7 +34,8 @@ def described(row: Mapping[str, Any], picture: Callable[[str, str, Mapping[str, 
     """
     target = row["target"]
     live = f"In force: `{row['model_id']}`" if row["model_id"] else "No model is in force"
-    text = f"{live}.\n\n**Challenger of {row['challenger_as_of']}:** {row['verdict']}."
+    which = "Model" if row.get("named") else "Challenger"
+    text = f"{live}.\n\n**{which} of {row['challenger_as_of']}:** {row['verdict']}."
     if not row["metrics"]:
         return {"verdict": text}
     metrics = json.loads(row["metrics"])

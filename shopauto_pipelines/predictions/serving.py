@@ -4,6 +4,8 @@ A model is trained on fixed days (:func:`~shopauto_pipelines.predictions.dataset
 passed the gate, up to :data:`LOOK_BACK` training days before the current one: of the shop's own models where it has some, of ours
 where none of those passed; whatever of that is missing from the store is
 trained now, also by a backfill. So the model in force is a function of the raw days up to the day and of the code.
+
+A run may also ask for a model by name: then that one scores, whatever is in force, and every row of the day says so.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ from shopauto_pipelines.predictions.store import Card, ModelStore, model_id
 
 #: Training days before the current one that may have left the model in force: older than that, none is.
 LOOK_BACK = 2
+#: What is said of a model that was trained after the day it scores.
+HINDSIGHT = "it knows what came later"
 #: People scored at once.
 BATCH = 100_000
 _LONGEST = 365
@@ -46,7 +50,7 @@ class Trainer:
     """Finds or trains the challengers of a shop.
 
     ``shop(day)`` is the shop's past as known at the end of a day; ``fingerprint(day)`` a short text that differs when the
-    raw days up to it do, e.g. because a late row came in.
+    raw days up to it do, e.g. because a late row came in. ``named``: by target, the models that were asked for by name.
     """
 
     store: ModelStore
@@ -56,6 +60,7 @@ class Trainer:
     horizon: int
     retrain_days: int
     own: Own = OURS
+    named: Mapping[str, Card] = field(default_factory=dict)
     _seen: dict[date, dict[str, Card]] = field(default_factory=dict)
 
     def challengers(self, trained_as_of: date) -> dict[str, Card]:
@@ -74,6 +79,9 @@ class Trainer:
         """The rows of ``predictions/models`` for a day."""
         rows = []
         for target in backtest.TARGETS:
+            if target in self.named:
+                rows.append(_named_row(self.named[target], as_of, self.horizon))
+                continue
             challenger, live = self._in_force(target, as_of)
             if live is None and self.own:
                 ours, live = self._ours._in_force(target, as_of)
@@ -88,6 +96,7 @@ class Trainer:
                     "challenger_passed": challenger.passed,
                     "verdict": challenger.verdict,
                     "metrics": json.dumps(challenger.metrics, sort_keys=True) if challenger.metrics else None,
+                    "named": False,
                 }
             )
         return ibis.memtable(pa.Table.from_pylist(rows, schema=tables.MODELS.arrow_schema))
@@ -107,6 +116,27 @@ class Trainer:
     def _ours(self) -> Trainer:
         """The same with our models alone, for a shop whose own do not pass."""
         return replace(self, own=OURS, _seen={})
+
+
+def _named_row(card: Card, as_of: date, horizon: int) -> dict[str, Any]:
+    """The row of a model that was asked for by name; no challenger is looked for."""
+    said = [f"asked for by name: {card.model_id}"]
+    if card.trained_as_of > as_of:
+        said.append(f"trained as of {card.trained_as_of}, after the day: {HINDSIGHT}")
+    if card.metrics.get("horizon_days", horizon) != horizon:
+        said.append(f"made for a horizon of {card.metrics['horizon_days']} days, not {horizon}")
+    said.append(f"its own verdict: {card.verdict}")
+    return {
+        "target": card.target,
+        "model_id": card.model_id,
+        "trained_as_of": card.trained_as_of,
+        "challenger_id": card.model_id,
+        "challenger_as_of": card.trained_as_of,
+        "challenger_passed": card.passed,
+        "verdict": "; ".join(said),
+        "metrics": json.dumps(card.metrics, sort_keys=True) if card.metrics else None,
+        "named": True,
+    }
 
 
 def fingerprint(activity: ir.Table, claims: ir.Table) -> str:
@@ -129,8 +159,10 @@ def scores(features: ir.Table, models: list[Mapping[str, Any]], store: ModelStor
     ``models`` are the day's rows of ``predictions/models``. Never more than :data:`BATCH` people are held in memory.
     """
     by_target = {row["target"]: row for row in models}
-    loaded = {target: _loaded(store, row["model_id"]) if row["model_id"] else None for target, row in by_target.items()}
-    note = _note(by_target, store)
+    loaded = {
+        target: loaded_model(store, row["model_id"]) if row["model_id"] else None for target, row in by_target.items()
+    }
+    note = _note(by_target, store, as_of)
     ids = ", ".join(row["model_id"] for row in by_target.values() if row["model_id"]) or None
     people = numeric(buyers(features, as_of)).order_by("customer_id")
     with TemporaryDirectory(dir=lake.root / "_staging") as folder:
@@ -227,9 +259,12 @@ def _dates(as_of: date, days: np.ndarray) -> pa.Array:
     return pa.array(start + np.where(late, 0, np.maximum(days, 1)).astype("int32"), mask=late).cast(pa.date32())
 
 
-def _note(models: Mapping[str, Mapping[str, Any]], store: ModelStore) -> str | None:
+def _note(models: Mapping[str, Mapping[str, Any]], store: ModelStore, as_of: date) -> str | None:
     notes = []
     for target, row in models.items():
+        if row["named"]:
+            after = row["trained_as_of"] > as_of
+            notes.append(f"{target} by a model asked for by name" + (f", of a later day: {HINDSIGHT}" if after else ""))
         if row["model_id"] is None:
             notes.append(
                 row["verdict"] if row["challenger_passed"] is None else f"no {target} model has passed the gate"
@@ -253,5 +288,6 @@ def batches(parts: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 @lru_cache(maxsize=4)
-def _loaded(store: ModelStore, name: str) -> Any:
+def loaded_model(store: ModelStore, name: str) -> Any:
+    """The model, read once in a process; raises as :meth:`ModelStore.load` does."""
     return store.load(name)

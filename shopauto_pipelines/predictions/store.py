@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from shopauto_pipelines.platform.errors import ShopAutoError
+from shopauto_pipelines.platform.words import nearest
 from shopauto_pipelines.predictions.backtest import Challenger
 from shopauto_pipelines.predictions.cards import model_card
 from shopauto_pipelines.predictions.dataset import COLUMNS
@@ -54,6 +55,10 @@ _CODE = (
 
 class ModelRefused(ShopAutoError):
     """A model file is missing, damaged, or holds types that no model of ours has."""
+
+
+class UnknownModel(ShopAutoError):
+    """A model that was asked for by name cannot score; the text says why, and the nearest that can."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,25 @@ class ModelStore:
             return None
         values = json.loads(file.read_text())
         return Card(**{**values, "trained_as_of": date.fromisoformat(values["trained_as_of"])})
+
+    def named(self, ids: Sequence[str]) -> dict[str, Card]:
+        """The cards of models asked for by name, by target; at most one for each. Raises :class:`UnknownModel`."""
+        found: dict[str, Card] = {}
+        known = self.ids()
+        for name in ids:
+            card = self.card(name) if name in known else None
+            if card is None:
+                raise UnknownModel(f"there is no model {name!r} in {self.path}: {nearest(name, known)}")
+            if card.target in found:
+                raise UnknownModel(
+                    f"{found[card.target].model_id} and {name} both forecast {card.target}: name one of them"
+                )
+            found[card.target] = card
+        return found
+
+    def ids(self) -> list[str]:
+        """Every model that can score, in the order of the names: target, then the day it was trained as of."""
+        return sorted(file.parent.name for file in self.path.glob("*/model.skops") if file.parent.name[0] != ".")
 
     def save(self, model_id: str, challenger: Challenger, fingerprint: str = "") -> Card:
         """Keep a challenger made from data of a ``fingerprint``, also one that failed or could not be trained."""

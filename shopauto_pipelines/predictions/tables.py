@@ -17,6 +17,7 @@ MODELS = Table(
         Column("challenger_passed", "boolean", "true where it beats every rule and is calibrated"),
         Column("verdict", "string", "why it was promoted, kept out, or not trained", required=True),
         Column("metrics", "string", "back-test of the challenger and of the rules, JSON"),
+        Column("named", "boolean", "true where the run asked for the model by name, whatever was in force"),
     ),
     ("target",),
 )

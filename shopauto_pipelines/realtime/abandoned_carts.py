@@ -144,6 +144,10 @@ def profile_day(lake: Lake, settings: Settings, now: datetime) -> date:
         raise ProfileError("no day has been computed yet, so nobody is known to write to: run `shopauto refresh`")
     newest = max(days)
     age = (now.astimezone(settings.zone).date() - newest).days
+    if settings.live and age < 0:
+        raise ProfileError(
+            f"the clock says {now:%Y-%m-%d %H:%M} UTC, and {newest} has been computed: the clock has been set back"
+        )
     if settings.live and age > settings.realtime_profile_days:
         raise ProfileError(
             f"the newest computed day is {newest}, {age} days ago, and messages about carts rest on profiles of at most "

@@ -15,11 +15,13 @@ from shopauto_pipelines.platform.dagster.assets import (
     asset_key,
     database_schema,
 )
-from shopauto_pipelines.platform.dagster.io_manager import lineage_metadata
+from shopauto_pipelines.platform.dagster.io_manager import lineage_entries, lineage_metadata
 from shopauto_pipelines.platform.dagster.partitions import DAILY, ONE_RUN
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.dagster.runs import run_days
 from shopauto_pipelines.platform.postgres import engine
+from shopauto_pipelines.predictions.tables import SCORES
+from shopauto_pipelines.profiles.tables import CUSTOMERS, IDENTITIES
 from shopauto_pipelines.realtime import abandoned_carts as abandoned_carts_logic
 from shopauto_pipelines.realtime import serving
 from shopauto_pipelines.realtime.closed_days import collected_rows, events_by_type, land_held_rows
@@ -77,7 +79,11 @@ _PEOPLE_LINEAGE = lineage_metadata(
         for column in people_table.columns
         if column.name in CUSTOMER_360.schema.names
     }
-    | {"address_hash": [(CUSTOMER_360.name, "email")], "lapsed": [(MEMBERSHIP.name, "segment")]}
+    | {
+        "address_hash": [(CUSTOMER_360.name, "email")],
+        "lapsed": [(MEMBERSHIP.name, "segment")],
+        "held_out": [(CUSTOMER_360.name, "customer_id")],
+    }
 )
 
 
@@ -110,8 +116,25 @@ def people(context: dg.AssetExecutionContext, settings: SettingsResource, lake: 
             "dagster/row_count": done.people,
         }
     for day in days:
-        last = {**shown, "dagster/column_lineage": _PEOPLE_LINEAGE} if day == days[-1] else {}
+        last = {**shown, **lineage_entries(_PEOPLE_LINEAGE)} if day == days[-1] else {}
         context.add_asset_metadata(last, partition_key=str(day))
+
+
+#: What is known of a person is that of the newest computed day; the cart itself is the collector's, in PostgreSQL.
+_CARTS_LINEAGE = lineage_metadata(
+    {
+        "customer_id": [(IDENTITIES.name, "customer_id")],
+        "language": [(CUSTOMER_360.name, "language")],
+        "address_hash": [(CUSTOMERS.name, "email"), (CUSTOMERS.name, "phone")],
+        "time_zone": [(CUSTOMERS.name, "time_zone")],
+        "send_from": [(CUSTOMER_360.name, "time_zone")],
+        "explanation": [
+            (MEMBERSHIP.name, "segment"),
+            (SCORES.name, "churn_probability"),
+            *((CUSTOMER_360.name, name) for name in ("last_click_on", "last_order_on", "last_visit_on", "ticket_open")),
+        ],
+    }
+)
 
 
 class CartRange(dg.Config):
@@ -133,7 +156,10 @@ class CartRange(dg.Config):
     owners=OWNERS,
     kinds={"email", "postgres"},
     tags={LANE_TAG: "realtime", "shopauto/side_effect": "sends_messages"},
-    metadata={"dagster/column_schema": database_schema(schema.messages.columns)},
+    metadata={
+        "dagster/column_schema": database_schema(schema.messages.columns),
+        "dagster/column_lineage": _CARTS_LINEAGE,
+    },
     deps=[asset_key(table) for table in abandoned_carts_logic.PROFILE_TABLES],
 )
 def abandoned_carts(
@@ -150,7 +176,7 @@ def abandoned_carts(
         clock=settings.clock,
         run_id=context.run.run_id,
     )
-    context.add_output_metadata(_about(handled))
+    context.add_output_metadata(_about(handled) | lineage_entries(_CARTS_LINEAGE))
     if handled.complaints:
         raise dg.Failure("\n".join(handled.complaints), metadata=_about(handled), allow_retries=False)
 

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from shopauto_pipelines.outbox.dispatch import land_sent
 from shopauto_pipelines.outbox.schema import ALL_TOPICS, consents, messages, provider_events
+from shopauto_pipelines.outbox.windows import landed_sends
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.platform.tables import Table
@@ -102,17 +103,13 @@ def collected_rows(lake: Lake) -> dict[date, dict[str, int]]:
 
 def land_late_sends(engine: sa.Engine, lake: Lake, settings: Settings) -> list[date]:
     """Land the messages that were found to be sent after their dispatch had landed what it knew; returns their days."""
-    landed = {
-        (name[1], date.fromisoformat(name[2])): known.counts["read"]
-        for known in read_manifest(lake, OWN_SOURCE).files.values()
-        if (name := re.fullmatch(r"(\w+)-(\d{4}-\d\d-\d\d)\.parquet", known.file))
-    }
+    landed = landed_sends(lake)
     sent = sa.select(messages.c.campaign, messages.c.as_of, sa.func.count()).where(messages.c.state == "sent")
     if landed:
         sent = sent.where(messages.c.as_of > max(day for _, day in landed) - LATEST)
     with engine.connect() as connection:
         rows = connection.execute(sent.group_by(messages.c.campaign, messages.c.as_of)).all()
-    behind = sorted((campaign, day) for campaign, day, count in rows if landed.get((campaign, day)) != count)
+    behind = sorted((campaign, day) for campaign, day, count in rows if landed.get((campaign, day), 0) < count)
     for campaign, day in behind:
         land_sent(engine, lake, settings, campaign, day)
     return sorted({day + timedelta(days=1) for _, day in behind})

@@ -25,6 +25,7 @@ _ROLLUPS = {event.rollup.name.split("/")[-1]: event.rollup for event in EVENTS.v
     tables.MEMBERSHIP,
     ins={"customers": features.CUSTOMER_360, "scores": SCORES, "identities": IDENTITIES, **_ROLLUPS},
     origins=lambda: prepared.statement(load_segments()).origins,
+    earlier=[tables.MEMBERSHIP],
 )
 def membership(customers: LakeTable, **_others: LakeTable) -> Callable:
     """All declared segments in one pass; stays are carried over from the table's own latest earlier partition."""
@@ -32,7 +33,7 @@ def membership(customers: LakeTable, **_others: LakeTable) -> Callable:
     return lambda as_of: prepared.rows(lake, segments, as_of)
 
 
-@lake_asset(tables.CHANGES, ins={"membership": tables.MEMBERSHIP})
+@lake_asset(tables.CHANGES, ins={"membership": tables.MEMBERSHIP}, earlier=[tables.MEMBERSHIP])
 def changes(membership: LakeTable) -> Callable:
     """Who entered and who left, against the latest earlier partition of membership."""
     return lambda as_of: logic.changes(membership.on(as_of), membership.before(as_of), as_of)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.dagster.assets import OWNERS, asset_key, column_schema, spec_arguments
-from shopauto_pipelines.platform.dagster.io_manager import lineage_metadata
+from shopauto_pipelines.platform.dagster.io_manager import lineage_entries, lineage_metadata
 from shopauto_pipelines.platform.dagster.partitions import ONE_RUN
 from shopauto_pipelines.platform.dagster.resources import LakeResource
 from shopauto_pipelines.platform.lake import Lake, days_between
@@ -59,7 +59,9 @@ class Segment(dg.Component, dg.Resolvable, SegmentDeclaration):
         return dg.Definitions(assets=[segment_asset(self)])
 
 
-_LINEAGE = lineage_metadata({column.name: [(MEMBERSHIP.name, column.name)] for column in MEMBERSHIP.columns})
+_LINEAGE = lineage_entries(
+    lineage_metadata({column.name: [(MEMBERSHIP.name, column.name)] for column in MEMBERSHIP.columns})
+)
 
 
 def segment_asset(segment: SegmentDeclaration) -> dg.AssetsDefinition:
@@ -77,7 +79,7 @@ def segment_asset(segment: SegmentDeclaration) -> dg.AssetsDefinition:
         start, end = date.fromisoformat(window.start), date.fromisoformat(window.end)
         for day, metadata in observe(lake.lake(), segment, load_segments(), start, end, context.run.run_id).items():
             if day == end:
-                metadata["dagster/column_lineage"] = _LINEAGE
+                metadata |= _LINEAGE
             context.add_asset_metadata(metadata, asset_key=context.asset_key, partition_key=day.isoformat())
 
     return show

@@ -28,13 +28,24 @@ from shopauto_pipelines.sources.tables import (
     QUARANTINE,
     RAW_TABLES,
     STOCK_LEVELS,
+    TIME_COLUMN,
 )
 
 _SOURCES = list(mappings())
 
 
 #: What lands the rows that the database holds, by the tables that have some: it runs before they are read.
-_HELD_ROWS = {table: dg.AssetKey(["collector", "provider_events"]) for table in (*COLLECTED_TABLES, MESSAGE_EVENTS)}
+_COLLECTOR = dg.AssetKey(["collector", "provider_events"])
+_HELD_ROWS = {table: _COLLECTOR for table in (*COLLECTED_TABLES, MESSAGE_EVENTS)}
+
+#: Of each column of the message events the column of the provider's events that it is.
+_TOLD_BY_PROVIDERS = {
+    "event_id": "event_id",
+    "happened_at": "at",
+    "type": "type",
+    "message_id": "message_id",
+    "is_machine": "is_machine",
+}
 
 
 def _feeding(table: Table) -> list[dg.AssetKey]:
@@ -47,7 +58,7 @@ def _before(table: Table) -> list[dg.AssetKey]:
 
 
 def _origins(table: Table) -> dict[str, set[tuple[str, str]]]:
-    """For each column the file columns that the sources' mappings compute it from."""
+    """For each column what the sources' mappings compute it from, and what the collector was told."""
     found: dict[str, set[tuple[str, str]]] = {}
     for source in _SOURCES:
         mapping = source.tables.get(table.name.removeprefix("raw/"))
@@ -56,7 +67,9 @@ def _origins(table: Table) -> dict[str, set[tuple[str, str]]]:
                 (files_key(source.name).to_user_string(), name) for name in expression.columns if name != SOURCE_ROW
             }
             found.setdefault(column, set()).update(read)
-    return found
+    for column, told in _TOLD_BY_PROVIDERS.items() if table is MESSAGE_EVENTS else ():
+        found.setdefault(column, set()).add((_COLLECTOR.to_user_string(), told))
+    return found | {"day": found.get(TIME_COLUMN[table.name], set())}
 
 
 def _landed(settings: SettingsResource, lake: LakeResource) -> Lake:
@@ -96,7 +109,17 @@ def _refusals(lake: Lake, day: date) -> dict[str, Any]:
     return {"refused": dg.MetadataValue.md("\n".join(lines) if counted else "Nothing was refused.")}
 
 
-@lake_asset(QUARANTINE, group="sources", deps=[asset_key(table) for table in _TABLES], summary=_refusals)
+#: A refused value may be that of any column of the files.
+_REFUSED: set[tuple[str, str]] = set().union(*(origins for table in _TABLES for origins in _origins(table).values()))
+
+
+@lake_asset(
+    QUARANTINE,
+    group="sources",
+    deps=[asset_key(table) for table in _TABLES],
+    summary=_refusals,
+    origins={"raw_value": _REFUSED},
+)
 def quarantine(settings: SettingsResource, lake: LakeResource) -> Any:
     """Everything that was refused, with its reason."""
     opened = _landed(settings, lake)

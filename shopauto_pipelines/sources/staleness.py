@@ -7,6 +7,7 @@ and when it was last computed (its folder, which :class:`~shopauto_pipelines.pla
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import date
 from itertools import accumulate
 
@@ -41,10 +42,27 @@ def stale_days(lake: Lake, as_of_table: Table) -> list[date]:
         for day in lake.days(table):
             changed[day] = max(changed[day], lake.path(table, day).stat().st_mtime_ns)
     days = lake.days(as_of_table)
-    latest = _latest_until(changed, days)
+    latest = latest_until(changed, days)
     return [
         day for day in days if (behind is not None and behind <= day) or latest[day] > _computed(lake, as_of_table, day)
     ]
+
+
+def late_files(lake: Lake, table: Table, until: date, since: int) -> list[str]:
+    """``file (source)`` of what changed rows, of days up to ``until``, that a raw table accepts or judges by, after ``since``.
+
+    ``since`` in ns, as file times are.
+    """
+    read = {table.name, *(referred.name for referred in _REFERRED.get(table.name, ()))}
+    return sorted(
+        {
+            f"{landed.file} ({manifest.source})"
+            for manifest in manifests(lake)
+            for landed in manifest.files.values()
+            if f"raw/{landed.table}" in read
+            and any(stamp > since for day, (_, stamp) in landed.days.items() if date.fromisoformat(day) <= until)
+        }
+    )
 
 
 def _behind(lake: Lake, table: Table, changes: dict[str, dict[date, int]]) -> list[date]:
@@ -57,7 +75,7 @@ def _behind(lake: Lake, table: Table, changes: dict[str, dict[date, int]]) -> li
             landed[day] = max(landed[day], stamp)
     existing = set(lake.days(table))
     days = sorted(existing | (landed.keys() if table == QUARANTINE else own.keys()))
-    latest = _latest_until(landed, days)
+    latest = latest_until(landed, days)
     return [day for day in days if day not in existing or _computed(lake, table, day) < latest[day]]
 
 
@@ -77,7 +95,7 @@ def _landed_changes(lake: Lake) -> dict[str, dict[date, int]]:
     return changes
 
 
-def _latest_until(stamps: dict[date, int], days: list[date]) -> dict[date, int]:
+def latest_until(stamps: Mapping[date, int], days: list[date]) -> dict[date, int]:
     """For each of the ``days`` the latest stamp on or before it; 0 where there is none."""
     all_days = sorted({*stamps, *days})
     running = accumulate((stamps.get(day, 0) for day in all_days), max)

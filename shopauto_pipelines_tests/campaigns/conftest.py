@@ -92,32 +92,38 @@ def decide() -> Callable[..., list[dict[str, Any]]]:
     return run
 
 
-#: Campaigns of the copied playbook: one of each kind, for each is checked anew at every load.
-FEW = ("abandoned_cart", "newsletter", "welcome", "win_back")
+#: Of the copied playbook: campaigns, one of each kind, and segments, those that they are about. Each is checked at every load.
+FEW = {
+    "campaigns": ("abandoned_cart", "newsletter", "welcome", "win_back"),
+    "segments": ("active", "engaged", "fans_of", "lapsed", "sunset_candidates", "vip"),
+}
 
 
 @pytest.fixture
 def playbook(tmp_path) -> Path:
-    """A copy of the shipped playbook, with :data:`FEW` of its campaigns."""
+    """A copy of the shipped playbook, with a :data:`FEW` of its campaigns and segments."""
 
     def others(folder: str, names: list[str]) -> list[str]:
-        if Path(folder) != PLAYBOOK / "campaigns":
-            return []
-        campaigns = {file.parent.name for file in (PLAYBOOK / "campaigns").glob("*/defs.yaml")}
-        return [name for name in names if name in campaigns - set(FEW)]
+        few = FEW.get(Path(folder).name, ()) if Path(folder).parent == PLAYBOOK else ()
+        return [name for name in names if few and name not in few and (Path(folder) / name / "defs.yaml").exists()]
 
     return Path(shutil.copytree(PLAYBOOK, tmp_path / "defs", ignore=others))
 
 
 @pytest.fixture
 def change(playbook) -> Callable[[str, Mapping[str, Any]], Path]:
-    """``change("welcome", {"priority": 3})``: set (or, by ``None``, remove) attributes of a shipped campaign."""
+    """``change("welcome", {"priority": 3})``: set (or, by ``None``, remove) attributes of a shipped campaign.
+
+    The other campaigns are taken out of the playbook: what is said of this one does not depend on them.
+    """
 
     def apply(campaign: str, changes: Mapping[str, Any]) -> Path:
         file = playbook / "campaigns" / campaign / "defs.yaml"
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
         document["attributes"].update(changes)
         document["attributes"] = {name: value for name, value in document["attributes"].items() if value is not None}
+        for other in (playbook / "campaigns").glob("*/defs.yaml"):
+            other.unlink()
         file.write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False), encoding="utf-8")
         return file
 

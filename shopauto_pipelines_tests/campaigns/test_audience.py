@@ -1,11 +1,14 @@
 """Audiences on a real lake: what the planner is given, what is written, and what the UI says of it."""
 
+import shutil
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import ibis
 import pyarrow as pa
 import pytest
+import sqlalchemy as sa
 
 from shopauto_pipelines.campaigns import audience as logic
 from shopauto_pipelines.campaigns import tables
@@ -26,6 +29,7 @@ from shopauto_pipelines.profiles.tables import CONSENT, IDENTITIES
 from shopauto_pipelines.segments.tables import CHANGES, MEMBERSHIP
 from shopauto_pipelines.sources.tables import EVENTS, MESSAGE_EVENTS, ORDERS, PRODUCTS
 from shopauto_pipelines_tests.campaigns.conftest import lake_rows
+from shopauto_pipelines_tests.outbox.conftest import emptied
 
 LAST = date(2026, 6, 30)
 FIRST = date(2026, 6, 29)
@@ -46,14 +50,18 @@ def _event(customer: str, message_id: str | None, *, campaign: str = "newsletter
     }
 
 
-@pytest.fixture
-def lake(tmp_path, monkeypatch, engine) -> Lake:
+def _environment(patch: pytest.MonkeyPatch, home: Path, engine: sa.Engine) -> None:
+    patch.setenv("SHOPAUTO_HOME", str(home))
+    patch.setenv("SHOPAUTO_POSTGRES_URL", engine.url.set(drivername="postgresql").render_as_string(False))
+    patch.setenv("SHOPAUTO_HOLDOUT_PERCENT", "0")
+    patch.setenv("SHOPAUTO_CAP_DAY_MESSAGES", "9")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
     """Two days of a small shop: ``new`` signs up on the last day, ``old`` lapses then, ``shy`` was never asked."""
-    monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path))
-    monkeypatch.setenv("SHOPAUTO_POSTGRES_URL", engine.url.set(drivername="postgresql").render_as_string(False))
-    monkeypatch.setenv("SHOPAUTO_HOLDOUT_PERCENT", "0")
-    monkeypatch.setenv("SHOPAUTO_CAP_DAY_MESSAGES", "9")
-    lake = Lake(load_settings().lake_path, threads=2)
+    home = tmp_path_factory.mktemp("written")
+    lake = Lake(home / "lake", threads=2)
     people = [
         {
             "customer_id": "new",
@@ -88,11 +96,31 @@ def lake(tmp_path, monkeypatch, engine) -> Lake:
         lake.write(MESSAGE_EVENTS, [day], lake_rows(MESSAGE_EVENTS))
         lake.write(ORDERS, [day], lake_rows(ORDERS))
         lake.write(EVENTS, [day], lake_rows(EVENTS))
-    return lake
+    return home
 
 
 @pytest.fixture
-def refresh(lake, tmp_path):
+def lake(written, tmp_path, monkeypatch, engine) -> Lake:
+    """That shop, in the home of the settings."""
+    _environment(monkeypatch, tmp_path, engine)
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
+    return Lake(load_settings().lake_path, threads=2)
+
+
+@pytest.fixture(scope="module")
+def refreshed(written, tmp_path_factory, shared_engine, refresh):
+    """Its home with both days refreshed in one run, those by the hour too; and what came of the run."""
+    home = Path(shutil.copytree(written, tmp_path_factory.mktemp("refreshed"), dirs_exist_ok=True))
+    lake = Lake(home / "lake", threads=2)
+    left = {"happened_at": datetime(2026, 6, 30, 9), "type": "add_to_cart", "cart_id": "c", "shop_customer_id": "g2"}
+    lake.write(EVENTS, [LAST], lake_rows(EVENTS, left))
+    with pytest.MonkeyPatch.context() as patch:
+        _environment(patch, home, emptied(shared_engine))
+        return home, refresh(FIRST, LAST, carts=True)
+
+
+@pytest.fixture(scope="module")
+def refresh():
     """``refresh(first, last)``: the shipped campaigns' audiences, and their checks, for a range of days in one run.
 
     Those that send by the hour too where ``carts`` is true.
@@ -130,11 +158,10 @@ def _decisions(lake: Lake, campaign: str, day: date) -> dict[tuple[str, str], st
     return {(row["step"], row["customer_id"]): row["reason"] for row in rows}
 
 
-@pytest.mark.slow
-def test_the_shipped_campaigns_reach_whom_they_should_on_the_day_they_should(lake, refresh):
-    left = {"happened_at": datetime(2026, 6, 30, 9), "type": "add_to_cart", "cart_id": "c", "shop_customer_id": "g2"}
-    lake.write(EVENTS, [LAST], lake_rows(EVENTS, left))
-    assert refresh(FIRST, LAST, carts=True).success
+def test_the_shipped_campaigns_reach_whom_they_should_on_the_day_they_should(refreshed):
+    home, result = refreshed
+    lake = Lake(home / "lake", threads=2)
+    assert result.success
     assert _decisions(lake, "welcome", LAST) == {
         ("hello", "new"): "due",
         ("hello", "shy"): "no_consent",
@@ -152,17 +179,23 @@ def test_the_shipped_campaigns_reach_whom_they_should_on_the_day_they_should(lak
     assert _decisions(lake, "win_back", FIRST) == {}
 
 
-@pytest.mark.slow
-def test_a_range_in_one_run_gives_the_bytes_of_daily_runs_and_a_second_run_changes_none(lake, refresh):
-    def files() -> dict[str, bytes]:
-        return {str(path): path.read_bytes() for path in sorted((lake.root / "campaigns").rglob("*.parquet"))}
+def test_a_range_in_one_run_gives_the_bytes_of_daily_runs_and_a_second_run_changes_none(
+    refreshed, refresh, engine, tmp_path, monkeypatch
+):
+    def files(folder: Path) -> dict[str, bytes]:
+        lake = folder / "lake"
+        return {str(path.relative_to(lake)): path.read_bytes() for path in lake.glob("campaigns/**/*.parquet")}
 
-    refresh(FIRST, LAST, carts=True)
-    at_once = files()
+    at_once = files(refreshed[0])
     assert len(at_once) == 8
+    _environment(monkeypatch, tmp_path, engine)
+    shutil.copytree(refreshed[0], tmp_path, dirs_exist_ok=True)
+    lake = Lake(load_settings().lake_path, threads=2)
+    for name in CAMPAIGNS:  # of this day nothing is there yet, of the other one all is
+        lake.delete(tables.audience(name), LAST)
     for day in reversed(DAYS):
         refresh(day, day, carts=True)
-    assert files() == at_once
+    assert files(tmp_path) == at_once
 
 
 def test_campaigns_of_higher_priority_use_up_the_cap_first(lake, refresh, monkeypatch):
@@ -195,9 +228,8 @@ def test_what_was_sent_to_any_id_of_a_person_is_not_sent_again(lake, refresh):
     assert _decisions(lake, "welcome", LAST) == {("hello", "new"): "cap", ("hello", "shy"): "no_consent"}
 
 
-@pytest.mark.slow
-def test_the_ui_shows_counts_reasons_and_a_preview_but_no_private_data(lake, refresh):
-    result = refresh(FIRST, LAST)
+def test_the_ui_shows_counts_reasons_and_a_preview_but_no_private_data(refreshed):
+    _, result = refreshed
     key = asset_key(tables.audience("newsletter"))
     events = {}
     for event in result.get_asset_materialization_events():

@@ -23,6 +23,7 @@ COMMANDS = (
     "segments",
     "collect",
     "doctor",
+    "health",
     "migrate",
     "settings",
 )
@@ -85,6 +86,7 @@ def test_help_is_quick_because_it_imports_nothing_heavy():
         (["refresh", "--day", "30.6.2026"], "'30.6.2026' is not a day; write it like 2026-06-30"),
         (["refresh", "--from", "2026-06-01"], "a range needs both --from and --to"),
         (["refresh", "--day", "2026-06-01", "--stale"], "give --day, or --from and --to, or --stale, or nothing"),
+        (["refresh", "--stale", "--model", "churn-1"], "--stale repairs with the models in force"),
         (["load", "sample"], "Missing argument"),
         (["sample", "x", "--customers", "0"], "--customers"),
         (["inbox", "--port", "123456"], "--port"),
@@ -122,6 +124,10 @@ def test_the_reference_of_the_playbook_is_what_the_program_writes(shopauto):
 def test_a_misspelt_source_gets_the_nearest_name(shopauto, files):
     assert "there is no source `sampel`; did you mean `sample`?" in shopauto("load", "sampel", files, code=1)
     assert "there are online-retail, sample" in shopauto("load", "wordpress", files, code=1)
+
+
+def test_the_health_of_a_lake_that_is_not_there_is_an_error_that_says_what_makes_one(shopauto):
+    assert "there is no lake at" in shopauto("health", code=1)
 
 
 def test_a_refresh_before_any_load_says_what_to_do(shopauto):

@@ -1,15 +1,18 @@
-"""Runs of command lines that were killed."""
+"""Runs that were killed, and what is told of runs that failed."""
 
 import os
 import socket
 import subprocess
 import sys
+import time
 import uuid
+from datetime import date
 
 import dagster as dg
 import pytest
 
 from shopauto_pipelines.cli import runs
+from shopauto_pipelines.platform.dagster.partitions import DAILY, ONE_RUN
 
 HERE = socket.gethostname()
 STARTED, SUCCESS, FAILURE = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
@@ -47,3 +50,33 @@ def test_only_the_runs_of_processes_that_are_no_more_on_this_machine_are_closed(
         assert [instance.get_run_by_id(run).status for run in added] == [after for _, _, after in cases]
         said = [entry.message for entry in instance.all_logs(added[0])]
     assert any("run it again" in text for text in said)
+
+
+@dg.asset(partitions_def=DAILY, backfill_policy=ONE_RUN)
+def refusing() -> None:
+    """An asset that says what is wrong."""
+    raise dg.Failure("the file\nis broken", allow_retries=False)
+
+
+def test_of_a_run_that_failed_its_days_its_assets_and_what_its_first_step_said_are_told():
+    start, end = date(2026, 6, 1), date(2026, 6, 3)
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize([refusing], instance=instance, tags=runs.range_tags(start, end), raise_on_error=False)
+        killed = instance.add_run(
+            dg.DagsterRun(
+                "daily",
+                str(uuid.uuid4()),
+                status=STARTED,
+                tags={"dagster/partition": "2026-06-30"},
+                asset_selection=frozenset({refusing.key}),
+            )
+        )
+        instance.report_run_failed(killed, "The process that ran it was killed.")
+        instance.add_run(dg.DagsterRun("without days", str(uuid.uuid4()), status=FAILURE))
+        found = {run.run_id: run for run in runs.failed_runs(instance)}
+    assert set(found) == {result.run_id, killed.run_id}
+    failed = found[result.run_id]
+    assert (failed.days, failed.why) == ((start, end), "refusing: the file is broken")
+    assert 0 <= time.time_ns() - failed.ended < 60e9
+    assert found[killed.run_id].why == "The process that ran it was killed."
+    assert found[killed.run_id].assets == {"refusing"}

@@ -1,29 +1,108 @@
 """What a refresh records on every asset: read off the instance of a shop that was refreshed through the command line."""
 
 import json
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from typing import Any
 
 import pytest
 
-from shopauto_pipelines.definitions import defs
-
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("recorded")]
 
-#: No column of these is computed from columns of others: they tell of models, of rows that could not be read, of what the
-#: outside world said (forms, to the collector alone; stock levels, which the sample shop does not tell), and of messages whose
-#: outcome is not known.
-WITHOUT_COLUMN_LINEAGE = {
-    "predictions/models",
-    "raw/quarantine",
-    "raw/form_submissions",
-    "raw/stock_levels",
-    "collector/provider_events",
-    "outbox/unknown",
+#: Columns that come from no other column, and why. Assets and columns are patterns.
+COME_FROM_NOWHERE = {
+    ("*", "as_of"): "the day that is computed",
+    ("raw/*", "source*"): "names the file and the row it was read from, written where it is loaded",
+    ("raw/form_submissions", "*"): "the sample shop has no such file",
+    ("raw/stock_levels", "*"): "the sample shop has no such file",
+    ("raw/quarantine", "day"): "the day of the row that was refused, which may itself be why",
+    ("raw/quarantine", "table"): "names the table that refused the row",
+    ("raw/quarantine", "column"): "names the column that was wrong",
+    ("raw/quarantine", "reason"): "the rule that was broken",
+    ("collector/provider_events", "*"): "what providers tell the collector: it begins here",
+    ("profiles/claims", "field"): "names what is claimed: an address, a name",
+    ("profiles/claims", "kind"): "names where it was claimed: an account, an order",
+    ("profiles/identities", "rules_version"): "version of the rules",
+    ("features/cluster_models", "fitted_on"): "a day of the calendar of fits",
+    ("predictions/models", "target"): "names what is forecast",
+    ("predictions/models", "*trained_as_of"): "a day of the calendar of trainings",
+    ("predictions/models", "challenger_as_of"): "a day of the calendar of trainings",
+    ("predictions/models", "named"): "what the run was asked for",
+    (
+        "segments/membership",
+        "entered_on",
+    ): "the day that was computed when the person came in, carried on from day to day",
+    ("segments/membership", "through"): "names a segment of the playbook",
+    ("segments/changes", "change"): "entered or left",
+    ("campaigns/*/audience", "step"): "the playbook says it",
+    ("campaigns/*/audience", "channel"): "the playbook says it",
+    ("campaigns/*/audience", "template"): "the playbook says it",
+    ("campaigns/*/audience", "variant"): "drawn by a keyed hash, or none",
+    ("campaigns/*/audience", "offer"): "the campaign has none",
+    ("campaigns/*/audience", "details"): "nothing more is known of what set it off",
+    ("campaigns/birthday/audience", "occasion"): "the year",
+    **{
+        (f"campaigns/{campaign}/audience", column): "a day of the calendar sets it off"
+        for campaign in ("celebration", "launch", "newsletter")
+        for column in ("occasion", "triggered_on", "due_on")
+    },
+    (
+        "campaigns/abandoned_cart/audience",
+        "due_on",
+    ): "the day that is computed, as a step belongs to the day its wait ends",
+    ("insights/assignments", "campaign"): "names a campaign of the playbook",
+    ("insights/campaign_effects", "metric"): "names what is measured",
+    ("insights/campaign_effects", "within_days"): "a setting",
+    **{
+        ("outbox/*", column): "the ledger writes it"
+        for column in (
+            *("id", "state", "reason", "via", "provider_id", "run_id"),
+            *("planned_at", "reserved_at", "reserved_by", "settled_at", "changed_at"),
+        )
+    },
+    ("outbox/*", "campaign"): "names a campaign of the playbook",
+    ("outbox/*", "topic"): "the playbook says it",
+    ("outbox/*", "exit_on"): "the playbook says it",
+    ("realtime/abandoned_carts", "*"): "a cart of this moment, the ledger or the playbook says it",
 }
+
+_Column = tuple[str, str]
+
+
+class Lineage:
+    """Columns of all assets, and what each comes from."""
+
+    def __init__(self, found: dict[str, dict[str, Any]]) -> None:
+        self.assets = found
+        self.columns = {(asset, name) for asset, told in found.items() for name in told["columns"]}
+        self.origins: dict[_Column, list[_Column]] = {
+            (asset, name): [tuple(origin) for origin in origins]
+            for asset, told in found.items()
+            for name, origins in (told["lineage"] or {}).items()
+        }
+
+    def made(self) -> Iterator[_Column]:
+        """Columns of what is made here."""
+        return (column for column in sorted(self.columns) if self.assets[column[0]]["made_here"])
+
+    def ends(self, column: _Column) -> set[_Column]:
+        """Where the way back from a column ends."""
+        ends, seen, ahead = set(), set(), [column]
+        while ahead:
+            here = ahead.pop()
+            if here in seen:
+                continue
+            seen.add(here)
+            before = [origin for origin in self.origins.get(here, []) if origin != here]
+            ahead += before
+            if not before:
+                ends.add(here)
+        return ends
 
 
 @pytest.fixture(scope="module")
-def recorded(new_shop, refreshed):
-    """Metadata of each asset's latest materialisation."""
+def recorded(new_shop, refreshed) -> dict[str, dict[str, Any]]:
+    """Of each asset its columns, and what its latest materialisation says; what is made by the hour has none."""
     shop = new_shop(like=refreshed)
     printed = shop.python(
         """
@@ -31,20 +110,27 @@ def recorded(new_shop, refreshed):
         from shopauto_pipelines.cli import runs
         from shopauto_pipelines.definitions import defs
 
-        found = {}
+        repository, found = defs().get_repository_def(), {}
+        graph = repository.asset_graph
+        daily = repository.get_job("daily_refresh").asset_layer.executable_asset_keys
         with runs.instance() as instance:
-            for key in defs().get_repository_def().get_job("daily_refresh").asset_layer.executable_asset_keys:
-                event = instance.get_latest_materialization_event(key)
-                metadata = event.asset_materialization.metadata if event else {}
-                lineage = metadata.get("dagster/column_lineage")
+            for key in graph.get_all_asset_keys():
+                node, event = graph.get(key), instance.get_latest_materialization_event(key)
+                declared = node.metadata
+                metadata = event.asset_materialization.metadata if event else declared if key not in daily else {}
+                schema, lineage = declared.get("dagster/column_schema"), metadata.get("dagster/column_lineage")
                 rows = metadata.get("dagster/row_count")
                 found[key.to_user_string()] = {
+                    "daily": key in daily,
+                    "made_here": node.is_executable,
                     "partition": event.asset_materialization.partition if event else None,
                     "rows": rows.value if rows else None,
+                    "columns": [column.name for column in getattr(schema, "value", schema).columns] if schema else [],
                     "lineage": {
                         column: [[dep.asset_key.to_user_string(), dep.column_name] for dep in deps]
-                        for column, deps in lineage.value.deps_by_column.items()
-                    } if lineage else {},
+                        for column, deps in getattr(lineage, "value", lineage).deps_by_column.items()
+                    } if lineage else None,
+                    "told": "where columns come from" in metadata,
                 }
         print(json.dumps(found))
         """
@@ -52,23 +138,49 @@ def recorded(new_shop, refreshed):
     return json.loads(printed.splitlines()[-1])
 
 
-def test_a_refresh_records_the_row_count_of_every_asset(recorded):
-    assert {name for name, said in recorded.items() if said["partition"] != "2026-06-30"} == set()
-    assert {name for name, said in recorded.items() if said["rows"] is None} == set()
+@pytest.fixture(scope="module")
+def lineage(recorded) -> Lineage:
+    """The columns of all assets, and what each comes from."""
+    return Lineage(recorded)
 
 
-def test_a_refresh_records_the_column_lineage_of_every_asset_and_it_names_columns_that_exist(recorded):
-    lineages = {name: said["lineage"] for name, said in recorded.items()}
-    assert {name for name, lineage in lineages.items() if not lineage} == WITHOUT_COLUMN_LINEAGE
-    graph = defs().get_repository_def().asset_graph
-    columns = {
-        asset.key.to_user_string(): {column.name for column in asset.metadata["dagster/column_schema"].columns}
-        for asset in map(graph.get, graph.get_all_asset_keys())
-    }
-    for name, lineage in lineages.items():
-        assert lineage.keys() <= columns[name]
-        for origins in lineage.values():
-            assert [origin for origin in origins if origin[1] not in columns[origin[0]]] == []
-    assert ["files/sample", "total"] in lineages["raw/orders"]["total_cents"]
-    assert lineages["segments/vip"]["customer_id"] == [["segments/membership", "customer_id"]]
-    assert ["campaigns/welcome/audience", "explanation"] in lineages["outbox/welcome"]["explanation"]
+def test_a_refresh_records_partition_rows_and_lineage_of_every_asset(recorded):
+    daily = {name: said for name, said in recorded.items() if said["daily"]}
+    assert {name for name, said in daily.items() if said["partition"] != "2026-06-30"} == set()
+    assert {name for name, said in daily.items() if said["rows"] is None and said["columns"]} == set()
+    assert {name for name, said in daily.items() if said["lineage"] is None} == {"collector/provider_events"}
+    assert {name for name, said in daily.items() if not said["told"]} == {"collector/provider_events"}
+
+
+def why_from_nowhere(column: _Column) -> str | None:
+    """The reason that is listed above."""
+    patterns = (pattern for pattern in COME_FROM_NOWHERE if all(map(fnmatch, column, pattern)))
+    return next((COME_FROM_NOWHERE[pattern] for pattern in patterns), None)
+
+
+def test_every_column_of_every_asset_says_what_it_comes_from_or_is_known_to_come_from_nowhere(lineage):
+    silent = [column for column in lineage.made() if not set(lineage.origins.get(column, [])) - {column}]
+    assert [column for column in silent if not why_from_nowhere(column)] == []
+    unneeded = [p for p in COME_FROM_NOWHERE if not any(all(map(fnmatch, column, p)) for column in silent)]
+    assert unneeded == [], "each of the reasons is one of some column"
+    assert len(lineage.origins) > len(silent)
+
+
+def test_no_column_comes_from_one_that_does_not_exist(lineage):
+    named = {*lineage.origins, *(origin for origins in lineage.origins.values() for origin in origins)}
+    assert sorted(named - lineage.columns) == []
+    assert ("files/sample", "total") in lineage.origins["raw/orders", "total_cents"]
+    assert lineage.origins["segments/vip", "customer_id"] == [("segments/membership", "customer_id")]
+    assert ("campaigns/welcome/audience", "explanation") in lineage.origins["outbox/welcome", "explanation"]
+
+
+def test_whatever_a_message_says_goes_back_to_the_shops_rows(lineage):
+    outbox = [column for column in lineage.origins if column[0].startswith("outbox/")]
+    assert len({asset for asset, _ in outbox}) > 10
+    for column in outbox:
+        for end in lineage.ends(column):
+            assert end[0].startswith("files/") or why_from_nowhere(end), (column, end)
+    about_people = {"customer_id", "address_hash", "time_zone", "language", "explanation", "send_from"}
+    for column in outbox:
+        if column[1] in about_people and column[0] != "outbox/unknown":
+            assert any(end[0].startswith("files/") for end in lineage.ends(column)), column

@@ -90,51 +90,6 @@ def test_killed_anywhere_and_run_again_is_as_if_it_had_never_been_killed(new_sho
     assert shop.ledger() == ledger, where
 
 
-def test_neither_a_backfill_nor_an_older_day_nor_its_run_again_sends_anything(new_shop, loaded):
-    assert any("campaigns/newsletter/audience/as_of=2026-05-31" in path for path in loaded.tables("campaigns"))
-    assert loaded.messages() == []  # an older day, by hand
-    shop = new_shop(like=loaded)
-    sent = shop.python(
-        """
-        import dagster as dg
-        from datetime import date
-        from shopauto_pipelines.cli import runs
-        from shopauto_pipelines.definitions import defs
-        from shopauto_pipelines.platform.dagster.runs import range_tags
-        from shopauto_pipelines.platform.settings import load_settings
-
-        repository = defs()
-        inbox = load_settings().home / "inbox"
-        outbox = [key for key in repository.resolve_asset_graph().get_all_asset_keys() if key.path[0] == "outbox"]
-
-        def execute(what, job, tags, only=None):
-            result = repository.resolve_job_def(job).execute_in_process(
-                instance=instance,
-                tags=tags,
-                asset_selection=only,
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            )
-            assert result.success
-            print(what, len(list(inbox.rglob("*.eml"))))
-
-        with runs.instance() as instance:
-            [older] = [r for r in instance.get_runs(dg.RunsFilter(job_name="daily_refresh"))]
-            again = {"dagster/parent_run_id": older.run_id, "dagster/root_run_id": older.run_id}
-            execute("again", "daily_refresh", {**older.tags, **again}, outbox)
-            history = range_tags(date(2026, 6, 25), date(2026, 6, 29))
-            newest = range_tags(date(2026, 6, 30), date(2026, 6, 30))
-            execute("history", "load_history", {**history, "dagster/backfill": "abcdef"})
-            execute("backfill", "daily_refresh", {**newest, "dagster/backfill": "abcdef"})
-            execute("older", "daily_refresh", range_tags(date(2026, 5, 31), date(2026, 5, 31)), outbox)
-            execute("newest", "daily_refresh", newest, outbox)
-        """
-    )
-    assert all(len(line.split()) == 2 for line in sent.splitlines()), sent
-    counts = dict(line.split() for line in sent.splitlines())
-    assert int(counts.pop("newest")) > 0
-    assert counts == {"again": "0", "history": "0", "backfill": "0", "older": "0"}
-
-
 def test_a_bad_batch_stops_before_the_send_and_says_what_is_wrong(new_shop, tmp_path):
     from shopauto_pipelines.sources.sample import generate
 

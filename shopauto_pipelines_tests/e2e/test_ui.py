@@ -145,6 +145,9 @@ def test_an_asset_page_shows_what_it_is_its_columns_and_where_it_comes_from(page
     page.goto("/assets/features/customer_features")
     for text in ("Behaviour of each person as of the day", "revenue_cents", "order totals so far, minor units"):
         page.get_by_text(text).first.wait_for()
+    page.locator("tr").filter(has_text="where columns come from").get_by_text("Show Markdown").click()
+    page.get_by_role("link", name="features/daily_products").first.wait_for()
+    page.get_by_role("button", name="Close").click()
     for upstream in ("features / daily_activity", "profiles / identities"):
         page.get_by_text(upstream).first.wait_for()
     assert "unserializable" not in page.content()

@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from shopauto_pipelines.definitions import defs
+from shopauto_pipelines.orchestration.flow import flow
 from shopauto_pipelines.platform.dagster.assets import LANE_TAG, PARTITION_TAG
 from shopauto_pipelines.platform.dagster.partitions import DAILY
 from shopauto_pipelines.platform.settings import PROJECT_ROOT
@@ -27,15 +28,42 @@ ROOMS = {"files": "sources", "raw": "sources"} | {
         "outbox",
         "realtime",
         "insights",
+        "explain",
     )
 }
 
-REPOSITORY = defs().get_repository_def()
-GRAPH = REPOSITORY.asset_graph
-ASSETS = [pytest.param(GRAPH.get(key), id=key.to_user_string()) for key in sorted(GRAPH.get_all_asset_keys())]
-LIVE = {key for key in GRAPH.get_all_asset_keys() if GRAPH.get(key).tags.get(LANE_TAG) == "realtime"}
-BY_DAYS = GRAPH.materializable_asset_keys - LIVE
-MADE = [pytest.param(GRAPH.get(key), id=key.to_user_string()) for key in sorted(BY_DAYS)]
+
+@pytest.fixture(scope="module")
+def repository():
+    """Loaded by the tests, not by whoever collects them: it takes seconds, on every worker."""
+    return defs().get_repository_def()
+
+
+@pytest.fixture(scope="module")
+def graph(repository):
+    return repository.asset_graph
+
+
+@pytest.fixture(scope="module")
+def live(graph):
+    """What is made when something happens."""
+    return {key for key in graph.get_all_asset_keys() if graph.get(key).tags.get(LANE_TAG) == "realtime"}
+
+
+@pytest.fixture(scope="module")
+def by_days(graph, live):
+    """What is made of days."""
+    return graph.materializable_asset_keys - live
+
+
+def test_the_flow_has_every_table_of_the_lake_after_those_it_reads(graph):
+    seen = set()
+    for made in flow(graph):
+        assert {table.name for table in made.reads} <= seen, made.table.name
+        seen.add(made.table.name)
+    assert {"raw/orders", "features/customer_360", "campaigns/win_back/audience", "insights/campaign_effects"} <= seen
+    [membership] = [made for made in flow(graph) if made.table.name == "segments/membership"]
+    assert membership.earlier == [membership.table]
 
 
 def name_of(asset):
@@ -48,60 +76,58 @@ def environment(home):
     return kept | {"SHOPAUTO_HOME": str(home), "PYTHONPATH": str(PROJECT_ROOT)}
 
 
-def layer_of(name):
-    return REPOSITORY.get_job(name).asset_layer
+def test_an_asset_says_what_it_is_whose_it_is_and_in_which_room_it_belongs(graph):
+    for key in graph.get_all_asset_keys():
+        asset = graph.get(key)
+        assert asset.description, key
+        assert asset.owners, key
+        assert asset.kinds, key
+        assert asset.group_name == ROOMS[key.path[0]], key
+        schema = asset.metadata["dagster/column_schema"]
+        assert schema.columns, key
+        assert [column.name for column in schema.columns if not column.description] == [], key
+        assert [text for text in asset.metadata.values() if "unserializable" in str(text)] == [], key
 
 
-@pytest.mark.parametrize("asset", ASSETS)
-def test_an_asset_says_what_it_is_whose_it_is_and_in_which_room_it_belongs(asset):
-    assert asset.description
-    assert asset.owners
-    assert asset.kinds
-    assert asset.group_name == ROOMS[asset.key.path[0]]
-    schema = asset.metadata["dagster/column_schema"]
-    assert schema.columns
-    assert [column.name for column in schema.columns if not column.description] == []
-    assert [text for text in asset.metadata.values() if "unserializable" in str(text)] == []
+def test_what_is_made_is_made_by_days_in_one_run_and_is_expected_daily(graph, by_days):
+    assert by_days
+    for asset in map(graph.get, by_days):
+        assert asset.partitions_def == DAILY, asset.key
+        assert asset.backfill_policy == dg.BackfillPolicy.single_run(), asset.key
+        assert asset.freshness_policy is not None, asset.key
 
 
-@pytest.mark.parametrize("asset", MADE)
-def test_what_is_made_is_made_by_days_in_one_run_and_is_expected_daily(asset):
-    assert asset.partitions_def == DAILY
-    assert asset.backfill_policy == dg.BackfillPolicy.single_run()
-    assert asset.freshness_policy is not None
-
-
-def test_nothing_runs_by_itself():
+def test_nothing_runs_by_itself(repository, graph):
     assert {
-        name_of(GRAPH.get(key)) for key in GRAPH.get_all_asset_keys() if GRAPH.get(key).automation_condition
+        name_of(graph.get(key)) for key in graph.get_all_asset_keys() if graph.get(key).automation_condition
     } == set()
-    assert [schedule.default_status for schedule in REPOSITORY.schedule_defs] == [dg.DefaultScheduleStatus.STOPPED]
-    assert [s.name for s in REPOSITORY.sensor_defs if s.default_status != dg.DefaultSensorStatus.STOPPED] == []
+    assert [schedule.default_status for schedule in repository.schedule_defs] == [dg.DefaultScheduleStatus.STOPPED]
+    assert [s.name for s in repository.sensor_defs if s.default_status != dg.DefaultSensorStatus.STOPPED] == []
 
 
-def test_the_daily_refresh_makes_every_asset_and_runs_every_check():
-    refresh = layer_of("daily_refresh")
-    assert set(refresh.executable_asset_keys) == set(BY_DAYS)
-    assert set(refresh.asset_graph.asset_check_keys) == set(GRAPH.asset_check_keys)
+def test_the_daily_refresh_makes_every_asset_and_runs_every_check(repository, graph, by_days):
+    refresh = repository.get_job("daily_refresh").asset_layer
+    assert set(refresh.executable_asset_keys) == set(by_days)
+    assert set(refresh.asset_graph.asset_check_keys) == set(graph.asset_check_keys)
 
 
-def test_what_is_made_when_something_happens_has_a_job_of_its_own_and_no_days():
-    assert {key.to_user_string() for key in LIVE} == {"realtime/abandoned_carts"}
-    assert set(layer_of("abandoned_carts").executable_asset_keys) == LIVE
-    assert [GRAPH.get(key).partitions_def for key in LIVE] == [None]
-    job = REPOSITORY.get_job(sensors.JOB)
+def test_what_is_made_when_something_happens_has_a_job_of_its_own_and_no_days(repository, graph, live):
+    assert {key.to_user_string() for key in live} == {"realtime/abandoned_carts"}
+    assert set(repository.get_job("abandoned_carts").asset_layer.executable_asset_keys) == live
+    assert [graph.get(key).partitions_def for key in live] == [None]
+    job = repository.get_job(sensors.JOB)
     assert list(job.graph.node_dict) == [sensors.STEP]
     assert job.executor_def is dg.in_process_executor
 
 
-def test_loading_history_makes_exactly_what_is_partitioned_by_the_day_it_happened():
-    by_day = {key for key in GRAPH.materializable_asset_keys if GRAPH.get(key).tags.get(PARTITION_TAG) == "day"}
+def test_loading_history_makes_exactly_what_is_partitioned_by_the_day_it_happened(repository, graph):
+    by_day = {key for key in graph.materializable_asset_keys if graph.get(key).tags.get(PARTITION_TAG) == "day"}
     assert by_day
-    assert set(layer_of("load_history").executable_asset_keys) == by_day
+    assert set(repository.get_job("load_history").asset_layer.executable_asset_keys) == by_day
 
 
-def test_the_schedule_refreshes_yesterday_at_five():
-    (schedule,) = REPOSITORY.schedule_defs
+def test_the_schedule_refreshes_yesterday_at_five(repository):
+    (schedule,) = repository.schedule_defs
     assert (schedule.cron_schedule, schedule.job.name) == ("0 5 * * *", "daily_refresh")
     at_five = datetime(2026, 7, 1, 5, tzinfo=UTC)
     with dg.build_schedule_context(scheduled_execution_time=at_five) as context:
@@ -109,22 +135,12 @@ def test_the_schedule_refreshes_yesterday_at_five():
     assert [request.partition_key for request in requests] == ["2026-06-30"]
 
 
-@pytest.mark.parametrize("asset", [p for p in MADE if p.values[0].key.path[0] in ("raw", "profiles", "features")])
-def test_a_table_that_others_are_computed_from_has_a_quality_suite_that_stops_the_run(asset):
-    checks = [key for key in GRAPH.asset_check_keys if key.asset_key == asset.key and key.name == "quality"]
-    assert [GRAPH.get(key).blocking for key in checks] == [True]
-
-
-def test_definitions_load_without_the_libraries_that_only_runs_need():
-    script = (
-        "import sys; from shopauto_pipelines.definitions import defs; defs().get_repository_def(); "
-        "print(*(m for m in ('sklearn', 'matplotlib', 'great_expectations') if m in sys.modules))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True, timeout=120
-    )
-    assert done.stdout.split() == []
-    assert "Warning" not in done.stderr
+def test_a_table_that_others_are_computed_from_has_a_quality_suite_that_stops_the_run(graph, by_days):
+    behind = [key for key in by_days if key.path[0] in ("raw", "profiles", "features")]
+    assert behind
+    for key in behind:
+        checks = [check for check in graph.asset_check_keys if check.asset_key == key and check.name == "quality"]
+        assert [graph.get(check).blocking for check in checks] == [True], key
 
 
 def test_a_run_before_anything_is_loaded_says_so(tmp_path, monkeypatch):
@@ -143,9 +159,15 @@ def test_a_run_before_anything_is_loaded_says_so(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_dagster_finds_nothing_wrong_with_the_definitions(tmp_path):
+def test_dagster_finds_nothing_wrong_with_the_definitions_nor_do_they_need_the_libraries_of_runs(tmp_path):
+    script = (
+        "import sys; from dagster._cli import main; sys.argv = ['dagster', 'definitions', 'validate']\n"
+        "try:\n    main()\n"
+        "finally:\n"
+        "    print('LOADED', *(m for m in ('shopauto_pipelines.definitions', *NEEDED_BY_RUNS) if m in sys.modules))\n"
+    ).replace("NEEDED_BY_RUNS", repr(("sklearn", "matplotlib", "great_expectations")))
     done = subprocess.run(
-        [sys.executable, "-m", "dagster", "definitions", "validate"],
+        [sys.executable, "-c", script],
         cwd=PROJECT_ROOT,
         env=environment(tmp_path),
         capture_output=True,
@@ -156,3 +178,6 @@ def test_dagster_finds_nothing_wrong_with_the_definitions(tmp_path):
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
     assert "Validation successful for code location shopauto_pipelines" in output
+    assert done.stdout.splitlines()[-1].split() == ["LOADED", "shopauto_pipelines.definitions"]
+    warnings = [line for line in output.splitlines() if "Warning" in line]
+    assert [line for line in warnings if "definitions_validate_command" not in line] == []  # of Dagster's own command

@@ -114,7 +114,7 @@ def test_people_suppressed_after_the_audience_was_planned_get_nothing(engine, la
 
 def test_a_backfill_and_a_closed_day_send_nothing_and_say_why(engine, lake, settings):
     write_shop(lake, people=2)
-    assert _run(engine, lake, settings, backfill=True).window.why == "a backfill never sends"
+    assert _run(engine, lake, settings, barred="a backfill never sends").window.why == "a backfill never sends"
     fill(lake, raw.EVENTS, DAY + timedelta(days=1), [])
     closed = _run(engine, lake, settings)
     assert not closed.window.open

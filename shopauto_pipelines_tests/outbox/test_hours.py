@@ -176,7 +176,9 @@ def test_the_sensor_asks_for_a_run_when_an_hour_has_come(engine, lake, live, mon
         controls.resume(connection, "welcome", "me", at=_at(12))
     assert len(asked(_at(12))) == 1
     fill(lake, ORDERS, DAY + timedelta(days=1), [])
-    assert asked(_at(12)) == [], "a newer day has closed this one"
+    assert len(asked(_at(12))) == 1, "the newer day has only begun"
+    assert len(asked(_at(23))) == 0, "at night hours are quiet"
+    assert asked(_at(11, day=5)) == [], "a newer day has closed this one"
 
 
 def test_every_time_zone_that_a_country_may_give_a_person_is_known_to_the_database(engine):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +17,7 @@ from hypothesis import strategies as st
 
 from shopauto_pipelines.outbox import consents, controls, dispatchers, ledger, links, schema
 from shopauto_pipelines_tests.outbox.conftest import AT, DAY, changes, reserve, rows
+from shopauto_pipelines_tests.outbox.reserving import Reserving
 
 
 def _plan(engine: sa.Engine, planned: list[dict]) -> int:
@@ -563,61 +561,20 @@ def test_rates_count_messages_not_events(engine):
         assert ledger.rates(connection, "another", AT - timedelta(hours=3)) == (0, 0, 0, 0)
 
 
-_PROCESS = """
-import json, sys
-from datetime import date, datetime, UTC
-import sqlalchemy as sa
-from shopauto_pipelines.outbox import dispatchers, ledger
-engine = sa.create_engine(sys.argv[1])
-taken = []
-print("ready", flush=True)
-sys.stdin.readline()
-with dispatchers.dispatcher(engine) as me:
-    while True:
-        with engine.begin() as connection:
-            found = ledger.reserve(connection, campaign=sys.argv[2], as_of=date(2026, 1, 3), limit=40, by=me, via="inbox",
-                                   cap=ledger.Cap(2, 7), at=datetime(2026, 1, 4, 5, tzinfo=UTC))
-        if found.stopped or not found.looked_at:
-            break
-        taken += [(message.id, message.key.customer_id) for message in found.messages]
-        with engine.begin() as connection:
-            ledger.settle(connection, [ledger.Settled(m.id, "sent") for m in found.messages], by=me,
-                          at=datetime(2026, 1, 4, 5, tzinfo=UTC))
-print(json.dumps({"taken": taken, "stopped": found.stopped}))
-"""
-
-
-def _processes(engine: sa.Engine, campaigns: list[str]) -> list[subprocess.Popen]:
-    """Dispatchers, each a process of its own, that begin once a line is written to them."""
-    url = engine.url.render_as_string(hide_password=False)
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", _PROCESS, url, campaign], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for campaign in campaigns
-    ]
-    for process in started:
-        assert process.stdout.readline() == "ready\n"
-    return started
-
-
-def _begin(processes: list[subprocess.Popen]) -> None:
+def _begun(engine: sa.Engine, campaigns: list[str]) -> list[Reserving]:
+    """Dispatchers that begin together."""
+    processes = [Reserving(engine, campaign) for campaign in campaigns]
     for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-
-
-def _ends(processes: list[subprocess.Popen]) -> list[dict]:
-    return [json.loads(process.communicate(timeout=60)[0]) for process in processes]
+        process.begin()
+    return processes
 
 
 def test_processes_share_the_work_and_keep_the_cap_over_campaigns(engine):
     campaigns = ["one", "two", "three"]
     for campaign in campaigns:
         _plan(engine, rows(400, campaign=campaign))
-    processes = _processes(engine, [*campaigns, "one"])
-    _begin(processes)
-    taken = [pair for end in _ends(processes) for pair in end["taken"]]
+    processes = _begun(engine, [*campaigns, "one"])
+    taken = [pair for process in processes for pair in process.end().taken]
     assert len({message for message, _ in taken}) == len(taken) == 800
     assert set(Counter(customer for _, customer in taken).values()) == {2}
     with engine.connect() as connection:
@@ -629,22 +586,20 @@ def test_processes_share_the_work_and_keep_the_cap_over_campaigns(engine):
 
 def test_from_the_commit_of_a_pause_on_no_process_reserves_and_afterwards_nobody_is_missed(engine):
     _plan(engine, rows(3000))
-    processes = _processes(engine, ["welcome"] * 3)
-    _begin(processes)
+    processes = _begun(engine, ["welcome"] * 3)
     while not _count(engine, "sent"):
         pass
     with engine.begin() as connection:
         controls.pause(connection, "welcome", "wrong price", "Eva", AT)
     at_the_pause = 3000 - _count(engine, "planned")
-    ends = _ends(processes)
+    ends = [process.end() for process in processes]
     assert 3000 - _count(engine, "planned") == at_the_pause < 3000
-    assert sum(len(end["taken"]) for end in ends) == at_the_pause
-    assert all("wrong price" in end["stopped"] for end in ends)
+    assert sum(len(end.taken) for end in ends) == at_the_pause
+    assert all("wrong price" in end.stopped for end in ends)
     with engine.begin() as connection:
         controls.resume(connection, "welcome", "Eva", AT)
-    rest = _processes(engine, ["welcome"] * 2)
-    _begin(rest)
-    taken = [message for end in [*ends, *_ends(rest)] for message, _ in end["taken"]]
+    ends += [process.end() for process in _begun(engine, ["welcome"] * 2)]
+    taken = [message for end in ends for message, _ in end.taken]
     assert len(taken) == len(set(taken)) == _count(engine, "sent") == 3000
 
 

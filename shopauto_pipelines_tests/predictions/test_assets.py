@@ -65,63 +65,76 @@ def _materialise(*days):
         )
 
 
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """A home whose last three days were scored in one run: the home, those days, and the days that models were trained for."""
+    home, trained, train = tmp_path_factory.mktemp("range"), [], serving.backtest.train
+    _, span = _lake(home, people=600, days=300)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHOPAUTO_HOME", str(home))
+        patch.setattr(serving.backtest, "train", lambda *a: trained.append(a[1]) or train(*a))
+        assert _materialise(*span[-3:]).success
+    return home, span[-3:], trained
+
+
+def _files(home, days) -> list[bytes]:
+    lake = Lake(home / "lake", threads=2)
+    return [lake.path(table, day).read_bytes() for table in tables.TABLES for day in days]
+
+
 @pytest.mark.slow
-def test_a_day_is_scored_by_the_model_in_force_and_scored_again_to_the_same_bytes(tmp_path, monkeypatch):
+@pytest.mark.xdist_group("scored")
+def test_a_day_is_scored_by_the_model_in_force_and_scored_again_to_the_same_bytes(scored, tmp_path, monkeypatch):
+    shutil.copytree(scored[0], tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path))
-    lake, span = _lake(tmp_path, people=700, days=420)
-    result = _materialise(span[-1])
+    lake, day = Lake(tmp_path / "lake", threads=2), scored[1][-1]
+    path, trained = lake.path(tables.SCORES, day), sorted((tmp_path / "models").rglob("*"))
+    before, times = path.read_bytes(), [file.stat().st_mtime_ns for file in trained]
+    assert trained
+    path.unlink()
+    result = _materialise(day)
     assert result.success
+    assert path.read_bytes() == before
+    assert [file.stat().st_mtime_ns for file in trained] == times  # nothing was trained again
+    assert not list((tmp_path / "lake" / "_staging").glob("tmp*"))
     evaluation = result.get_asset_check_evaluations()[0]
     assert "data:image/png;base64" in evaluation.metadata["churn_plot"].value
 
-    models = {row["target"]: row for row in lake.on(tables.MODELS, span[-1]).to_pyarrow().to_pylist()}
+    models = {row["target"]: row for row in lake.on(tables.MODELS, day).to_pyarrow().to_pylist()}
     ruling = gate.rule(list(models.values()))
     assert (evaluation.passed, evaluation.description) == (ruling.state == "passed", ruling.text)
     assert ruling.state != "stop"
-    due = training_day(span[-1], FIRST, 28)
+    due = training_day(day, FIRST, 28)
     assert {row["challenger_as_of"] for row in models.values()} == {due}
     assert all((due - row["trained_as_of"]).days in (0, 28, 56) for row in models.values())
-    scores = lake.on(tables.SCORES, span[-1]).to_pyarrow().to_pylist()
-    buyers = lake.on(features.CUSTOMER_FEATURES, span[-1]).filter(lambda t: t.orders > 0).count().execute()
+    scores = lake.on(tables.SCORES, day).to_pyarrow().to_pylist()
+    buyers = lake.on(features.CUSTOMER_FEATURES, day).filter(lambda t: t.orders > 0).count().execute()
     assert len(scores) == buyers
     for row in scores:
         assert 0 < row["churn_probability"] < 1
         assert row["expected_orders_90d"] >= 0
         assert row["value_cents_365d"] >= 0
         assert row["model_id"] == f"{models['churn']['model_id']}, {models['orders']['model_id']}"
-        assert row["next_order_from"] is None or row["next_order_from"] > span[-1]
+        assert row["next_order_from"] is None or row["next_order_from"] > day
         assert row["next_order_to"] is None or row["next_order_from"] <= row["next_order_on"] <= row["next_order_to"]
-
-    path, trained = lake.path(tables.SCORES, span[-1]), sorted((tmp_path / "models").rglob("*"))
-    before, times = path.read_bytes(), [file.stat().st_mtime_ns for file in trained]
-    path.unlink()
-    assert _materialise(span[-1]).success
-    assert path.read_bytes() == before
-    assert [file.stat().st_mtime_ns for file in trained] == times  # nothing was trained again
-    assert not list((tmp_path / "lake" / "_staging").glob("tmp*"))
 
 
 @pytest.mark.slow
-def test_three_days_in_one_run_give_the_bytes_of_single_days_and_train_once(tmp_path, monkeypatch):
-    written, trained = {}, []
-    train = serving.backtest.train
-    monkeypatch.setattr(serving.backtest, "train", lambda *a: trained.append(a[1]) or train(*a))
-    _, span = _lake(tmp_path / "range", people=600, days=300)
-    shutil.copytree(tmp_path / "range", tmp_path / "single")
-    days = span[-3:]
-    for name in ("range", "single"):
-        monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path / name))
-        lake = Lake(tmp_path / name / "lake", threads=2)
-        for run in [days] if name == "range" else [[day] for day in days]:
-            assert _materialise(*run).success
-        written[name] = [lake.path(table, day).read_bytes() for table in tables.TABLES for day in days]
-        if name == "range":
-            assert 1 <= len(trained) == len(set(trained)) <= 1 + serving.LOOK_BACK
-            shutil.copytree(tmp_path / "range" / "models", tmp_path / "single" / "models")
-            trained.clear()
-    assert not trained
-    assert written["range"] == written["single"]
-    assert lake.on(tables.SCORES, days[0]).churn_probability.count().execute() > 0
+@pytest.mark.xdist_group("scored")
+def test_three_days_in_one_run_give_the_bytes_of_single_days_and_train_once(scored, tmp_path, monkeypatch):
+    home, days, trained = scored
+    assert 1 <= len(trained) == len(set(trained)) <= 1 + serving.LOOK_BACK
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    lake = Lake(tmp_path / "lake", threads=2)
+    for table in tables.TABLES:
+        for day in days:
+            lake.delete(table, day)
+    monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path))
+    monkeypatch.setattr(serving.backtest, "train", lambda *a: pytest.fail("trained again"))
+    for day in days:
+        assert _materialise(day).success
+    assert _files(tmp_path, days) == _files(home, days)
+    assert lake.session().on(tables.SCORES, days[0]).churn_probability.count().execute() > 0
 
 
 def test_a_young_shop_gets_no_scores_and_the_reason(tmp_path, monkeypatch):

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from shopauto_pipelines.platform import prepared
 from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.prepared import compiled, unseen
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.profiles import claims as claiming
 from shopauto_pipelines.profiles import consent as consenting
@@ -17,6 +20,26 @@ from shopauto_pipelines.sources import tables as raw
 
 DAY = date(2025, 3, 1)
 NOON = datetime(2025, 3, 1, 12)
+
+
+@cache
+def _attributes() -> str:
+    """Statements are compiled once and run on many shops: on a few rows the compilation is what takes time."""
+    said = unseen(tables.CLAIMS, tables.CLAIMS.name, partitions=True)
+    return compiled(people.attributes(said, unseen(tables.IDENTITIES, tables.IDENTITIES.name)))
+
+
+@cache
+def _consent() -> str:
+    consents, events = (unseen(table, table.name, partitions=True) for table in (raw.CONSENTS, raw.MESSAGE_EVENTS))
+    return compiled(consenting.consent(consents, events, unseen(tables.IDENTITIES, tables.IDENTITIES.name)))
+
+
+@cache
+def _customers() -> str:
+    return compiled(
+        people.customers(*(unseen(t, t.name) for t in (tables.ATTRIBUTES, tables.IDENTITIES, tables.CONSENT)))
+    )
 
 
 class Shop:
@@ -41,24 +64,25 @@ class Shop:
         lake = self.lake
         for day in sorted({*lake.days(raw.CUSTOMERS), *lake.days(raw.ORDERS)}):
             if day <= as_of:
-                made = claiming.claims(
-                    lake.between(raw.CUSTOMERS, day, day), lake.between(raw.ORDERS, day, day), country, timezone
-                )
-                lake.write(tables.CLAIMS, [day], made)
+                given = (lake.between(table, day, day) for table in (raw.CUSTOMERS, raw.ORDERS))
+                lake.write(tables.CLAIMS, [day], claiming.claims(*given, country, timezone))
 
     def compute(self, as_of: date = DAY) -> None:
         """The claims, then the tables as of the day."""
         lake = self.lake
         self.clean(as_of)
-        said = lake.between(tables.CLAIMS, end=as_of)
-        customers, orders = lake.between(raw.CUSTOMERS, end=as_of), lake.between(raw.ORDERS, end=as_of)
-        lake.write(tables.IDENTITIES, [as_of], identity.identities(customers, orders, said))
-        persons = lake.on(tables.IDENTITIES, as_of)
-        lake.write(tables.ATTRIBUTES, [as_of], people.attributes(said, persons))
-        consents, events = lake.between(raw.CONSENTS, end=as_of), lake.between(raw.MESSAGE_EVENTS, end=as_of)
-        lake.write(tables.CONSENT, [as_of], consenting.consent(consents, events, persons))
-        rows = people.customers(lake.on(tables.ATTRIBUTES, as_of), persons, lake.on(tables.CONSENT, as_of))
-        lake.write(tables.CUSTOMERS, [as_of], rows)
+        logs = (raw.CUSTOMERS, raw.ORDERS, raw.CONSENTS, raw.MESSAGE_EVENTS, tables.CLAIMS)
+        given = {table.name: lake.between(table, end=as_of) for table in logs}
+        persons = identity.identities(*(given[table.name] for table in (raw.CUSTOMERS, raw.ORDERS, tables.CLAIMS)))
+        lake.write(tables.IDENTITIES, [as_of], persons)
+        given[tables.IDENTITIES.name] = lake.on(tables.IDENTITIES, as_of)
+        for table, statement in (
+            (tables.ATTRIBUTES, _attributes()),
+            (tables.CONSENT, _consent()),
+            (tables.CUSTOMERS, _customers()),
+        ):
+            lake.write(table, [as_of], prepared.run(lake, statement, given))
+            given[table.name] = lake.on(table, as_of)
 
     def rows(self, table: Table, day: date = DAY) -> list[dict[str, Any]]:
         """The rows of a partition, in the order they are stored."""

@@ -11,6 +11,7 @@ from shopauto_pipelines.platform.dagster.assets import asset_key, lake_asset
 from shopauto_pipelines.platform.dagster.io_manager import LakeIOManager
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.lake import Lake, days_between
+from shopauto_pipelines.platform.settings import load_settings
 from shopauto_pipelines.profiles import tables
 from shopauto_pipelines.profiles.assets import ASSETS
 from shopauto_pipelines.sources import tables as raw
@@ -54,10 +55,11 @@ def _raw_asset(table):
     return asset
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
     """Materialises the room with Dagster: a range of days in one run, or one day."""
-    monkeypatch.setenv("SHOPAUTO_HOME", os.fspath(tmp_path))
+    patch = pytest.MonkeyPatch()
+    patch.setenv("SHOPAUTO_HOME", os.fspath(tmp_path_factory.mktemp("home")))
     settings = SettingsResource()
     lake = LakeResource(settings=settings)
 
@@ -72,13 +74,20 @@ def run(tmp_path, monkeypatch):
             resources={"settings": settings, "lake": lake, "lake_io": LakeIOManager(lake=lake)},
         )
 
-    return materialise
+    yield materialise
+    patch.undo()
 
 
-def test_dagster_computes_the_room_for_a_range_of_days_in_one_run(run, tmp_path):
+@pytest.fixture(scope="module")
+def computed(run):
+    """The lake after all days were computed in one run, and that run."""
     result = run(FIRST, LAST)
+    return Lake(load_settings().lake_path), result
+
+
+def test_dagster_computes_the_room_for_a_range_of_days_in_one_run(computed):
+    lake, result = computed
     assert result.success
-    lake = Lake(tmp_path / "lake")
     days = days_between(FIRST, LAST)
     assert all(lake.days(table) == days for table in tables.TABLES)
 
@@ -96,23 +105,16 @@ def test_dagster_computes_the_room_for_a_range_of_days_in_one_run(run, tmp_path)
     assert (asset_key(tables.ATTRIBUTES), "value") in {(dep.asset_key, dep.column_name) for dep in email}
 
 
-@pytest.mark.slow
-def test_computing_a_day_again_changes_no_byte(run, tmp_path):
-    run(FIRST, LAST)
-    lake = Lake(tmp_path / "lake")
-    before = {
-        (table.name, day): lake.path(table, day).read_bytes()
-        for table in tables.TABLES
-        for day in days_between(FIRST, LAST)
-    }
-    run(LAST, LAST)
-    assert before == {(name, day): (tmp_path / "lake" / name / path).read_bytes() for name, day, path in _paths(lake)}
+def test_computing_a_day_again_changes_no_byte(computed, run):
+    def files():
+        return [lake.path(table, day).read_bytes() for table in tables.TABLES for day in days_between(FIRST, LAST)]
 
-
-def _paths(lake):
+    lake, _ = computed
+    before = files()
     for table in tables.TABLES:
-        for day in days_between(FIRST, LAST):
-            yield table.name, day, lake.path(table, day).relative_to(lake.root / table.name)
+        lake.delete(table, LAST)
+    assert run(LAST, LAST).success
+    assert files() == before
 
 
 def test_the_assets_are_the_rooms_tables_in_flow_order():

@@ -60,7 +60,7 @@ def _expected(claimed):
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(CLAIMED, st.randoms(use_true_random=False))
 def test_persons_are_the_connected_shop_ids_in_whatever_order_the_rows_come(claimed, random):
     persons = _computed(claimed)

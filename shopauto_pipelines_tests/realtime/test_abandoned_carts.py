@@ -115,6 +115,16 @@ def test_the_owner_of_a_cart_left_for_an_hour_is_written_to_once(shop):
     assert sum(shop.inbox().values()) == 1
 
 
+@pytest.mark.parametrize(("later", "sent"), [(timedelta(hours=1), 1), (timedelta(days=90), 0)])
+def test_carts_that_a_sensor_without_its_cursor_asks_for_again_send_nothing_twice_and_nothing_late(shop, later, sent):
+    shop.event("ann", "c1")
+    assert shop.handle().sent == 1
+    shop.event("bob", "c2")
+    _, last = shop.queue()
+    shop.now += later
+    assert [shop.run(1, last).sent for _ in range(2)] == [sent, 0]
+
+
 def test_a_message_stands_in_the_ledger_under_the_day_before_and_says_what_it_was_about(shop):
     shop.event("ann", "c1")
     shop.handle()
@@ -254,6 +264,9 @@ def test_in_live_mode_nobody_is_written_to_on_old_profiles(shop, tmp_path):
     shop.settings = Settings(_env_file=None, **live)
     shop.now = datetime(2026, 1, 7, 12, tzinfo=UTC)
     with pytest.raises(abandoned_carts.ProfileError, match="the newest computed day is 2026-01-03, 4 days ago"):
+        shop.run(1, 0)
+    shop.now = datetime(2026, 1, 2, 12, tzinfo=UTC)
+    with pytest.raises(abandoned_carts.ProfileError, match="2026-01-03 has been computed: the clock has been set back"):
         shop.run(1, 0)
     shop.now = datetime(2026, 1, 6, 12, tzinfo=UTC)
     assert shop.run(1, 0, LocalInbox(shop.settings)).sent == 0

@@ -31,7 +31,7 @@ def load_campaigns(folder: Path = PLAYBOOK) -> dict[str, Campaign]:
     segments = load_segments(folder)
     loaded: dict[str, Campaign] = {}
     for declaration in declarations("Campaign", folder):
-        campaign = _load(declaration, segments)
+        campaign = campaign_of(declaration, segments)
         if campaign.name == ONSITE:
             raise declaration.error(f"{ONSITE!r} is the on-site offer: choose another name", "name")
         if campaign.name in loaded:
@@ -51,7 +51,8 @@ def planned_before(campaign: str, campaigns: Mapping[str, Campaign]) -> list[str
     return names[: names.index(campaign)]
 
 
-def _load(declaration: Declaration, segments: Sequence[SegmentDeclaration]) -> Campaign:
+def campaign_of(declaration: Declaration, segments: Sequence[SegmentDeclaration]) -> Campaign:
+    """The campaign that is declared; raises :class:`~shopauto_pipelines.platform.playbook.PlaybookError` as above."""
     try:
         campaign = Campaign.model_validate(declaration.attributes)
     except ValidationError as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import timedelta
+from functools import wraps
 from typing import Any
 
 import dagster as dg
@@ -11,6 +13,8 @@ import sqlalchemy as sa
 
 from shopauto_pipelines.platform.dagster.io_manager import LAKE_ASSETS, LakeAsset, Origins, Summary
 from shopauto_pipelines.platform.dagster.partitions import DAILY, ONE_RUN
+from shopauto_pipelines.platform.dagster.resources import LakeResource
+from shopauto_pipelines.platform.lake import LakeTable
 from shopauto_pipelines.platform.tables import Table
 
 #: Who is asked when something is wrong with an asset.
@@ -99,24 +103,45 @@ def lake_asset(
     kinds: set[str] | None = None,
     summary: Summary | None = None,
     origins: Origins | Callable[[], Origins] | None = None,
+    earlier: Collection[Table] = (),
     **more: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Decorator: the function becomes the asset of ``table``.
 
     ``ins`` names the tables the function takes, by parameter. What the function returns is described at
     :class:`~shopauto_pipelines.platform.dagster.io_manager.LakeIOManager`. ``summary`` says more of each partition once it
-    is written; ``origins`` is the column lineage where the expression does not tell it, or a function that does; ``more`` are
-    arguments of ``dg.asset``, which win.
+    is written; ``origins`` is the column lineage where the expression does not tell it, or a function that does; ``earlier``
+    names the tables of which earlier partitions decide, too: those of what happened on days always do for a state as of a day.
+    ``more`` are arguments of ``dg.asset``, which win.
     """
     common = spec_arguments(table, group or table.room, kinds)
-    LAKE_ASSETS[common["key"]] = LakeAsset(table, summary or LakeAsset.summary, origins)
+    LAKE_ASSETS[common["key"]] = LakeAsset(table, summary or LakeAsset.summary, origins, earlier)
+
+    read = ins or {}
+    deps = [*map(asset_key, read.values()), *more.pop("deps", ())]
 
     def wrap(function: Callable[..., Any]) -> dg.AssetsDefinition:
-        return dg.asset(
-            ins={name: dg.AssetIn(key=asset_key(upstream)) for name, upstream in (ins or {}).items()},
-            io_manager_key="lake_io",
-            backfill_policy=ONE_RUN,
-            **(common | more),
-        )(function)
+        made = dg.asset(deps=deps, io_manager_key="lake_io", backfill_policy=ONE_RUN, **(common | more))
+        return made(_handed(function, read))
 
     return wrap
+
+
+def _handed(function: Callable[..., Any], tables: Mapping[str, Table]) -> Callable[..., Any]:
+    """The function as Dagster calls it: without the ``tables``, which are handed to it unread.
+
+    Were they inputs to Dagster, it would record the loading of each, for every step: a third of all events of a refresh.
+    """
+    wanted = inspect.signature(function)
+    others = [p for p in wanted.parameters.values() if p.name not in tables and p.kind is not p.VAR_KEYWORD]
+    asks = any(parameter.name == "lake" for parameter in others)
+    lake_too = [] if asks else [inspect.Parameter("lake", inspect.Parameter.KEYWORD_ONLY, annotation=LakeResource)]
+
+    @wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        lake = (kwargs["lake"] if asks else kwargs.pop("lake")).lake()
+        return function(*args, **kwargs, **{name: LakeTable(lake, table) for name, table in tables.items()})
+
+    called.__signature__ = wanted.replace(parameters=[*others, *lake_too])  # type: ignore[attr-defined]
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in (*others, *lake_too)}
+    return called

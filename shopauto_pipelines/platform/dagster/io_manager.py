@@ -24,11 +24,15 @@ Origins = Mapping[str, Collection[tuple[str, str]]]
 
 @dataclass(frozen=True)
 class LakeAsset:
-    """The table behind an asset, its summary, and its lineage where no expression tells it, or a function that does."""
+    """The table behind an asset, its summary, and its lineage where no expression tells it, or a function that does.
+
+    ``earlier``: tables of which it reads earlier partitions of the same kind as its own, its own table perhaps among them.
+    """
 
     table: Table
     summary: Summary = lambda lake, day: {}
     origins: Origins | Callable[[], Origins] | None = None
+    earlier: Collection[Table] = ()
 
     def lineage(self, expression: ir.Table, lake: Lake) -> Origins:
         """Of each column the columns it is computed from."""
@@ -78,7 +82,8 @@ class LakeIOManager(dg.ConfigurableIOManager):
                 written |= lake.write(table, [day], expression)
                 report(table.name, count, len(days))
         origins = asset.lineage(expression, lake)
-        lineage = {"dagster/column_lineage": lineage_metadata({c.name: origins.get(c.name, ()) for c in table.columns})}
+        names = [*(("day",) if table.partition == "day" else ()), *(column.name for column in table.columns)]
+        lineage = lineage_entries(lineage_metadata({name: origins.get(name, ()) for name in names}))
         for day in days:
             context.step_context.add_asset_metadata(
                 metadata={**_facts(written[day]), **(lineage if day == days[-1] else {}), **asset.summary(lake, day)},
@@ -100,3 +105,16 @@ def lineage_metadata(origins: Origins) -> dg.TableColumnLineage:
             if pairs
         }
     )
+
+
+def lineage_entries(lineage: dg.TableColumnLineage) -> dict[str, Any]:
+    """Metadata of a materialisation: the lineage as Dagster keeps it, and as a table to read and follow, as its UI draws none."""
+    lines = ["| column | comes from |", "|---|---|"]
+    for name, deps in lineage.deps_by_column.items():
+        columns: dict[str, list[str]] = {}
+        for dep in deps:
+            columns.setdefault(dep.asset_key.to_user_string(), []).append(f"`{dep.column_name}`")
+        told = (f"[{asset}](/assets/{asset}) {', '.join(names)}" for asset, names in columns.items())
+        lines.append(f"| `{name}` | {'; '.join(told)} |")
+    shown = "\n".join(lines) if lineage.deps_by_column else "No column of it comes from another one."
+    return {"dagster/column_lineage": lineage, "where columns come from": dg.MetadataValue.md(shown)}

@@ -1,0 +1,244 @@
+"""Past days computed again: many in one run, one by one, and against a full recompute.
+
+    python benchmarks/backfill.py [--customers N] [--days N] [--quick]
+    python benchmarks/backfill.py --check-bytes N [--customers N] [--home DIR]
+
+A sample shop of N customers and three years is loaded, and everything below is ``shopauto refresh`` in a process of its own,
+from its start to its end. No day is the newest one, so none sends. Models are kept. The shorter ranges begin with a day on which
+models are trained, and it was computed before; of a year of days thirteen train.
+
+- *One run*: ``--from --to`` over the last ``--days`` days: ``seconds_per_day``.
+- *A run each*: ``--day`` for a few of the same days, ``separate_runs`` of them; ``runs_over_single_run`` is what one of them
+  costs over a day of the one run. With as many runs as days it is the same ratio: each does what the others do.
+- *Daily refresh against a full recompute*: the daily refresh is a run of one day on what is there. For the full recompute all
+  that was computed is deleted, raw tables and rollups too, and the same day is computed from what was loaded.
+- *Growth*: a range of days in one run when the shop has one year behind it, and the same number when it has three; people, orders
+  and events have grown with it. ``growth_3y_over_1y`` is what a day costs then over what it cost before: 3 is linear.
+
+``…_cpu`` are the same of the seconds of all cores: they hold on a machine that has other things to do.
+
+``--check-bytes`` measures nothing. It lives the last N days as a shop does: each morning the day's rows are added to the files,
+loaded, refreshed, and its messages sent to the inbox. Then all computed tables are deleted, and backfilled in one run on another
+number of threads: every file must have the same bytes. Then a late row is loaded: only the days it touches may change. It fails
+otherwise.
+
+Ends with one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import resource
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+from measuring import say, shopauto
+
+from shopauto_pipelines.platform.settings import Settings
+from shopauto_pipelines.predictions.dataset import training_day
+
+#: Last day of the sample shop, and its months: three years and what a range of days before the first of them needs.
+LAST, MONTHS = date(2026, 6, 30), 37
+
+#: Days of a range for the growth; runs of one day that are measured.
+RANGE, SEPARATE = 20, 3
+
+#: The lake's folders that are not computed.
+GIVEN = ("landing", "_months", "_staging", "first_day")
+
+
+def main() -> None:
+    """Run the benchmark and print its figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--customers", type=int)
+    parser.add_argument("--days", type=int, default=365)
+    parser.add_argument("--quick", action="store_true", help="250 customers, too few for models, and 6 days")
+    parser.add_argument("--check-bytes", type=int, metavar="DAYS", help="live so many days, and backfill them")
+    parser.add_argument("--home", type=Path, help="keep everything in this folder, which must not be there yet")
+    options = parser.parse_args()
+    customers = options.customers or (600 if options.check_bytes else 250 if options.quick else 100_000)
+    with _folder(options.home) as folder:
+        if options.check_bytes:
+            figures = check_bytes(folder, customers, options.check_bytes)
+        else:
+            days = 6 if options.quick else options.days
+            figures = measure(folder, customers, days, separate=1 if options.quick else SEPARATE)
+    width = max(map(len, figures))
+    for name, value in figures.items():
+        print(f"{name:{width}}  {value}")
+    print(json.dumps(figures))
+
+
+class Took(NamedTuple):
+    """Seconds of a command: by the clock, and of all cores."""
+
+    seconds: float
+    cpu: float
+
+
+def measure(folder: Path, customers: int, days: int, separate: int) -> dict[str, Any]:
+    """The figures of the first part of the module's text."""
+    home, shop = folder / "home", folder / "shop"
+    shopauto(
+        home,
+        f"sample of {customers:,} customers, {MONTHS} months",
+        *("sample", shop, "--customers", customers, "--months", MONTHS, "--end", LAST),
+    )
+    shopauto(home, "load", "load", "sample", shop)
+    first = date.fromisoformat((home / "lake" / "first_day").read_text())
+    span = min(days, RANGE)
+
+    def run(what: str, start: date, end: date) -> Took:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = shopauto(home, what, "refresh", "--from", start, "--to", end)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took = Took(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        say(f"  {took.seconds:.1f} s, {took.cpu:.1f} s of processors")
+        return took
+
+    def range_until(latest: date) -> tuple[date, date]:
+        """``span`` days that begin with one on which models are trained."""
+        start = training_day(latest - timedelta(days=span - 1), first, Settings().retrain_days)
+        return start, start + timedelta(days=span - 1)
+
+    begin, end = range_until(first + timedelta(days=364))
+    run("history and training up to a day of the first year's end", begin, begin)
+    early = run(f"{span} days after one year, in one run", begin, end)
+    begin, end = range_until(LAST - timedelta(days=1))
+    run("history and training up to a day of the third year's end", begin, begin)
+    late = run(f"{span} days after three years, in one run", begin, end)
+    whole = late if span == days else run(f"{days} days in one run", end - timedelta(days=days - 1), end)
+    each = [run("a day in a run of its own", day, day) for day in (end - timedelta(days=n) for n in range(separate))]
+    daily = Took(*(sum(values) / separate for values in zip(*each, strict=True)))
+    _forget(home)
+    full = run("the last of them, from what was loaded", end, end)
+    return {
+        "customers": customers,
+        "days": days,
+        "full_over_daily": round(full.seconds / daily.seconds, 2),
+        "runs_over_single_run": round(daily.seconds / (whole.seconds / days), 2),
+        "seconds_per_day": round(whole.seconds / days, 3),
+        "growth_3y_over_1y": round(late.seconds / early.seconds, 2),
+        "one_run_seconds": round(whole.seconds, 1),
+        "separate_runs": separate,
+        "seconds_per_run": round(daily.seconds, 1),
+        "a_run_each_extrapolated_seconds": round(daily.seconds * days, 1),
+        "full_recompute_seconds": round(full.seconds, 1),
+        "growth_days": span,
+        "seconds_per_day_after_1y": round(early.seconds / span, 3),
+        "seconds_per_day_after_3y": round(late.seconds / span, 3),
+        "full_over_daily_cpu": round(full.cpu / daily.cpu, 2),
+        "runs_over_single_run_cpu": round(daily.cpu / (whole.cpu / days), 2),
+        "cpu_seconds_per_day": round(whole.cpu / days, 3),
+        "growth_3y_over_1y_cpu": round(late.cpu / early.cpu, 2),
+    }
+
+
+def check_bytes(folder: Path, customers: int, days: int) -> dict[str, Any]:
+    """Live ``days`` days one by one, backfill them, load a late row; ends the program where bytes differ."""
+    home, shop, files = folder / "home", folder / "shop", folder / "files"
+    months = 6 + days // 30
+    shopauto(home, f"sample of {customers:,} customers", "sample", shop, "--customers", customers, "--months", months)
+    files.mkdir()
+    lived = [LAST - timedelta(days=n) for n in reversed(range(days))]
+    for count, day in enumerate(lived, start=1):
+        _export(shop, files, until=day)
+        shopauto(home, f"{day}, {count} of {days}", "load", "sample", files)
+        shopauto(home, "  refresh, and send", "refresh", "--day", day)
+    by_day, sent = _digests(home), len(list((home / "inbox").rglob("*.eml")))
+    _forget(home)
+    threads = {"SHOPAUTO_ENGINE_THREADS": "1"}
+    shopauto(home, f"all {days} days in one run, on one thread", "refresh", "--from", lived[0], "--to", LAST, **threads)
+    _same(by_day, _digests(home), "one run on one thread gave other bytes than a run each day on all")
+
+    late = lived[days // 2]
+    _add_late_order(files, late)
+    shopauto(home, f"load an order of {late} that comes late", "load", "sample", files)
+    shopauto(home, "refresh what is stale", "refresh", "--stale")
+    mended = _digests(home)
+    changed = sorted(name for name in mended if mended[name] != by_day.get(name))
+    early = [name for name in changed if _day(name) < late]
+    logs = [name for name in changed if "/day=" in name and _day(name) != late]
+    if early or logs or not changed:
+        sys.exit(f"a late row of {late} changed {early + logs or 'nothing'}")
+    _forget(home)
+    shopauto(home, "everything once more from what was loaded", "refresh", "--from", lived[0], "--to", LAST)
+    _same(mended, _digests(home), "mending what was stale gave other bytes than computing everything")
+    return {
+        "customers": customers,
+        "days": days,
+        "partitions": len(by_day),
+        "messages": sent,
+        "identical": True,
+        "late_row_of": late.isoformat(),
+        "partitions_changed_by_it": len(changed),
+        "days_changed_by_it": len({_day(name) for name in changed}),
+    }
+
+
+def _export(shop: Path, files: Path, until: date) -> None:
+    """The shop's files as they stand at the end of a day: rows in the order they happened."""
+    for file in shop.glob("*.csv"):
+        rows = duckdb.read_csv(str(file), all_varchar=True, header=True)
+        at = next(name for name in rows.columns if name.endswith("_at"))
+        shown = rows.filter(f"{at} < '{until + timedelta(days=1)}'").order(
+            f"{at}, {rows.columns[0]}, {rows.columns[1]}"
+        )
+        shown.write_csv(str(files / file.name), header=True)
+
+
+def _add_late_order(files: Path, day: date) -> None:
+    """One more order of a day, of somebody who is known, at the end of the file."""
+    file = files / "orders.csv"
+    header, *rows = file.read_text().splitlines()
+    names = header.split(",")
+    order = dict(zip(names, rows[-1].split(","), strict=True))
+    order |= {"order_id": "late-1", "ordered_at": f"{day}T12:00:00Z", "cart_id": "", "coupon_code": ""}
+    file.write_text("\n".join([header, *rows, ",".join(order[name] for name in names)]) + "\n")
+
+
+def _forget(home: Path) -> None:
+    """Delete all that was computed; what was loaded stays, and so do models."""
+    for entry in (home / "lake").iterdir():
+        if entry.name not in GIVEN:
+            shutil.rmtree(entry)
+
+
+def _digests(home: Path) -> dict[str, str]:
+    """Digest of every partition by its path."""
+    lake = home / "lake"
+    found = (file for file in lake.rglob("data.parquet") if file.relative_to(lake).parts[0] not in GIVEN)
+    return {str(f.relative_to(lake)): hashlib.sha256(f.read_bytes()).hexdigest() for f in found}
+
+
+def _day(name: str) -> date:
+    return date.fromisoformat(name.partition("=")[2][:10])
+
+
+def _same(these: dict[str, str], those: dict[str, str], otherwise: str) -> None:
+    different = sorted(name for name in these.keys() | those.keys() if these.get(name) != those.get(name))
+    if different:
+        sys.exit(f"{otherwise}: {len(different)} of {len(these)}, {', '.join(different[:10])}")
+
+
+@contextmanager
+def _folder(wanted: Path | None) -> Iterator[Path]:
+    if wanted:
+        wanted.mkdir(parents=True)
+        yield wanted
+    else:
+        with tempfile.TemporaryDirectory(prefix="shopauto-benchmark-") as folder:
+            yield Path(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+"""Why people got a message or did not: which rule decided, on which values, and on which row of which file."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+
+import dagster as dg
+import pytest
+
+from shopauto_pipelines.campaigns.declaration import load_campaigns
+from shopauto_pipelines.campaigns.planner import REASONS
+from shopauto_pipelines.explain import page, rules
+from shopauto_pipelines.explain.assets import decisions
+from shopauto_pipelines.explain.case import Case
+from shopauto_pipelines.explain.explanation import Asked, Explainer, NothingThere, day_of
+from shopauto_pipelines.explain.subjects import find
+from shopauto_pipelines.explain.telling import Explanation, as_json
+from shopauto_pipelines.features.tables import DAILY_ACTIVITY
+from shopauto_pipelines.platform.clock import FixedClock
+from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
+from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.sources import tables as raw
+from shopauto_pipelines_tests.campaigns.conftest import lake_rows
+from shopauto_pipelines_tests.explain.conftest import AT, BIRTHDAY, DAY, MODEL, OWN, SECRET, before, noon
+
+
+@pytest.fixture(scope="module")
+def explainer(lake, settings, campaigns, connection) -> Explainer:
+    return Explainer(lake, settings, campaigns, DAY, connection, own=OWN)
+
+
+@pytest.fixture(scope="module")
+def explain(explainer, who):
+    """``explain("new", "welcome")``: the explanation of the first step that is due."""
+
+    def one(name: str, campaign: str, step: str | None = None) -> Explanation:
+        return explainer.explain([Asked(who[name], campaign, step)])[0]
+
+    return one
+
+
+def lines(told: Explanation, key: str) -> list[str]:
+    """What a step says, each part in a line with its mark and aside."""
+    parts = (line for part in told.of(key).parts for _, line in part.lines())
+    return [f"{part.mark}: {part.text}{f' ({part.aside})' if part.aside else ''}" for part in parts]
+
+
+def places(told: Explanation, key: str) -> list[tuple[str, int]]:
+    """Files and row numbers behind a step and its parts."""
+    step = told.of(key)
+    below = [row for part in step.parts for _, line in part.lines() for row in line.rows]
+    return [(row.file, row.number) for row in (*step.rows, *below)]
+
+
+def test_a_sent_message_is_explained_down_to_the_rows_of_the_files(explain):
+    told = explain("new", "welcome", "hello")
+    assert (told.mark, told.state, told.decision, told.reason) == ("yes", "sent", "planned", "due")
+    assert told.headline == "Sent by inbox, 2026-07-01 05:00 UTC: the step was due and nothing spoke against it"
+    said = lines(told, "outcome")
+    assert said[-3:] == [
+        "fact: 2026-07-01 05:00 UTC: new → planned",
+        "fact: 2026-07-01 05:00 UTC: planned → reserved",
+        "fact: 2026-07-01 05:00 UTC: reserved → sent",
+    ]
+    assert "fact: planned by run run-1" in said
+    assert told.of("trigger").text == f"became known to the shop on {DAY}"
+    assert places(told, "trigger") == [("customers.csv", 40)]
+    assert places(told, "consent") == [("consents.csv", 7)]
+    assert [step.mark for step in told.steps if step.key in ("address", "consent", "fitting", "holdout", "caps")] == [
+        "yes"
+    ] * 5
+    assert not any(step.decided and step.mark == "no" for step in told.steps)
+
+
+def test_a_message_that_the_outbox_held_back_says_so(explain):
+    told = explain("buyer", "review")
+    assert (told.mark, told.state) == ("no", "suppressed")
+    assert told.headline.startswith("Planned, and held back by the outbox: the audience was computed again")
+    assert told.of("outbox").mark == "no"
+    assert places(told, "trigger") == [("orders.csv", 11), ("order_lines.csv", 21)]
+
+
+@pytest.mark.parametrize(
+    ("name", "campaign", "reason", "key", "said"),
+    [
+        ("shy", "welcome", "no_consent", "consent", "was never asked for consent to email"),
+        ("out", "welcome", "opted_out", "consent", "by unsubscribe"),
+        ("held", "welcome", "campaign_holdout", "holdout", "is held out of welcome"),
+        ("full", "welcome", "cap", "caps", "3 messages in the 7 days"),
+        ("keen", "review", "not_in_audience", "segments", "is in none of review_candidates"),
+        ("new", "newsletter", "day_cap", "caps", "1 planned before this one that day"),
+    ],
+)
+def test_a_refusal_names_the_rule_and_where_it_was_decided(explain, name, campaign, reason, key, said):
+    told = explain(name, campaign)
+    assert (told.mark, told.decision, told.reason) == ("no", "refused", reason)
+    assert REASONS[reason] in told.headline
+    decided = [step for step in told.steps if step.decided]
+    assert [(step.key, step.mark) for step in decided] == [(key, "no")]
+    assert said in decided[0].text
+
+
+def test_what_comes_after_the_rule_that_decided_was_not_asked(explain):
+    asked = {step.key: step.asked for step in explain("shy", "welcome").steps}
+    assert [key for key, was in asked.items() if not was] == ["fitting", "holdout", "caps", "scores"]
+
+
+def test_a_cap_names_the_messages_that_count_with_their_days_campaigns_and_rows(explain):
+    told = explain("full", "welcome")
+    assert lines(told, "caps") == [f"fact: {before(n)}: spring_sale" for n in (1, 2, 5)]
+    assert places(told, "caps") == [("message_events.csv", n) for n in (1, 2, 5)]
+
+
+def test_a_place_of_the_day_that_another_campaign_took_is_named(explain):
+    assert f"fact: {DAY}: welcome, hello: planned first, for its priority is higher" in lines(
+        explain("new", "newsletter"), "caps"
+    )
+
+
+def test_an_unsubscribe_is_the_row_that_consent_rests_on(explain):
+    assert places(explain("out", "welcome"), "consent") == [("message_events.csv", 8)]
+
+
+def test_a_segment_that_fails_is_told_part_by_part_with_the_values(explain):
+    said = lines(explain("keen", "review"), "segments")
+    assert said[0] == "no: review_candidates, which is included: not in it"
+    assert "no: recency_days BETWEEN 10 AND 30 (recency_days: 1)" in said
+    assert "yes: NOT ticket_open (ticket_open: false)" in said
+    assert "yes: review_candidates, which is included: in review_candidates since 2026-06-26" in lines(
+        explain("buyer", "review"), "segments"
+    )
+
+
+def test_the_holdout_s_percentage_is_told_and_its_key_is_not(explain, settings):
+    told = explain("held", "welcome")
+    assert "no: in the holdout of welcome, 5 % of all people" in lines(told, "holdout")
+    assert settings.hash_key.hex() not in json.dumps(as_json(told))
+
+
+def test_the_score_is_told_with_its_model_and_the_one_feature_that_moves_it(explain):
+    said = lines(explain("keen", "review"), "scores")
+    assert "fact: churn_probability: 1.0%" in said
+    assert any(line.startswith(f"fact: churn: model {MODEL} (ByRecency, trained as of 2026-06-01") for line in said)
+    assert "fact: time since the last order: −6.5 points" in said
+    assert any(line.startswith("fact: recency_days: 1, the median customer's 7.5 (alone −6.5 points") for line in said)
+    assert not any("points" in line and "visits" in line for line in said)
+    assert explain("new", "welcome").of("scores").text == "has no score: only who has ordered is scored"
+
+
+def test_a_model_that_cannot_be_read_is_named_and_all_else_is_told(lake, settings, campaigns, connection, who):
+    told = Explainer(lake, settings, campaigns, DAY, connection).explain([Asked(who["keen"], "review")])[0]
+    said = " ".join(lines(told, "scores"))
+    assert "what moved them cannot be told" in said
+    assert "which the playbook does not name for churn" in said
+    assert told.reason == "not_in_audience"
+
+
+def test_the_rows_behind_the_features_are_the_latest_up_to_the_day(explain):
+    assert places(explain("keen", "review"), "rows")[:2] == [("orders.csv", 13), ("orders.csv", 12)]
+    assert places(explain("buyer", "review"), "rows") == [("orders.csv", 11)]
+
+
+def test_of_who_was_not_reached_it_says_what_the_trigger_looks_at(explainer, who):
+    told = explainer.explain([Asked(who["buyer"], "welcome")])
+    assert [each.step for each in told] == ["hello", "favourites", "help"]
+    assert (told[0].decision, told[0].reason, told[0].mark) == (None, "due", "no")
+    assert told[0].headline.endswith("If it had, nothing else would speak against it")
+    assert f"fact: hello is due as of {DAY} for what happened from {before(2)} to {DAY}" in lines(told[0], "trigger")
+    assert f"fact: known since {before(300)}" in lines(told[0], "trigger")
+
+
+def test_a_message_about_a_cart_that_no_audience_has_is_told_by_the_ledger(lake, settings, connection, who):
+    explainer = Explainer(lake, settings, load_campaigns(), DAY, connection, own=OWN)
+    told = explainer.explain([Asked(who["buyer"], "abandoned_cart", "reminder", "cart9")])[0]
+    assert (told.mark, told.state, told.headline) == ("yes", "planned", "Planned; it waits to be sent")
+    assert "fact: decided when it was due, and the day's audience is computed afterwards" in lines(told, "outcome")
+    assert "fact: in the cart: 1 × tent" in lines(told, "trigger")
+    assert places(told, "trigger") == [("events.csv", 31)]
+
+
+def test_of_what_is_planned_and_was_not_sent_it_says_whether_it_may_still_leave(
+    lake, settings, campaigns, connection, who
+):
+    asked = Explainer(lake, settings, campaigns, DAY, connection, own=OWN, clock=FixedClock(AT))
+    told = asked.explain([Asked(who["keen"], "newsletter")])[0]
+    assert (told.mark, told.decision, told.state) == ("unknown", "planned", None)
+    assert [line for line in lines(told, "outbox") if "its window is" in line] == [
+        f"yes: its window is open: {DAY} is the newest day with data"
+    ]
+
+
+def test_what_comes_in_later_changes_nothing(lake, settings, campaigns, who):
+    asked = [Asked(who[name], campaign) for name, campaign in (("keen", "review"), ("full", "welcome"))]
+    explained = [as_json(each) for each in Explainer(lake, settings, campaigns, DAY, own=OWN).explain(asked)]
+    after = DAY + timedelta(days=1)
+    mine = {"source": "shop", "source_file": "later.csv", "source_row": 1, "shop_customer_id": who["keen"]}
+    for table, more in (
+        (raw.ORDERS, {"order_id": "o9", "ordered_at": noon(after)}),
+        (raw.EVENTS, {"event_id": "v9", "happened_at": noon(after), "type": "product_view"}),
+        (raw.MESSAGE_EVENTS, {"event_id": "e8", "happened_at": noon(after), "type": "sent"}),
+        (raw.CONSENTS, {"channel": "email", "state": "opted_out", "changed_at": noon(after)}),
+        (DAILY_ACTIVITY, {"orders": 1, "visits": 1, "emails_sent": 1}),
+    ):
+        names = set(table.schema.names)
+        rows = [{**mine, **more}, {**mine, **more, "shop_customer_id": who["full"]}]
+        lake.write(table, [after], lake_rows(table, *({k: v for k, v in row.items() if k in names} for row in rows)))
+    again = Explainer(lake.session(), settings, campaigns, DAY, own=OWN).explain(asked)
+    assert [as_json(each) for each in again] == explained
+
+
+def test_an_overview_has_a_line_for_every_campaign(explainer, who):
+    told = explainer.overview(who["new"])
+    assert [(each.campaign, each.step, each.mark, each.reason) for each in told.reached] == [
+        ("welcome", "hello", "yes", "due"),
+        ("newsletter", "issue", "no", "day_cap"),
+    ]
+    assert [(each.campaign, each.mark, each.reason) for each in told.others] == [("review", "no", "not_in_audience")]
+
+
+def test_every_rule_read_anew_is_what_was_recorded(explainer, campaigns, who):
+    seen = set()
+    for person in explainer._people(who.values(), campaigns).values():
+        for name, rows in person.decided.items():
+            for row in rows:
+                case = Case(explainer._known(()), campaigns[name], person, row["step"], row, reached=True)
+                steps = [step for rule in rules.RULES if (step := rule(case))]
+                refusing = next((step.key for step in steps if step.mark == "no"), None)
+                decided = [step.key for step in steps if step.decided]
+                assert not [part.text for step in steps for part in step.parts if "recorded that day" in part.text]
+                assert decided == ([] if row["reason"] == "due" else [refusing])
+                seen.add(row["reason"])
+    assert seen == {"due", "no_consent", "opted_out", "campaign_holdout", "cap", "day_cap", "not_in_audience"}
+
+
+def test_what_was_recorded_counts_where_the_tables_say_something_else_now(explainer, campaigns, who):
+    person = explainer._people([who["new"]], campaigns)[who["new"]]
+    row = {**person.decided["welcome"][0], "decision": "refused", "reason": "no_consent"}
+    step = rules.consent(Case(explainer._known(()), campaigns["welcome"], person, "hello", row, reached=True))
+    assert (step.mark, step.decided) == ("no", True)
+    assert step.parts[-1].text.startswith("recorded that day: refused by `no_consent`; read anew it is the other way")
+
+
+def test_nothing_private_is_in_any_output(explainer, campaigns, who):
+    people = [who[name] for name in ("new", "keen")]
+    told = explainer.explain([Asked(person, name) for person in people for name in campaigns])
+    overview = explainer.overview(who["new"])
+    texts = [json.dumps(as_json(each)) for each in (*told, overview)]
+    for text in (*texts, page.page(told, "t"), page.markdown(told), page.overview_page(overview, who["new"])):
+        assert any(person in text for person in people)
+        assert SECRET not in text
+        assert str(BIRTHDAY) not in text
+
+
+def test_messages_are_found_by_number_and_name_and_people_by_any_of_their_ids(connection, lake, campaigns, who):
+    def ask(text, **more):
+        found = find(connection, lake, campaigns, text, **more)
+        return found.customer_id, found.day, found.asked
+
+    key = ("welcome", "hello", DAY.isoformat())
+    message = (who["new"], DAY, Asked(who["new"], *key))
+    assert ask("1") == message
+    assert ask(f"welcome:hello:{who['new']}:{DAY}") == message
+    assert ask(f"newsletter:issue:{who['new']}:{DAY}")[2] == Asked(who["new"], "newsletter", "issue", DAY.isoformat())
+    assert ask("old-shop:7") == (who["buyer"], DAY, None)
+    assert ask(who["buyer"], campaign="review") == (who["buyer"], DAY, Asked(who["buyer"], "review", None))
+
+
+def test_what_is_not_there_is_answered_with_the_nearest(connection, lake, campaigns, who):
+    for arguments, said in (
+        ({"text": who["buyer"] + "x"}, f"did you mean {who['buyer']!r}?"),
+        ({"text": "77"}, "there is no message 77 (the ledger's numbers go up to 3), and no customer '77'"),
+        ({"text": who["new"], "campaign": "welcom"}, "did you mean 'welcome'?"),
+        ({"text": who["new"], "campaign": "welcome", "step": "helo"}, "did you mean 'hello'?"),
+        ({"text": who["new"], "step": "hello"}, "name it with --campaign"),
+        ({"text": f"welcome:hello:{who['new']}:2026-06-29"}, "did you mean '2026-06-30'"),
+        ({"text": who["new"], "day": DAY + timedelta(days=3)}, "the nearest computed day is 2026-06-30"),
+        ({"text": "1", "step": "hello"}, "leave --step out"),
+    ):
+        with pytest.raises(NothingThere) as told:
+            find(connection, lake, campaigns, **arguments)
+        assert said in str(told.value)
+
+
+def test_before_anything_is_computed_it_says_what_to_run(tmp_path):
+    with pytest.raises(NothingThere, match="run `shopauto refresh`"):
+        day_of(Lake(tmp_path / "lake"), None)
+
+
+def test_the_command_shows_it_as_text_as_json_and_as_a_page_that_needs_nothing_else(shopauto, home, who, tmp_path):
+    shown = shopauto("explain", "1", "--html", tmp_path / "why.html")
+    assert "✓ Sent by inbox, 2026-07-01 05:00 UTC" in shown
+    assert "customers.csv, row 40 (source shop)" in shown
+    written = (tmp_path / "why.html").read_text(encoding="utf-8")
+    assert f"{who['new']} · welcome / hello" in written
+    assert not re.search(r"(src|href)=.(?!#)|https?:|@import|url\(", written)
+    (told,) = json.loads(shopauto("explain", who["keen"], "--campaign", "review", "--json"))["explanations"]
+    assert (told["reason"], told["decision"]) == ("not_in_audience", "refused")
+    assert [step["key"] for step in told["steps"] if step["decided"]] == ["segments"]
+    (row,) = next(step["rows"] for step in told["steps"] if step["key"] == "consent")
+    assert (row["file"], row["number"]) == ("consents.csv", 7)
+
+
+@pytest.mark.usefixtures("home")
+def test_wrong_arguments_are_answered_in_a_sentence(shopauto, who):
+    for arguments, said, code in (
+        (("nobody",), "Error: there is no customer 'nobody' as of 2026-06-30", 1),
+        ((who["new"], "--campaign", "welcom"), "did you mean 'welcome'?", 1),
+        ((who["new"], "--day", "yesterday"), "'yesterday' is not a day", 2),
+        ((who["new"], "--day", "2026-07-09"), "the nearest computed day is 2026-06-30", 1),
+    ):
+        assert said in shopauto("explain", *arguments, code=code)
+
+
+def test_the_ui_shows_a_person_for_each_kind_of_decision_of_the_newest_day(home, who):
+    settings = SettingsResource()
+    resources = {"settings": settings, "lake": LakeResource(settings=settings)}
+    result = dg.materialize([decisions], partition_key=str(DAY), resources=resources)
+    metadata = result.asset_materializations_for_node("explain__decisions")[-1].metadata
+    told = metadata["explained"].value
+    for reason in ("no_consent", "opted_out", "campaign_holdout", "cap", "day_cap", "not_in_audience"):
+        assert f"Not sent: {REASONS[reason]}" in told
+    assert told.count("**decided here**") == told.count("Not sent: ")
+    assert f"`{who['keen']}`, **review** / how_was_it" in told
+    assert "recency_days: 1" in told
+    written = (home / "explanations" / f"decisions-{DAY}.html").read_text(encoding="utf-8")
+    assert metadata["page"].path == str(home / "explanations" / f"decisions-{DAY}.html")
+    for text in (told, written):
+        assert SECRET not in text
+        assert str(BIRTHDAY) not in text

@@ -1,0 +1,195 @@
+"""Replays on a hand-made shop: what is planned day by day, what counts as sent, and what is told of it."""
+
+import json
+import re
+from dataclasses import replace
+from datetime import date, timedelta
+from xml.etree import ElementTree
+
+import pytest
+
+from shopauto_pipelines.campaigns.declaration import Incentive, Step
+from shopauto_pipelines.platform.lake import days_between
+from shopauto_pipelines.predictions.tables import SCORES
+from shopauto_pipelines.replay import report, words
+from shopauto_pipelines.replay.simulation import playbook_with, simulate
+from shopauto_pipelines.replay.versions import ReplayError
+from shopauto_pipelines_tests.replay.conftest import DAYS, FIRST, LAST, by_day, campaign, days, planned, sent
+
+LETTER = {"subject": {"en": "Hi"}, "template": "letter"}
+
+
+def test_each_step_is_planned_on_its_day_exactly_once(shop, rules):
+    hello = campaign()
+    ledger = simulate(shop, rules, playbook_with(hello, {"hello": hello}), "hello", DAYS[:7], "as-sent")
+    assert planned(ledger) == [
+        (DAYS[0], "first", "ann"),
+        (DAYS[1], "first", "bob"),
+        (DAYS[2], "first", "cleo"),
+        (DAYS[2], "first", "dan"),
+        (DAYS[3], "second", "ann"),
+        (DAYS[4], "second", "bob"),
+        (DAYS[5], "second", "cleo"),
+        (DAYS[5], "second", "dan"),
+    ]
+
+
+def test_a_campaign_that_is_switched_off_is_replayed_as_if_it_were_on(replay):
+    assert replay(campaign(enabled=False), end=FIRST).outcomes[0].messages == 1
+
+
+def test_what_it_really_sent_counts_up_to_the_first_day_and_not_after(replay, tell):
+    before, after = days(1, 5)
+    tell(sent("ann", before, "hello", "first", FIRST), sent("bob", after, "hello", "second", DAYS[1]))
+    found = replay(campaign(), start=DAYS[1])
+    assert by_day(found) == {(1, "first"): 1, (2, "first"): 2, (3, "second"): 1, (4, "second"): 1, (5, "second"): 2}
+    assert found.outcomes[0].really_sent == 1
+    assert "1 of the messages really went out" in " ".join(words.notes_on_aftermath(found))
+
+
+def test_who_unsubscribed_did_so_whatever_the_message_was(replay, tell):
+    tell(sent("ann", DAYS[2], "hello", "first", FIRST, kind="unsubscribe"))
+    found = replay(campaign(exit_on=["unsubscribed"]), end=DAYS[3])
+    assert (3, "second") not in by_day(found)
+    assert found.outcomes[0].refused("unsubscribed").messages == 1
+
+
+def test_messages_that_others_really_sent_use_up_the_cap(replay, tell):
+    tell(*(sent("ann", day, "news", "issue", day) for day in days(1, 2)))
+    (outcome,) = (found := replay(campaign(), settings={"cap_messages": 2, "cap_days": 3}, end=DAYS[4])).outcomes
+    assert (outcome.capped.met, outcome.capped.later) == (1, 1)
+    assert by_day(found)[4, "second"] == 2, "ann's second message waits until the window holds one message only"
+    assert outcome.overlaps[0].same_day == 1, "her first one left with the news of day 1"
+    assert outcome.overlaps[0].within_cap_days == 1
+
+
+def test_messages_planned_first_that_really_went_out_take_the_place_of_the_day(replay, tell):
+    tell(sent("ann", DAYS[1], "urgent", "now", FIRST), sent("bob", DAYS[2], "later", "now", DAYS[1]))
+    others = [campaign(name="urgent", priority=9), campaign(name="later", priority=0)]
+    found = replay(campaign(priority=5), *others, end=DAYS[2])
+    assert found.outcomes[0].refused("day_cap").put_off == 1
+    assert by_day(found)[1, "first"] == 2, "ann a day late, and bob, whose other message was of a lower priority"
+
+
+def test_with_others_planned_the_whole_playbook_is_replayed_in_its_order(replay, tell):
+    tell(sent("dan", DAYS[3], "urgent", "first", "x"), sent("dan", DAYS[4], "urgent", "first", "y"))
+    urgent = campaign(name="urgent", priority=9, steps=campaign().steps[:1])
+    off = campaign(name="off", priority=9, enabled=False)
+    found = replay(campaign(), urgent, off, others="planned", end=DAYS[3])
+    told = "urgent takes each person's first day; what it really sent since does not count"
+    assert by_day(found) == {(1, "first"): 1, (2, "first"): 1, (3, "first"): 2, (3, "second"): 1}, told
+    assert {one.campaign: one.within_cap_days for one in found.outcomes[0].overlaps} == {None: 5, "urgent": 5}
+
+
+def test_who_is_held_out_gets_nothing_and_is_followed_beside_the_others(plain):
+    outcome = plain.outcomes[1]
+    held = outcome.refused("campaign_holdout")
+    assert held.people + outcome.people == 4
+    assert held.people
+    followed = [one for one in outcome.aftermath if one.step is None]
+    assert sum(one.count for one in followed) == 4
+    assert sum(one.orders for one in followed) == 2
+    assert "too few" in " ".join(words.notes_on_aftermath(plain))
+    assert not [line for line in words.aftermath(plain) if line.group == "held out"]
+
+
+def test_what_people_did_counts_from_the_day_after_for_so_many_days(plain, replay):
+    by_step = {one.step: one for one in plain.outcomes[0].aftermath if one.group == "planned"}
+    # ann ordered two days after her first message, cleo one day after hers
+    assert (by_step["first"].count, by_step["first"].ordered, by_step["first"].revenue_cents) == (4, 2, 10_000)
+    assert by_step["second"].ordered == 0
+    assert by_step[None] == replace(by_step["first"], step=None)
+    assert words.ANYWAY in words.notes_on_aftermath(plain)
+    late = {one.step: one for one in replay(campaign(), within_days=9).outcomes[0].aftermath}
+    assert (late["first"].count, late["first"].recent) == (2, 2), "days that are not over are left out"
+
+
+def test_offers_are_granted_once_an_occasion_within_their_cap_and_cost_what_they_would(replay):
+    steps = [
+        Step(name=name, wait_days=wait, offer=Incentive(valid_days=3), **LETTER)
+        for name, wait in (("first", 0), ("second", 3))
+    ]
+    (outcome,) = replay(campaign(steps=steps), end=DAYS[3]).outcomes
+    (offer,) = outcome.offers
+    assert (offer.kind, offer.offers, offer.at_most_cents) == ("free_shipping", 4, 4 * 500)
+    assert (offer.ordered_anyway, offer.anyway_cents) == (2, 2 * 500)
+    assert outcome.message_cents == 5 * 50
+    assert replay(campaign(steps=steps), settings={"offer_cap": 0}, end=DAYS[0]).outcomes[0].offers == ()
+
+
+def test_reach_says_how_much_of_each_segment_got_a_message_while_in_it(plain):
+    (reach,) = plain.outcomes[0].reach
+    assert (reach.segment, reach.people, reach.members) == ("everybody", 4, 6)
+    assert reach.share == pytest.approx(4 / 6, abs=1e-6)
+
+
+def test_two_versions_stand_side_by_side(replay):
+    later = [step.model_copy(update={"wait_days": 5}) if step.name == "second" else step for step in campaign().steps]
+    found = replay(campaign(), changed=campaign(steps=later))
+    assert [outcome.version for outcome in found.outcomes] == ["as declared", "changed"]
+    assert by_day(found, 1) == {(0, "first"): 1, (1, "first"): 1, (2, "first"): 2, (5, "second"): 1}
+    assert found.difference.people_in_both == 4
+    assert found.difference.people_only == {"as declared": 0, "changed": 0}
+    assert found.difference.messages_only == {"as declared": 3, "changed": 0}
+    assert {(one.customer_id, one.instead) for one in found.difference.named} == {
+        ("bob", None),
+        ("cleo", None),
+        ("dan", None),
+    }
+
+
+def test_people_of_one_version_only_are_named_with_the_reason_of_the_other(plain):
+    only = [one for one in plain.difference.named if one.version == "as declared"]
+    assert plain.difference.people_only["as declared"] == len({one.customer_id for one in only}) > 0
+    assert {one.instead for one in only} == {"campaign_holdout"}
+    assert words.instead("campaign_holdout") == "the person is in the holdout of this campaign"
+
+
+def test_days_that_are_missing_are_named_with_the_command_that_makes_them(shop, replay):
+    lacking = shop.path(SCORES, DAYS[2]).parent
+    away = lacking.rename(shop.root / "away")
+    try:
+        with pytest.raises(ReplayError) as refused:
+            replay(campaign())
+        assert f"{DAYS[2]} cannot be replayed: predictions/scores has not been computed" in str(refused.value)
+        assert f"shopauto refresh --from {DAYS[2]} --to {DAYS[2]}" in str(refused.value)
+        found = replay(campaign(), skip_missing=True, end=DAYS[3])
+    finally:
+        away.rename(lacking)
+    assert found.skipped == (DAYS[2],)
+    assert by_day(found) == {(0, "first"): 1, (1, "first"): 1, (3, "first"): 2, (3, "second"): 1}
+    assert f"1 day, {DAYS[2]}, has not been computed" in " ".join(words.notes(found))
+
+
+def test_a_range_without_any_day_or_the_wrong_way_round_is_refused_in_words(replay):
+    with pytest.raises(ReplayError, match=f"--from {LAST} is after --to {FIRST}"):
+        replay(campaign(), start=LAST, end=FIRST)
+    with pytest.raises(ReplayError, match="2020-06-10 to 2020-06-12 cannot be replayed"):
+        replay(campaign(), start=date(2020, 6, 10), end=date(2020, 6, 12), skip_missing=True)
+
+
+def test_the_page_stands_alone_holds_both_versions_and_nothing_private(plain):
+    page = report.page(plain)
+    assert page == report.page(plain)
+    drawn = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(drawn) == 6
+    for svg in drawn:
+        ElementTree.fromstring(svg)
+    assert "http" not in page, "it needs nothing from elsewhere"
+    for private in ("Secret", "@example.com"):
+        assert private not in page + json.dumps(plain.as_json())
+
+
+def test_the_figures_name_every_step_and_reason(plain):
+    lines = {figure.label: figure for figure in words.figures(plain)}
+    assert lines["messages"].values[0] == "8"
+    assert lines["first"].values[0] == "4"
+    assert lines["the person was never asked for consent"].values == ("2", "2")
+    assert lines["the person is in the holdout of this campaign"].more.startswith("+")
+    assert lines["cost of the messages, EUR"].values[0] == "4.00"
+
+
+def test_messages_are_told_by_the_day_and_over_many_days_by_the_week(plain):
+    assert [period.messages[0] for period in words.periods(plain)] == [1, 1, 2, 1, 1, 2]
+    weeks = words.periods(replace(plain, days=tuple(days_between(FIRST, FIRST + timedelta(days=20)))))
+    assert [period.messages[0] for period in weeks] == [8, 0, 0]
