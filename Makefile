@@ -37,7 +37,7 @@ test: rules  ## all checks and all tests, the quick ones first
 check: rules types  ## lint, format, which room may import which, and types
 
 tests: $(VENV)/dev
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations 15
 
 rules: $(VENV)/dev
 	@$(BIN)/ruff check .

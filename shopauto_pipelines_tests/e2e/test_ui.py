@@ -82,10 +82,10 @@ def _wait_for(url, process, log):
 
 
 def _end(started, home):
-    """Wait until what was started is gone; what does not go within half a minute is killed."""
+    """Wait until what was started is gone; what does not go within ten seconds is killed."""
     left = [psutil.Process(pid) for pid in started if psutil.pid_exists(pid)]
     left += [p for p in psutil.process_iter(["cmdline"]) if str(home / "postgres") in " ".join(p.info["cmdline"] or [])]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 10
     while any(map(_runs, left)) and time.monotonic() < deadline:
         time.sleep(0.1)
     for process in filter(_runs, left):
