@@ -115,15 +115,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The order of a run on several workers: quick tests, a file on one worker; then the slow ones one by one.
 
     One worker begins with the shops that many slow tests share, which takes minutes, so that they are there when the quick
-    ones are done. Of the slow ones the whole shops come first, as the longest, and the short ones fill the gaps at the end.
+    ones are done, and one with the longest test of all. Of the other slow ones the whole shops come first, and the short ones
+    fill the gaps at the end.
     """
     quick = [item for item in items if not item.get_closest_marker("slow")]
     slow = [item for item in items if item.get_closest_marker("slow")]
     for item in quick:
         item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
     sharing = [item for item in slow if {"loaded", "refreshed"} & {*getattr(item, "fixturenames", ())}]
-    alone = [item for item in slow if item not in sharing]
+    longest = [item for item in slow if item.path.name == "test_online_retail.py" and item.path.parent.name == "e2e"]
+    alone = [item for item in slow if item not in (*sharing, *longest)]
     whole = [item for item in alone if item.path.parent.name == "e2e"]
     faults = [item for item in alone if item.path.name == "test_faults.py"]
     short = [item for item in alone if item not in (*whole, *faults)]
-    items[:] = [*sharing[:1], *quick, *whole, *sharing[1:], *faults, *short]
+    items[:] = [*sharing[:1], *longest, *quick, *whole, *sharing[1:], *faults, *short]

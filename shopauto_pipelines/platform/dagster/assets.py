@@ -81,7 +81,7 @@ def database_schema(columns: Iterable[sa.Column[Any]]) -> dg.TableSchema:
 def spec_arguments(table: Table, group: str, kinds: set[str] | None = None) -> dict[str, Any]:
     """What every asset of the house has in common, for ``@dg.asset`` and ``dg.AssetSpec`` alike."""
     key = asset_key(table)
-    LAKE_ASSETS[key] = LakeAsset(table)
+    LAKE_ASSETS.setdefault(key, LakeAsset(table))
     return {
         "key": key,
         "group_name": group,

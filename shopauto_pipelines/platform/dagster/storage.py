@@ -73,12 +73,13 @@ class BatchingEventLog(PostgresEventLogStorage):
             self.store_asset_check_event(event, number)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Store events of one batch; consecutive planned materialisations of an asset in one statement."""
-        for (kind, _asset), group in groupby(events, key=_kind_and_asset):
-            if kind == DagsterEventType.ASSET_MATERIALIZATION_PLANNED:
+        """Store events of one batch; consecutive planned materialisations in one statement."""
+        for planned, group in groupby(events, key=_is_planned):
+            if planned:
                 self._store_planned(list(group))
-            else:
-                super().store_event_batch(list(group))
+                continue
+            for _kind, alike in groupby(group, key=_kind_and_asset):
+                super().store_event_batch(list(alike))
 
     def has_table(self, table_name: str) -> bool:
         """Whether Dagster's tables have one: asked for every materialisation, and the same as long as a process runs."""
@@ -94,10 +95,12 @@ class BatchingEventLog(PostgresEventLogStorage):
         return self._found[name]
 
     def _store_planned(self, events: list[EventLogEntry]) -> None:
+        insert = SqlEventLogStorageTable.insert().returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
         with self.index_transaction() as connection:
-            statement = self.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id)
-            numbers = [int(row[0]) for row in connection.execute(statement)]
-            self._store_asset_event(connection, events[-1], numbers[-1])
+            numbers = connection.scalars(insert, [self._event_to_row(event) for event in events]).all()
+            last = {_kind_and_asset(event): at for at, event in enumerate(events)}
+            for at in last.values():
+                self._store_asset_event(connection, events[at], numbers[at])
 
 
 def _kept_connection(url: str) -> sa.Engine:
@@ -146,6 +149,10 @@ class StepOutput(LocalComputeLogManager):
         cls, inst_data: ConfigurableClassData | None, config_value: object
     ) -> StepOutput:
         return cls(base_dir=str(load_settings().home / "output"), inst_data=inst_data)
+
+
+def _is_planned(event: EventLogEntry) -> bool:
+    return event.dagster_event_type == DagsterEventType.ASSET_MATERIALIZATION_PLANNED
 
 
 def _kind_and_asset(event: EventLogEntry) -> tuple[DagsterEventType | None, str]:
