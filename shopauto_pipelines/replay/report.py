@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from html import escape
-from math import ceil, floor, log10
+from math import ceil
 
 from shopauto_pipelines.campaigns.planner import REASONS
 from shopauto_pipelines.replay import words
 from shopauto_pipelines.replay.result import HELD, Outcome, Replay
+from shopauto_pipelines.segments.pictures import axis_step
 
 #: Messages of one version only that the page lists, of each version.
 _LISTED = 20
@@ -116,7 +117,7 @@ def _over_time(replay: Replay, outcome: Outcome) -> str:
     width, height, left, right, top, bottom = 520 if replay.difference else 1060, 220, 40, 8, 10, 26
     first, last = replay.days[0], replay.days[-1]
     every = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-    step = _step(max((one.messages_on(day) for one in replay.outcomes for day in every), default=0))
+    step = axis_step(max((one.messages_on(day) for one in replay.outcomes for day in every), default=0))
     most = step * max(1, ceil(max(one.messages_on(day) for one in replay.outcomes for day in every) / step))
     slot = (width - left - right) / len(every)
 
@@ -247,14 +248,6 @@ def _table(heads: Sequence[str], rows: Iterable[str], numbers_from: int = 99) ->
 def _svg(parts: Iterable[str], width: int, height: int, described: str, kind: str = "time") -> str:
     told = f'class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(described)}"'
     return f"<svg {told}>{''.join(parts)}</svg>"
-
-
-def _step(most: int) -> int:
-    """A round number that divides an axis up to ``most`` into at most five parts."""
-    if most <= 5:
-        return 1
-    size = 10 ** floor(log10(most / 5))
-    return next(size * n for n in (1, 2, 5, 10) if most / (size * n) <= 5)
 
 
 def _cut(text: str, most: int) -> str:

@@ -25,7 +25,7 @@ def line_plot(lines: Mapping[str, Mapping[date, int]], *, described: str, width:
         return image("", described, width, height)
     right = 190 if len(lines) > 1 else 20
     left, top, bottom = 52, 12, 28
-    step = _step(max((n for line in lines.values() for n in line.values()), default=0))
+    step = axis_step(max((n for line in lines.values() for n in line.values()), default=0))
     most = step * max(1, ceil(max((n for line in lines.values() for n in line.values()), default=0) / step))
     length = max((days[-1] - days[0]).days, 1)
 
@@ -91,7 +91,7 @@ def image(drawn: str, described: str, width: int, height: int) -> str:
     return f"![{described}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
 
 
-def _step(most: int) -> int:
+def axis_step(most: int) -> int:
     """A round number that divides an axis up to ``most`` into at most five parts."""
     if most <= 5:
         return 1
