@@ -17,7 +17,7 @@ from shopauto_pipelines.sources import raw
 from shopauto_pipelines.sources.tables import CUSTOMERS as RAW_CUSTOMERS
 from shopauto_pipelines.sources.tables import ORDERS as RAW_ORDERS
 from shopauto_pipelines.sources.tables import QUARANTINE
-from shopauto_pipelines_tests.sources.declared import CUSTOMERS, ORDERS, ORDERS_HEADER, declare, load, put
+from shopauto_pipelines_tests.sources.declared import an_order_a_day
 
 COUNT = (Column("orders", "int64", "orders", required=True),)
 ROLLUP = Table("features/rollup", "Orders of a day.", COUNT, ("orders",), "day")
@@ -42,14 +42,7 @@ COMPUTED = DAYS[1:]
 @pytest.fixture
 def shop(lake, settings, tmp_path):
     """One order a day, everything computed; returns a function that writes the orders again with ``late`` rows."""
-    mapping = declare(tmp_path, CUSTOMERS, ORDERS)
-    rows = [f"{day.day},{day},c1,,1\n" for day in DAYS]
-
-    def load_with(*late: str):
-        orders = ORDERS_HEADER + "".join([*rows, *(f"{row}\n" for row in late)])
-        customers = "id,changed_at,created_at,email\nc1,2026-01-05,,\n"
-        return load(lake, settings, mapping, put(tmp_path, orders=orders, customers=customers))
-
+    load_with = an_order_a_day(lake, settings, tmp_path, DAYS)
     load_with()
     write_logs(lake, DAYS)
     write_states(lake, COMPUTED)

@@ -86,3 +86,16 @@ def _rows(lake: Lake, table: str, suffix: str) -> list[dict]:
                 path = landing_root(lake) / manifest.source / file.landing
                 rows += lake.con.read_parquet(str(path.with_suffix(suffix))).to_pyarrow().to_pylist()
     return sorted(rows, key=lambda row: (row["source_file"], row["source_row"]))
+
+
+def an_order_a_day(lake, settings, folder, days):
+    """A function that loads a shop of one customer and one order a day, with ``late`` rows of orders besides."""
+    mapping = declare(folder, CUSTOMERS, ORDERS)
+    rows = [f"{day.day},{day},c1,,1\n" for day in days]
+
+    def load_with(*late: str):
+        orders = ORDERS_HEADER + "".join([*rows, *(f"{row}\n" for row in late)])
+        customers = "id,changed_at,created_at,email\nc1,2026-01-05,,\n"
+        return load(lake, settings, mapping, put(folder, orders=orders, customers=customers))
+
+    return load_with

@@ -7,7 +7,7 @@ from shopauto_pipelines.platform.lake import days_between
 from shopauto_pipelines.platform.tables import Column, Table
 from shopauto_pipelines.sources import raw, staleness, tables
 
-from .declared import CUSTOMERS, ORDERS, ORDERS_HEADER, declare, load, put
+from .declared import CUSTOMERS, ORDERS, an_order_a_day, declare, load, put
 
 STATE = Table("features/state", "A table as of a day.", (Column("orders", "int64", "orders so far"),), ("orders",))
 DAYS = days_between(date(2026, 1, 5), date(2026, 1, 9))
@@ -16,14 +16,7 @@ DAYS = days_between(date(2026, 1, 5), date(2026, 1, 9))
 @pytest.fixture
 def shop(lake, settings, tmp_path):
     """One order a day, everything computed; returns a function that writes the orders again with ``late`` rows."""
-    mapping = declare(tmp_path, CUSTOMERS, ORDERS)
-    rows = [f"{day.day},{day},c1,,1\n" for day in DAYS]
-
-    def load_with(*late: str):
-        orders = ORDERS_HEADER + "".join([*rows, *(f"{row}\n" for row in late)])
-        customers = "id,changed_at,created_at,email\nc1,2026-01-05,,\n"
-        return load(lake, settings, mapping, put(tmp_path, orders=orders, customers=customers))
-
+    load_with = an_order_a_day(lake, settings, tmp_path, DAYS)
     load_with()
     _refresh(lake)
     return load_with
