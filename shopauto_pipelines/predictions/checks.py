@@ -20,21 +20,19 @@ _SEVERITY = {"stop": dg.AssetCheckSeverity.ERROR}
     description=(
         "A challenger goes live only where it ranks at least as well as every naive rule, is closer to the truth, and is "
         "calibrated. Passes too where there is not enough data to train one. Warns where a challenger failed and the last "
-        "good model stays, and where a model was asked for by name; stops the run where there is none."
+        "good model stays, and where a model was asked for by name; stops the run where there is none on "
+        "its latest day."
     ),
 )
 def promotion_gate(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
-    """The worst ruling over the days of the run."""
-    rulings, rows = [], []
-    for day in run_days(context.run.tags):
-        rows = lake.lake().on(tables.MODELS, day).to_pyarrow().to_pylist()
-        rulings.append(gate.rule(rows))
-    worst = max(rulings, key=lambda ruling: gate.STATES.index(ruling.state))
+    """The worst ruling over the days of the run; only the latest one stops it."""
+    rows = {day: lake.front().on(tables.MODELS, day).to_pyarrow().to_pylist() for day in run_days(context.run.tags)}
+    worst = gate.rule_range({day: gate.rule(models) for day, models in rows.items()})
     return dg.AssetCheckResult(
         passed=worst.state == "passed",
         severity=_SEVERITY.get(worst.state, dg.AssetCheckSeverity.WARN),
         description=worst.text,
-        metadata=models_metadata(rows),
+        metadata=models_metadata(rows[max(rows)]),
     )
 
 
@@ -52,7 +50,7 @@ def drift(
 ) -> dg.AssetCheckResult:
     """The newest day of the run against the people at training."""
     day = run_days(context.run.tags)[-1]
-    found = serving.drifts(lake.lake(), ModelStore(settings.settings.models_path), day)
+    found = serving.drifts(lake.front(), ModelStore(settings.settings.models_path), day)
     large = [(when, each) for when, drifts in found.items() for each in drifts if each.large]
     moved = "; ".join(f"{each.name} since {when}: PSI {each.psi:.2f}{_means(each)}" for when, each in large)
     return dg.AssetCheckResult(

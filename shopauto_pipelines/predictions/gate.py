@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Literal
 
 State = Literal["passed", "warn", "stop"]
@@ -37,3 +38,18 @@ def rule(models: Sequence[Mapping[str, Any]]) -> Ruling:
             found.append(Ruling("stop", f"{target}: {verdict}. No earlier model is good enough to stay in force"))
     worst = max((ruling.state for ruling in found), key=STATES.index, default=STATES[-1])
     return Ruling(worst, "; ".join(ruling.text for ruling in found) or "predictions/models has no rows for the day")
+
+
+def rule_range(rulings: Mapping[date, Ruling]) -> Ruling:
+    """The ruling on a run over several days: the worst, where only the latest day can stop it.
+
+    On earlier days nobody is scored where nothing is in force, and nothing is sent. So they warn, and the later ones go on.
+    """
+    latest = max(rulings)
+    mild = {
+        day: Ruling("warn", f"{day}: {ruling.text}; nobody is scored on that day")
+        if ruling.state == "stop" and day < latest
+        else ruling
+        for day, ruling in rulings.items()
+    }
+    return max(mild.values(), key=lambda ruling: STATES.index(ruling.state))

@@ -113,6 +113,17 @@ def test_a_failed_challenger_stops_the_run_where_nothing_good_is_in_force():
     assert gate.rule([]).state == "stop"
 
 
+def test_of_a_range_only_the_latest_day_without_a_good_model_stops_the_run():
+    good, bad = gate.rule([row(model_id="m", passed=True)]), gate.rule([row(passed=False, verdict="kept out: AUC")])
+    first, second = date(2026, 1, 1), date(2026, 1, 2)
+    assert (good.state, bad.state) == ("passed", "stop")
+    assert gate.rule_range({first: good, second: bad}).state == "stop"
+    ruling = gate.rule_range({first: bad, second: good})
+    assert ruling.state == "warn"
+    assert ruling.text.startswith("2026-01-01: churn: kept out: AUC")
+    assert gate.rule_range({first: good, second: good}).state == "passed"
+
+
 def churn_case(**changes):
     model = {"auc": 0.8, "log_loss": 0.4, "calibration_error": 0.03, "calibration_by_chance": 0.02} | changes
     rule = {"auc": 0.79, "log_loss": 0.42, "auc_lead_error": 0.004, "log_loss_lead_error": 0.003}
