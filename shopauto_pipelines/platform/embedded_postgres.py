@@ -103,6 +103,15 @@ class EmbeddedServer(PostgresServer):
             made.ensure_pgdata_inited()
             made.pgdata.rename(self.pgdata)
         self.ensure_pgdata_inited()
+        self._own()
+
+    def _own(self) -> None:
+        """Give the files back to the server's user: who copies a home as root gets files of root's."""
+        if self.system_user is None or (self.pgdata / "PG_VERSION").owner() == self.system_user:
+            return
+        for path in (self.pgdata, *self.pgdata.rglob("*")):
+            with suppress(FileNotFoundError):
+                shutil.chown(path, self.system_user, self.system_user)
 
     def _postmaster(self) -> psutil.Process | None:
         """The server's process, where it lives: its id may be another's by now, or that of one nobody has buried."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -129,6 +130,16 @@ def test_a_folder_copied_from_one_whose_server_runs_gets_a_server_of_its_own(kep
     assert _postmaster(kept).pid != _postmaster(other).pid
     assert _postmaster(other).is_running()
     postgres._embedded(other.home / "postgres").cleanup()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root copies files of the server's own user")
+def test_a_folder_that_root_copied_with_its_files_roots_own_starts(kept):
+    folder = kept.home / "postgres"
+    shutil.copytree(folder, kept.home / "copy", ignore=shutil.ignore_patterns(".s.*"))
+    shutil.rmtree(folder)
+    (kept.home / "copy").rename(folder)
+    assert (folder / "PG_VERSION").owner() == "root"
+    assert _usable(kept)
 
 
 def test_a_server_killed_while_it_wrote_who_it_is_starts(kept):
