@@ -44,7 +44,19 @@ RUNTIME = [
     "tzdata",
 ]
 
+#: A lake in a bucket: docs/object_storage.md. Both are released together, with the same number.
+S3 = ["fsspec>=2026.9", "s3fs>=2026.9"]
+
+#: Tables computed on a Spark cluster, which takes Java 17: docs/spark.md.
+SPARK = ["pyspark>=4.1,<5"]
+
+#: Runs as pods of a Kubernetes cluster: deploy/.
+K8S = ["dagster-k8s>=0.29,<0.30"]
+
 DEV = [
+    *K8S,
+    *S3,
+    *SPARK,
     "pytest>=9,<9.2",  # pytest-xdist 3.8 cannot keep groups together with 9.2
     "pytest-xdist>=3.8,<4",
     "hypothesis>=6.150,<7",
@@ -55,6 +67,11 @@ DEV = [
     "aiosmtpd>=1.4,<2",
     "jsonschema-rs>=0.60,<0.61",
     "schemathesis>=4.32,<5",
+    "kubernetes-validate>=1.35,<2",
+    # an S3 server on this machine; its extra `server` brings that of every other service
+    "moto[s3]>=5.2,<6",
+    "flask>=3,<4",
+    "flask-cors>=6,<7",
 ]
 
 setup(
@@ -75,6 +92,6 @@ setup(
         ]
     },
     install_requires=RUNTIME,
-    extras_require={"dev": DEV},
+    extras_require={"dev": DEV, "k8s": K8S, "s3": S3, "spark": SPARK},
     entry_points={"console_scripts": ["shopauto = shopauto_pipelines.cli:main"]},
 )

@@ -19,8 +19,8 @@ models are trained, and it was computed before; of a year of days thirteen train
 
 ``--check-bytes`` measures nothing. It lives the last N days as a shop does: each morning the day's rows are added to the files,
 loaded, refreshed, and its messages sent to the inbox. Then all computed tables are deleted, and backfilled in one run on another
-number of threads: every file must have the same bytes. Then a late row is loaded: only the days it touches may change. It fails
-otherwise.
+number of threads: every file must have the same bytes. Then a late row is loaded: only the days it touches may change, and as
+known then no file may have other bytes than it had before. It fails otherwise.
 
 Ends with one line of JSON.
 """
@@ -53,7 +53,7 @@ LAST, MONTHS = date(2026, 6, 30), 37
 RANGE, SEPARATE = 20, 3
 
 #: The lake's folders that are not computed.
-GIVEN = ("landing", "_months", "_staging", "first_day")
+GIVEN = ("landing", "_months", "_staging", "first_day", "newest_state")
 
 
 def main() -> None:
@@ -173,6 +173,9 @@ def check_bytes(folder: Path, customers: int, days: int) -> dict[str, Any]:
     _forget(home)
     shopauto(home, "everything once more from what was loaded", "refresh", "--from", lived[0], "--to", LAST)
     _same(mended, _digests(home), "mending what was stale gave other bytes than computing everything")
+    shopauto(home, "all days as known then", "--known", "then", "refresh", "--from", lived[0], "--to", LAST)
+    _same(by_day, _digests(home / "known_then"), "as known then, days have other bytes than they had then")
+    _same(mended, _digests(home), "computing days as known then changed the lake of everyday")
     return {
         "customers": customers,
         "days": days,

@@ -14,6 +14,7 @@ from shopauto_pipelines.outbox import checks as outbox_checks
 from shopauto_pipelines.outbox import sensors as outbox_sensors
 from shopauto_pipelines.platform.dagster.io_manager import LakeIOManager
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
+from shopauto_pipelines.platform.settings import load_settings
 from shopauto_pipelines.predictions import assets as predictions
 from shopauto_pipelines.predictions import checks as predictions_checks
 from shopauto_pipelines.profiles import assets as profiles
@@ -31,7 +32,11 @@ from shopauto_pipelines.sources import checks as sources_checks
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """The rooms, and the playbook under ``defs/``: sources, segments, and the audience of each campaign."""
+    """The rooms, and the playbook under ``defs/``: sources, segments, and the audience of each campaign.
+
+    Where past days are seen as known then, nothing acts: no sends, no collector, no gate, no schedule, no sensor.
+    """
+    acts = load_settings().known == "now"
     settings = SettingsResource()
     lake = LakeResource(settings=settings)
     rooms = dg.Definitions(
@@ -42,10 +47,8 @@ def defs() -> dg.Definitions:
             *predictions.ASSETS,
             *recommendations.ASSETS,
             *segments.ASSETS,
-            *outbox.ASSETS,
-            *realtime.ASSETS,
             *insights.ASSETS,
-            *explain.ASSETS,
+            *([*outbox.ASSETS, *realtime.ASSETS, *explain.ASSETS] if acts else []),
         ],
         asset_checks=[
             *sources_checks.CHECKS,
@@ -54,12 +57,11 @@ def defs() -> dg.Definitions:
             *predictions_checks.CHECKS,
             *recommendations_checks.CHECKS,
             *segments_checks.CHECKS,
-            *outbox_checks.CHECKS,
-            *realtime_checks.CHECKS,
+            *([*outbox_checks.CHECKS, *realtime_checks.CHECKS] if acts else []),
         ],
-        jobs=jobs.JOBS,
-        schedules=schedules.SCHEDULES,
-        sensors=[*outbox_sensors.SENSORS, *realtime_sensors.SENSORS],
+        jobs=jobs.JOBS if acts else jobs.OF_DAYS,
+        schedules=schedules.SCHEDULES if acts else [],
+        sensors=[*outbox_sensors.SENSORS, *realtime_sensors.SENSORS] if acts else [],
         resources={"settings": settings, "lake": lake, "lake_io": LakeIOManager(lake=lake)},
         executor=jobs.EXECUTOR,
     )

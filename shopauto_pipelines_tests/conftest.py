@@ -88,6 +88,7 @@ def shopauto(monkeypatch, capsys, tmp_path) -> Callable[..., str]:
     """Runs the command line, in a home of its own; it must end with ``code``. Returns what it printed."""
     monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    monkeypatch.setenv("SHOPAUTO_KNOWN", "now")  # an option sets it for the process
 
     def run(*arguments: object, code: int = 0, stdin: str = "") -> str:
         monkeypatch.setattr(sys, "argv", ["shopauto", *map(str, arguments)])

@@ -9,7 +9,7 @@ A campaign is declared in the playbook, ``defs/campaigns/<name>/``:
 Each becomes one table, ``campaigns/<name>/audience``, one row per step, person and occasion that is due as of the day:
 
 1. :mod:`.triggers` says who was triggered when, as of a day;
-2. :mod:`.audience` reads what the planner needs from the lake;
+2. :mod:`.audience` reads what the planner needs from the lake; what all campaigns of a day need is :mod:`.shared`;
 3. :mod:`.planner` decides: one pure function, the same for the daily batch, for real time and for a replay. The
    first rule that refuses a row gives its reason. :mod:`.holdout` says who gets nothing so that the effect can be measured.
 

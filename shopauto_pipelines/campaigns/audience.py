@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, date, timedelta
-from functools import cache
+from datetime import UTC, date, datetime, timedelta
+from itertools import islice
+from typing import Any
 
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from ibis import _
 
 from shopauto_pipelines.campaigns import tables, triggers
 from shopauto_pipelines.campaigns.asked import asked, drawn_for
-from shopauto_pipelines.campaigns.daily_offers import with_offers
+from shopauto_pipelines.campaigns.daily_offers import offered
 from shopauto_pipelines.campaigns.declaration import Campaign, Wait
 from shopauto_pipelines.campaigns.holdout import GLOBAL, holdout_key, is_held_out
 from shopauto_pipelines.campaigns.offers import OfferRules
 from shopauto_pipelines.campaigns.pauses import pauses
 from shopauto_pipelines.campaigns.planner import SCHEMAS, Rules
-from shopauto_pipelines.campaigns.planning import nothing, planned_rows
+from shopauto_pipelines.campaigns.planning import given_name, noted, nothing, planned_rows, told
+from shopauto_pipelines.campaigns.shared import shared, span, stamps, stamps_between
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.lake import Lake, LakeTable
-from shopauto_pipelines.platform.prepared import Prepared, Rows, unseen
+from shopauto_pipelines.platform.lookup import Lookup
+from shopauto_pipelines.platform.prepared import Prepared, Rows, kept, unseen
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import CONSENT, IDENTITIES
+from shopauto_pipelines.segments.events import Day
+from shopauto_pipelines.segments.people import COLUMNS
 from shopauto_pipelines.segments.people import people as columns_of
+from shopauto_pipelines.segments.predicate import parse
+from shopauto_pipelines.segments.prepared import getvariable
 from shopauto_pipelines.segments.tables import MEMBERSHIP
 from shopauto_pipelines.sources.tables import EVENTS, MESSAGE_EVENTS, ORDERS
 
@@ -80,9 +90,10 @@ def audience(
     Raises :class:`~shopauto_pipelines.platform.lake.MissingPartition` where a table of the day has not been computed.
     """
     decided = decisions(campaign, sources, settings, as_of, triggered)
-    if campaign.is_realtime:
+    if campaign.is_realtime or not campaign.brings_offers:
         return decided
-    return with_offers(campaign, decided, sources[CUSTOMER_360].on(as_of), OfferRules.of(settings))
+    people = sources[CUSTOMER_360]
+    return offered(people.lake, campaign, decided, people.on(as_of), OfferRules.of(settings))
 
 
 def decisions(
@@ -94,56 +105,131 @@ def decisions(
     virtual: Virtual | None = None,
 ) -> ir.Table:
     """:func:`audience` without its offers; ``virtual``: as if these messages had been sent."""
-    lake, people, scores = sources[CUSTOMER_360].lake, sources[CUSTOMER_360].on(as_of), sources[SCORES].on(as_of)
+    lake = sources[CUSTOMER_360].lake
+    lake.engine.variable(_AS_OF, as_of)
     rules = rules_for_carts(settings) if campaign.is_realtime else rules_of(settings)
-    start = as_of - timedelta(days=max(campaign.lookback_days, rules.cap_days))
-    events, identities = sources[MESSAGE_EVENTS].between(start, as_of), sources[IDENTITIES].on(as_of)
-    known: dict[str, Rows] = {
-        "people": facts(campaign, people, scores, as_of) if any(step.when for step in campaign.steps) else _facts(),
-        "consent": sources[CONSENT].on(as_of),
-        "membership": sources[MEMBERSHIP].on(as_of) if campaign.segments else nothing("membership"),
-        "history": _history() if virtual is None else _virtual_history(),
-    }
+    others: dict[str, Rows] = {}
     if campaign.is_realtime:
-        known |= _of_carts(campaign, sources, settings, rules, as_of)
-        happened = history(events, identities)
-        if virtual is not None:
-            happened = with_virtual(happened, virtual.messages, virtual.real)
-        known["history"] = happened.filter((_.on < ibis.literal(as_of)) | (_.campaign != campaign.name))
+        known, others = _of_carts(campaign, sources, settings, rules, as_of)
+    elif triggered is not None:
+        known = {**asked(campaign, rules, as_of), "triggers": triggered}
     else:
-        known |= asked(campaign, rules, as_of)
-        known["triggers"] = (
-            _told(triggers.triggered(campaign, sources.tables, as_of)) if triggered is None else triggered
-        )
-        known["planned"] = _planned() if sources.before else nothing("planned")
-    others: dict[str, Rows] = {
-        "customer_360": people,
-        "scores": scores,
-        "message_events": events,
-        "identities": identities,
-    }
+        reached, others = triggers.triggered(campaign, sources.tables, as_of)
+        known = {**asked(campaign, rules, as_of), "triggers": reached}
+    of_day = _OfDay(sources, rules, as_of, known["asked"])
+    days = max(campaign.lookback_days, rules.cap_days)
+    if virtual is None:
+        others |= of_day.happened(span(days))
+    else:
+        others |= of_day.happened(days) | {_VIRTUAL: virtual.messages, _REAL: virtual.real}
     if sources.before:
         others["before"] = lake.together([other.table for other in sources.before], as_of)
-    if virtual is not None:
-        others |= {_VIRTUAL: virtual.messages, _REAL: virtual.real}
-        if not campaign.is_realtime:
-            known["planned"] = virtual.planned
+    others |= {"customer_360": sources[CUSTOMER_360].on(as_of), "scores": sources[SCORES].on(as_of)}
+    conditions = tuple((step.name, step.when) for step in campaign.steps if step.when)
+    known |= {
+        "people": _facts(conditions) if conditions else of_day.people(),
+        "consent": of_day.consent(),
+        "membership": sources[MEMBERSHIP].on(as_of) if campaign.segments else nothing("membership"),
+        "history": _history(virtual is not None, campaign.name if campaign.is_realtime else None),
+    }
+    if campaign.is_realtime:
+        known |= {"received": told("received"), "planned": nothing("planned")}
+    elif virtual is not None:
+        known |= {"received": told("received"), "planned": virtual.planned}
+    else:
+        known |= {
+            "received": of_day.received(span(days)),
+            "planned": _planned() if sources.before else nothing("planned"),
+        }
+    if not campaign.is_realtime:
+        known |= {"sent": told("sent"), "hours": of_day.hours()}
+    lake.engine.variable(_SINCE, as_of - timedelta(days=days))
     return planned_rows(lake, f"planned_{campaign.name}", known, others, campaign.is_realtime)
 
 
-def _told(reached: ir.Table) -> ir.Table:
-    """The triggers, with ``details`` where they have none."""
-    return reached if "details" in reached.columns else reached.mutate(details=ibis.null("string"))
+@dataclass(frozen=True)
+class _OfDay:
+    """What the planner is told of a day and is the same for all campaigns by the same ``rules``."""
+
+    sources: Sources
+    rules: Rules
+    as_of: date
+    asked: Rows
+
+    def people(self) -> ir.Table:
+        """Everybody, without what steps ask of them."""
+        given = {"customer_360": self._on(CUSTOMER_360), "scores": self._on(SCORES)}
+        return self._shared(("people", self._stamps(CUSTOMER_360, SCORES)), _facts(()), given)
+
+    def consent(self) -> ir.Table:
+        """What people said to messages."""
+        given = {"all_consent": self._on(CONSENT)}
+        return self._shared(("consent", self._stamps(CONSENT)), _consent(), given)
+
+    def hours(self) -> ir.Table:
+        """When messages leave that are wanted at an hour."""
+        rules = self.rules
+        what = "hours", self._stamps(CUSTOMER_360, SCORES), rules.timezone, rules.quiet_from, rules.quiet_to
+        return self._shared(what, told("hours"), {given_name("people"): self.people(), given_name("asked"): self.asked})
+
+    def received(self, days: int) -> ir.Table:
+        """What people were sent, and when they unsubscribed."""
+        what = "received", self.rules.cap_days, *self._happened_in(days)
+        given = {**self.happened(days), given_name("history"): _history(False, None), given_name("asked"): self.asked}
+        return self._shared(what, told("received"), given, since=self._first(days))
+
+    def happened(self, days: int) -> dict[str, Rows]:
+        """What happened to messages in so many days."""
+        events = self.sources[MESSAGE_EVENTS].between(self._first(days), self.as_of)
+        return {"message_events": events, "identities": self._on(IDENTITIES)}
+
+    @property
+    def _lake(self) -> Lake:
+        return self.sources[CUSTOMER_360].lake
+
+    def _first(self, days: int) -> date:
+        return self.as_of - timedelta(days=days)
+
+    def _happened_in(self, days: int) -> tuple[Hashable, ...]:
+        written = stamps_between(self._lake, MESSAGE_EVENTS, self._first(days), self.as_of)
+        return days, self._stamps(IDENTITIES), written
+
+    def _on(self, table: Table) -> ir.Table:
+        return self.sources[table].on(self.as_of)
+
+    def _stamps(self, *of: Table) -> Hashable:
+        return stamps(self._lake, self.as_of, *of)
+
+    def _shared(
+        self, what: Hashable, statement: Prepared, given: Mapping[str, Rows], since: date | None = None
+    ) -> ir.Table:
+        def make(name: str) -> ir.Table:
+            if since:
+                self._lake.engine.variable(_SINCE, since)
+            return noted(self._lake, name, statement, given)
+
+        return shared(self._lake, self.as_of, what, make)
 
 
-@cache
-def _facts() -> Prepared:
-    """:func:`facts` of campaigns that ask for no condition."""
+#: Variables of statements: the day, the first one of which the history is looked at, and the moment carts are known at.
+_AS_OF, _SINCE, _UNTIL = "audience_as_of", "audience_since", "audience_until"
+
+
+@kept
+def _facts(conditions: tuple[tuple[str, str], ...]) -> Prepared:
+    """:func:`facts` of steps with these conditions."""
     people, scores = unseen(CUSTOMER_360, "customer_360"), unseen(SCORES, "scores")
-    return Prepared.of(with_scores(people, scores), {"customer_360": CUSTOMER_360, "scores": SCORES})
+    rows = facts(dict(conditions), people, scores, getvariable(_AS_OF))
+    return Prepared.of(rows, {"customer_360": CUSTOMER_360, "scores": SCORES})
 
 
-@cache
+@kept
+def _consent() -> Prepared:
+    rows = unseen(CONSENT, "all_consent").select(*SCHEMAS["consent"])
+    return Prepared.of(rows, {"all_consent": CONSENT})
+
+
+@kept
 def _planned() -> Prepared:
     """Who gets a message of the audiences ``before``: ``customer_id``, once per message."""
     audiences = unseen(tables.audience("before"), "before")
@@ -154,48 +240,57 @@ def _planned() -> Prepared:
 _VIRTUAL, _REAL = "virtual_messages", "really_sent_until"
 
 
-@cache
-def _history() -> Prepared:
-    """:func:`history` as a statement."""
-    return Prepared.of(_unseen_history(), _BEHIND_HISTORY)
+@kept
+def _history(virtual: bool, of_carts: str | None) -> Prepared:
+    """:func:`history`, or :func:`with_virtual`, from a day on; ``of_carts`` names the campaign about carts it is asked for.
+
+    What that one sent on the day itself is no reason to plan less of it.
+    """
+    events = unseen(MESSAGE_EVENTS, "message_events", partitions=True).filter(_.day >= getvariable(_SINCE))
+    rows = history(events, unseen(IDENTITIES, "identities"))
+    if virtual:
+        messages = ibis.table(SCHEMAS["history"], name=_VIRTUAL)
+        rows = with_virtual(rows, messages, ibis.table({"campaign": "string", "until": "date"}, name=_REAL))
+    if of_carts is not None:
+        rows = rows.filter((_.on < getvariable(_AS_OF)) | (_.campaign != of_carts))
+    return Prepared.of(rows, {"message_events": MESSAGE_EVENTS, "identities": IDENTITIES})
 
 
-@cache
-def _virtual_history() -> Prepared:
-    """:func:`with_virtual` as a statement."""
-    messages = ibis.table(SCHEMAS["history"], name=_VIRTUAL)
-    real = ibis.table({"campaign": "string", "until": "date"}, name=_REAL)
-    return Prepared.of(with_virtual(_unseen_history(), messages, real), _BEHIND_HISTORY)
-
-
-_BEHIND_HISTORY = {"message_events": MESSAGE_EVENTS, "identities": IDENTITIES}
-
-
-def _unseen_history() -> ir.Table:
-    events = unseen(MESSAGE_EVENTS, "message_events", partitions=True)
-    return history(events, unseen(IDENTITIES, "identities"))
-
-
-def _of_carts(campaign: Campaign, sources: Sources, settings: Settings, rules: Rules, as_of: date) -> dict[str, Rows]:
+def _of_carts(
+    campaign: Campaign, sources: Sources, settings: Settings, rules: Rules, as_of: date
+) -> tuple[dict[str, Rows], dict[str, Rows]]:
     """Whose carts made a step due on the day, whatever has become of it: the messages themselves left within seconds.
 
-    What the campaign sent on the day itself is no reason to plan less of it.
+    And what is asked of the planner; beside it what the names in statements stand for.
     """
     begins, ends = settings.midnight(as_of), settings.midnight(as_of + timedelta(days=1))
     day = ends.astimezone(UTC) - begins.astimezone(UTC)
     waits = campaign.waits(timedelta(minutes=settings.cart_abandoned_minutes))
     first = as_of - timedelta(days=2 * campaign.lookback_days)
-    left = pauses(
-        sources[EVENTS].between(first, as_of),
-        sources[ORDERS].between(first, as_of),
-        sources[IDENTITIES].on(as_of),
-        until=ends.astimezone(UTC).replace(tzinfo=None) - timedelta(microseconds=1),
-        longest=max(wait.after for wait in waits.values()) + day,
-        zone=settings.zone,
-    )
+    given: dict[str, Rows] = {
+        "events": sources[EVENTS].between(first, as_of),
+        "orders": sources[ORDERS].between(first, as_of),
+        "identities": sources[IDENTITIES].on(as_of),
+    }
+    until = ends.astimezone(UTC).replace(tzinfo=None) - timedelta(microseconds=1)
+    sources[EVENTS].lake.engine.variable(_UNTIL, until)
+    longest = (max(wait.after for wait in waits.values()) + day) // timedelta(microseconds=1)
     of_day = {step: Wait(wait.after, day, wait.valid) for step, wait in waits.items()}
-    reached = left if campaign.enabled else left.filter(ibis.literal(False))
-    return {"triggers": reached, "planned": nothing("planned"), **asked(campaign, rules, as_of, of_day)}
+    left = _pauses(longest, settings.timezone, campaign.enabled)
+    return {"triggers": left, **asked(campaign, rules, as_of, of_day)}, given
+
+
+@kept
+def _pauses(longest: int, zone: str, enabled: bool) -> Prepared:
+    behind = {"events": EVENTS, "orders": ORDERS, "identities": IDENTITIES}
+    rows = {name: unseen(table, name, partitions=table is not IDENTITIES) for name, table in behind.items()}
+    left = pauses(**rows, until=_moment(_UNTIL), longest=timedelta(microseconds=longest), zone=zone)
+    return Prepared.of(left if enabled else left.filter(ibis.literal(False)), behind)
+
+
+@ibis.udf.scalar.builtin(name="getvariable")
+def _moment(variable: str) -> datetime:  # type: ignore[empty-body]
+    """A variable of the connection that is a time."""
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -209,15 +304,15 @@ def rules_for_carts(settings: Settings) -> Rules:
     return rules if settings.live else replace(rules, quiet_from=0, quiet_to=0)
 
 
-def facts(campaign: Campaign, people: ir.Table, scores: ir.Table, as_of: date) -> ir.Table:
-    """What the planner is told of people, and in ``unmet`` the steps whose condition they do not meet."""
+def facts(conditions: Mapping[str, str], people: ir.Table, scores: ir.Table, as_of: Day) -> ir.Table:
+    """What the planner is told of people, and in ``unmet`` the steps whose condition (``conditions``) they do not meet."""
     known = with_scores(people, scores)
-    conditions = {step.name: step.condition for step in campaign.steps if step.condition}
     if not conditions:
         return known
-    rows = columns_of(people, scores, as_of, frozenset().union(*(one.columns for one in conditions.values())))
+    parsed = {step: parse(text, COLUMNS) for step, text in conditions.items()}
+    rows = columns_of(people, scores, as_of, frozenset().union(*(one.columns for one in parsed.values())))
     never = ibis.null("string")
-    steps = [ibis.ifelse(one.apply(rows, as_of), never, ibis.literal(name)) for name, one in conditions.items()]
+    steps = [ibis.ifelse(one.apply(rows, as_of), never, ibis.literal(step)) for step, one in parsed.items()]
     judged = rows.select("customer_id", unmet=ibis.array(steps))
     return known.drop("unmet").left_join(judged, "customer_id").drop("customer_id_right")
 
@@ -280,8 +375,30 @@ class Count:
 
 def counts(lake: Lake, table: Table, as_of: date) -> list[Count]:
     """Decisions of an audience as of the day by step and reason; raises ``MissingPartition``."""
-    rows = lake.on(table, as_of).group_by("step", "decision", "reason").agg(people=_.count())
-    return [Count(**row) for row in lake.con.to_pyarrow(rows.order_by("step", "decision", "reason")).to_pylist()]
+    found: Counter[tuple[str, str, str]] = Counter()
+    for batch in written(lake, table, as_of, _COUNTED):
+        of_batch = pa.Table.from_batches([batch]).group_by(_COUNTED).aggregate([([], "count_all")])
+        for *what, people in zip(*(of_batch[name].to_pylist() for name in (*_COUNTED, "count_all")), strict=True):
+            found[tuple(what)] += people
+    return [Count(*what, people) for what, people in sorted(found.items())]
+
+
+_COUNTED = ["step", "decision", "reason"]
+
+
+def written(lake: Lake, table: Table, as_of: date, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of an audience as they lie in the lake, in batches; raises ``MissingPartition``.
+
+    Read from the file and not by the engine: a day's audiences are looked at again and again, and mostly they are small.
+    """
+    if lake.rows(table, as_of):
+        yield from pq.ParquetFile(lake.path(table, as_of)).iter_batches(columns=[*columns])
+
+
+def planned(lake: Lake, table: Table, as_of: date, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The planned rows among those :func:`written`."""
+    for batch in written(lake, table, as_of, ["decision", *columns]):
+        yield from batch.filter(pc.equal(batch["decision"], "planned")).select([*columns]).to_pylist()
 
 
 def leaks(campaign: Campaign, lake: Lake, settings: Settings, as_of: date) -> dict[str, int]:
@@ -290,17 +407,30 @@ def leaks(campaign: Campaign, lake: Lake, settings: Settings, as_of: date) -> di
     Counted anew from the written audience, consent and the plain form of the hash: an error in the planner shows. Of an
     experiment also those are counted who are planned for a variant that they were not drawn for.
     """
-    planned_rows = lake.on(tables.audience(campaign.name), as_of).filter(_.decision == "planned")
-    agreed = lake.on(CONSENT, as_of).filter(_.state == "opted_in")
-    no_consent = planned_rows.anti_join(agreed, ["customer_id", "channel"]).count()
     everywhere = holdout_key(settings.hash_key, GLOBAL)
     here = holdout_key(settings.hash_key, campaign.name)
     everybody = settings.holdout_percent if campaign.kind == "marketing" else 0.0
-    held = {"holdout": 0, "campaign_holdout": 0} | ({"another variant": 0} if campaign.experiment else {})
-    for batch in lake.con.to_pyarrow_batches(planned_rows.select("customer_id", "step", "variant")):
-        for customer_id, step, variant in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            held["holdout"] += is_held_out(customer_id, everywhere, everybody)
-            held["campaign_holdout"] += is_held_out(customer_id, here, campaign.holdout_percent)
+    wrong = {"without consent": 0, "holdout": 0, "campaign_holdout": 0}
+    wrong |= {"another variant": 0} if campaign.experiment else {}
+    said = Lookup(lake, CONSENT, as_of)
+    rows = planned(lake, tables.audience(campaign.name), as_of, ["customer_id", "channel", "step", "variant"])
+    while chunk := [*islice(rows, _CHUNK)]:
+        agreed = {
+            (who, one["channel"])
+            for who, choices in said.every(row["customer_id"] for row in chunk).items()
+            for one in choices
+            if one["state"] == "opted_in"
+        }
+        for row in chunk:
+            who = row["customer_id"]
+            wrong["without consent"] += (who, row["channel"]) not in agreed
+            wrong["holdout"] += is_held_out(who, everywhere, everybody)
+            wrong["campaign_holdout"] += is_held_out(who, here, campaign.holdout_percent)
             if campaign.experiment:
-                held["another variant"] += variant != drawn_for(campaign, step, customer_id, settings.hash_key)
-    return {"without consent": lake.con.to_pyarrow(no_consent).as_py(), **held}
+                drawn = drawn_for(campaign, row["step"], who, settings.hash_key)
+                wrong["another variant"] += row["variant"] != drawn
+    return wrong
+
+
+#: So many planned rows are checked together.
+_CHUNK = 10_000

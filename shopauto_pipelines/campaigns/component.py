@@ -16,7 +16,6 @@ from shopauto_pipelines.campaigns.declaration import Step, load_campaigns, plann
 from shopauto_pipelines.campaigns.offers import OfferRules
 from shopauto_pipelines.platform import live_settings
 from shopauto_pipelines.platform.dagster.assets import OWNERS, asset_key, lake_asset
-from shopauto_pipelines.platform.dagster.io_manager import Summary
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.dagster.runs import run_days
 from shopauto_pipelines.platform.lake import Lake, LakeTable
@@ -76,6 +75,7 @@ def audience_asset(campaign: Declared, before: tuple[str, ...]) -> dg.AssetsDefi
     table = tables.audience(campaign.name)
     first = [tables.audience(name) for name in before]
     read = {upstream.name.replace("/", "_"): upstream for upstream in logic.reads(campaign)}
+    summary = _Decisions(campaign)
 
     @lake_asset(
         table,
@@ -83,13 +83,13 @@ def audience_asset(campaign: Declared, before: tuple[str, ...]) -> dg.AssetsDefi
         deps=[asset_key(audience) for audience in first[-1:]],
         description=_description(campaign),
         owners=[campaign.owner],
-        summary=_decisions(campaign),
+        summary=summary,
     )
     def audience(
         context: dg.AssetExecutionContext, settings: SettingsResource, lake: LakeResource, **upstream: LakeTable
     ) -> Any:
         """The planner's decisions, and a preview of every message: a message that cannot be rendered stops here."""
-        chosen = live_settings.current(engine(settings.settings), settings.settings)
+        chosen = summary.settings = live_settings.current(engine(settings.settings), settings.settings)
         shown = previews.kept(campaign, chosen)
         context.add_asset_metadata(
             {"preview": dg.MetadataValue.md(shown.markdown), "preview_page": dg.MetadataValue.path(shown.page)},
@@ -119,7 +119,7 @@ def left_alone(campaign: Declared) -> dg.AssetChecksDefinition:
     ) -> dg.AssetCheckResult:
         wrong: dict[str, int] = {}
         for day in run_days(context.run.tags):
-            for kind, count in logic.leaks(campaign, lake.lake(), settings.settings, day).items():
+            for kind, count in logic.leaks(campaign, lake.front(), settings.settings, day).items():
                 wrong[kind] = wrong.get(kind, 0) + count
         passed = not any(wrong.values())
         found = ", ".join(f"{count:,} {kind}" for kind, count in wrong.items() if count)
@@ -132,14 +132,20 @@ def left_alone(campaign: Declared) -> dg.AssetChecksDefinition:
     return check
 
 
-def _decisions(campaign: Declared) -> Summary:
-    """Metadata of a written partition: how many are planned and refused, and why, and what messages and offers cost."""
-    table = tables.audience(campaign.name)
+class _Decisions:
+    """Metadata of a written partition: how many are planned and refused, and why, and what messages and offers cost.
 
-    def summary(lake: Lake, day: date) -> dict[str, Any]:
-        if not lake.rows(table, day):
+    ``settings`` are those by which the audience is planned.
+    """
+
+    def __init__(self, campaign: Declared) -> None:
+        self.campaign, self.table = campaign, tables.audience(campaign.name)
+        self.settings: Settings | None = None
+
+    def __call__(self, lake: Lake, day: date) -> dict[str, Any]:
+        counted = logic.counts(lake, self.table, day)
+        if not counted:
             return {"planned": 0, "refused": 0, "decisions": dg.MetadataValue.md("Nobody was due a step.")}
-        counted = logic.counts(lake, table, day)
         lines = ["| step | decision | reason | people |", "|---|---|---|---:|"]
         lines += [f"| {c.step} | {c.decision} | {c.reason} | {c.people:,} |" for c in counted]
         planned = sum(c.people for c in counted if c.decision == "planned")
@@ -148,18 +154,16 @@ def _decisions(campaign: Declared) -> Summary:
             "refused": sum(c.people for c in counted if c.decision == "refused"),
             "decisions": dg.MetadataValue.md("\n".join(lines)),
         }
-        settings = load_settings()
+        settings = self.settings or load_settings()
         if planned and settings.message_price:
             said[f"messages_cost_{settings.currency.lower()}"] = round(planned * settings.message_price, 2)
-        return said | (_offers(lake, campaign, day, settings) if planned and campaign.brings_offers else {})
-
-    return summary
+        offers = planned and self.campaign.brings_offers
+        return said | (_offers(lake, self.campaign, day, settings) if offers else {})
 
 
 def _offers(lake: Lake, campaign: Declared, day: date, settings: Settings) -> dict[str, Any]:
     """Who is offered what on the day, and what that costs."""
-    rules = OfferRules.of(live_settings.current(engine(settings), settings))
-    found = costs.offer_costs(lake, campaign, day, rules, settings.horizon_days)
+    found = costs.offer_costs(lake, campaign, day, OfferRules.of(settings), settings.horizon_days)
     if not found:
         return {}
     lines = ["| offer | people | all used | expected |", "|---|---:|---:|---:|"]

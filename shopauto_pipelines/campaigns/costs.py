@@ -10,15 +10,16 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import date
+from itertools import islice
 from math import ceil
 
-from ibis import _
-
+from shopauto_pipelines.campaigns.audience import planned
 from shopauto_pipelines.campaigns.declaration import Campaign
 from shopauto_pipelines.campaigns.offers import FREE_SHIPPING, NONE, OfferRules, Tier
 from shopauto_pipelines.campaigns.tables import audience
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.lookup import Lookup
 from shopauto_pipelines.predictions.tables import SCORES
 
 
@@ -52,19 +53,24 @@ def order_probability(churn_probability: float | None, valid_days: int, horizon_
 
 def offer_costs(lake: Lake, campaign: Campaign, as_of: date, rules: OfferRules, horizon_days: int) -> list[OfferCost]:
     """The offers planned as of the day, dearest last; raises ``MissingPartition``. Empty where the campaign brings none."""
-    rows = lake.on(audience(campaign.name), as_of).filter((_.decision == "planned") & _.offer.notnull())
-    people = lake.on(CUSTOMER_360, as_of).select("customer_id", "typical_order_cents")
-    scores = lake.on(SCORES, as_of).select("customer_id", "churn_probability")
-    known = rows.select("customer_id", "occasion", "step", "variant", "offer").left_join(people, "customer_id")
-    known = known.drop("customer_id_right").left_join(scores, "customer_id").drop("customer_id_right")
+    people, scores = Lookup(lake, CUSTOMER_360, as_of), Lookup(lake, SCORES, as_of)
+    rows = planned(lake, audience(campaign.name), as_of, ["customer_id", "step", "variant", "offer"])
     sums: dict[Tier, list[int]] = defaultdict(lambda: [0, 0, 0])
-    for row in lake.con.to_pyarrow(known).to_pylist():
-        said = json.loads(row["offer"])
-        offer, incentive = Tier(said["kind"], said["percent"]), campaign.step(row["step"], row["variant"]).offer
-        if offer.kind == NONE or incentive is None:
-            continue
-        cost = cost_cents(offer, row["typical_order_cents"], rules)
-        chance = order_probability(row["churn_probability"], incentive.valid_days, horizon_days)
-        for place, value in enumerate((1, cost, round(cost * chance))):
-            sums[offer][place] += value
+    while chunk := [*islice(rows, _CHUNK)]:
+        known, scored = (each.rows({row["customer_id"] for row in chunk}) for each in (people, scores))
+        for row in chunk:
+            said, incentive = json.loads(row["offer"] or "{}"), campaign.step(row["step"], row["variant"]).offer
+            if said.get("kind", NONE) == NONE or incentive is None:
+                continue
+            who = row["customer_id"]
+            offer = Tier(said["kind"], said["percent"])
+            cost = cost_cents(offer, known.get(who, {}).get("typical_order_cents"), rules)
+            churn = scored.get(who, {}).get("churn_probability")
+            chance = order_probability(churn, incentive.valid_days, horizon_days)
+            for place, value in enumerate((1, cost, round(cost * chance))):
+                sums[offer][place] += value
     return [OfferCost(offer, *sums[offer]) for offer in sorted(sums, key=lambda offer: offer.percent or 0)]
+
+
+#: So many planned rows are reckoned together.
+_CHUNK = 10_000

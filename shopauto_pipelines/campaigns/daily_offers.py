@@ -7,17 +7,18 @@ which knows what was granted meanwhile, come when the message is put into the le
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
 from functools import partial, reduce
 from operator import or_
-from typing import Any
+from typing import Any, NamedTuple
 
 import ibis
 import ibis.expr.types as ir
 from ibis import _
 from ibis.common.deferred import Deferred
 
-from shopauto_pipelines.campaigns.declaration import Campaign, Incentive
+from shopauto_pipelines.campaigns.declaration import Campaign
 from shopauto_pipelines.campaigns.grants import Grants, told
 from shopauto_pipelines.campaigns.offers import (
     FREE_SHIPPING,
@@ -29,47 +30,75 @@ from shopauto_pipelines.campaigns.offers import (
     Tier,
     least_order_cents,
 )
+from shopauto_pipelines.campaigns.planning import as_named, noted
+from shopauto_pipelines.campaigns.tables import audience
+from shopauto_pipelines.features.tables import CUSTOMER_360
+from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.prepared import Prepared, kept, unseen
 
 _FACTS = ("churn_factor", "discount_seeker", "typical_order_cents")
 
 
-def with_offers(campaign: Campaign, rows: ir.Table, people: ir.Table, rules: OfferRules) -> ir.Table:
+class Place(NamedTuple):
+    """Where a campaign may bring an offer: a step, its variant where it is experimented with; ``fixed``: of one kind for all."""
+
+    step: str
+    variant: str | None
+    fixed: bool
+
+
+def places(campaign: Campaign) -> tuple[Place, ...]:
+    """Every place of the campaign."""
+    found: list[Place] = []
+    tried = campaign.experiment
+    for step in campaign.steps:
+        variants = tried.variants if tried and tried.step == step.name else (None,)
+        for variant in variants:
+            incentive = campaign.step(step.name, variant).offer
+            if incentive:
+                found.append(Place(step.name, variant, bool(incentive.kind)))
+    return tuple(found)
+
+
+def with_offers(places: Sequence[Place], rows: ir.Table, people: ir.Table, rules: OfferRules) -> ir.Table:
     """``rows`` of the audience with ``offer``: of each planned one whose step may bring an offer, what and why; JSON.
 
     ``people`` are ``features/customer_360`` as of the day.
     """
-    incentives = _incentives(campaign)
-    if not incentives:
+    if not places:
         return rows
     known = rows.left_join(people.select("customer_id", *_FACTS), "customer_id").drop("customer_id_right")
     kinds = ((False, _by_churn(rules)), (True, _fixed(rules)))
     branches = [
         (here & condition, text)
         for fixed, decisions in kinds
-        if (here := _any(place for place, incentive in incentives if bool(incentive.kind) is fixed)) is not None
+        if (here := _any(_here(place) for place in places if place.fixed is fixed)) is not None
         for condition, text in decisions
     ]
     nothing = ibis.null("string")
     return known.mutate(offer=ibis.cases((_.decision != "planned", nothing), *branches, else_=nothing)).drop(*_FACTS)
 
 
-def _any(places: Iterable[Deferred]) -> Deferred | None:
-    found = list(places)
+def offered(lake: Lake, campaign: Campaign, rows: ir.Table, people: ir.Table, rules: OfferRules) -> ir.Table:
+    """:func:`with_offers`, as a statement that is compiled once; ``rows`` is a table of the lake's connection."""
+    chosen = _statement(places(campaign), astuple(rules))
+    return noted(lake, f"offered_{campaign.name}", chosen, {"decided": rows, "customer_360": people})
+
+
+@kept
+def _statement(places: tuple[Place, ...], rules: tuple[Any, ...]) -> Prepared:
+    rows, people = unseen(audience("decided"), "decided"), unseen(CUSTOMER_360, "customer_360")
+    told = with_offers(places, rows, people, OfferRules(*rules))
+    return Prepared.of(told, as_named("decided", "customer_360"))
+
+
+def _any(conditions: Iterable[Deferred]) -> Deferred | None:
+    found = list(conditions)
     return reduce(or_, found) if found else None
 
 
-def _incentives(campaign: Campaign) -> list[tuple[Deferred, Incentive]]:
-    """Every incentive with where it holds: the step, and the variant of the one that is experimented with."""
-    found: list[tuple[Deferred, Incentive]] = []
-    tried = campaign.experiment
-    for step in campaign.steps:
-        here = _.step == step.name
-        if tried and tried.step == step.name:
-            variants = {name: campaign.step(step.name, name).offer for name in tried.variants}
-            found += [(here & (_.variant == name), offer) for name, offer in variants.items() if offer]
-        elif step.offer:
-            found.append((here, step.offer))
-    return found
+def _here(place: Place) -> Deferred:
+    return (_.step == place.step) & (_.variant == place.variant) if place.variant else _.step == place.step
 
 
 #: Decisions in order, the first that holds counts: its condition, and what is told of it, JSON.

@@ -261,7 +261,7 @@ def _planned(
         "people": pa.Table.from_pylist(list(people), _PERSON.to_pyarrow()),
         "consent": _consent(),
         "membership": _membership(),
-        "history": nothing("history"),
+        "received": nothing("received"),
         "planned": nothing("planned"),
         **asked(campaign, rules_for_carts(settings), _LATER, campaign.waits(_threshold(settings)), now),
     }

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta, tzinfo
+from datetime import datetime, timedelta
 
 import ibis
 import ibis.expr.types as ir
 from ibis import _
 
+from shopauto_pipelines.platform.time_zones import local
+
 _MICROSECOND = "microsecond"
 
 
 def pauses(
-    events: ir.Table, orders: ir.Table, identities: ir.Table, *, until: datetime, longest: timedelta, zone: tzinfo
+    events: ir.Table,
+    orders: ir.Table,
+    identities: ir.Table,
+    *,
+    until: datetime | ir.TimestampValue,
+    longest: timedelta,
+    zone: str,
 ) -> ir.Table:
     """Every pause of a cart as known at ``until`` (UTC, naive): columns of the planner's triggers, ``occasion`` is the cart.
 
@@ -21,7 +29,7 @@ def pauses(
     browser; carts of nobody known are left out. ``events`` and ``orders`` are rows of the raw tables; pauses that began
     more than ``longest`` before ``until`` are left out. ``triggered_on`` is a day of the time ``zone``.
     """
-    end = ibis.literal(until)
+    end = ibis.literal(until) if isinstance(until, datetime) else until
     known = events.filter(_.happened_at <= end)
     ordered = orders.filter(_.ordered_at <= end)
     pieces = _.quantity.fill_null(1)
@@ -46,7 +54,8 @@ def pauses(
         emptied=(_.pieces.sum().over(so_far) <= 0) & (_.pieces < 0).any().over(so_far),
     )
     told = told.mutate(before=_.lasted.max().over(earlier).fill_null(0)).filter(~_.over)
-    recent = told.filter(_.at >= ibis.literal(until - longest)).inner_join(_owners(known, identities), "cart_id")
+    oldest = end - ibis.interval(microseconds=longest // timedelta(microseconds=1))
+    recent = told.filter(_.at >= oldest).inner_join(_owners(known, identities), "cart_id")
     mine = recent.select(
         "customer_id",
         "at",
@@ -59,9 +68,6 @@ def pauses(
     since = _exits(known, ordered, identities)
     key = ["customer_id", "occasion", "at", "lasted", "before", "emptied", "changed"]
     joined = mine.left_join(since, [mine.customer_id == since.who, mine.at <= since.exit_at])
-    newest = until.replace(tzinfo=UTC).astimezone(zone).date()
-    passed = (newest - timedelta(days=n) for n in range(longest // timedelta(days=1) + 2))
-    days = [(day, datetime.combine(day, time(), zone).astimezone(UTC).replace(tzinfo=None)) for day in passed]
     ended = joined.group_by(*key).agg(
         **{
             kind: joined.exit_at.delta(joined.at, unit=_MICROSECOND).min(where=joined.kind == kind)
@@ -77,7 +83,7 @@ def pauses(
         "emptied",
         "ticket_opened",
         "changed",
-        triggered_on=ibis.cases(*((_.at >= start, day) for day, start in days), else_=newest),
+        triggered_on=local(_.at, zone).date(),
         age=-_.at.delta(end, unit=_MICROSECOND),
         told_at=end.cast("timestamp(6)"),
     )

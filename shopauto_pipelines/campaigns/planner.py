@@ -3,7 +3,8 @@
 Its inputs are tables, its output is a table; nothing is read or written. It is set-based, so a million people are planned in
 the engine's bounded memory. What a campaign declares, the shop's rules and the day are two small tables among the inputs
 (:mod:`.asked`): so one statement, compiled once (:mod:`.planning`), holds for all campaigns and days. Compiling it costs more
-than planning for thousands of people.
+than planning for thousands of people. What is the same for all campaigns of a day, :func:`received` and :func:`hours`, are
+inputs, too.
 """
 
 from __future__ import annotations
@@ -78,6 +79,9 @@ SCHEMAS = {
         "consent": {"customer_id": "string", "channel": "string", "state": "string"},
         "membership": {"segment": "string", "customer_id": "string", "entered_on": "date", "through": "string"},
         "history": dict.fromkeys(("customer_id", "type", "campaign", "step", "occasion"), "string") | {"on": "date"},
+        "sent": dict.fromkeys(_KEY, "string"),
+        "received": {"customer_id": "string", "sent": "int64", "unsubscribed_on": "date"},
+        "hours": {"zone": "string", "wanted_hour": "int64", "leaves": "int64", "send_from": "timestamp(6)"},
         "planned": {"customer_id": "string"},
         "asked": {"as_of": "date", "campaign": "string", "trigger": "string"}
         | {"included": "array<string>", "excluded": "array<string>", "segments": "array<string>", "stays_in": "string"}
@@ -107,7 +111,7 @@ class Inputs:
       meet.
     - ``consent``: one row per customer and channel.
     - ``membership``: ``through`` is null where people are in the segment themselves and do not only stand in.
-    - ``history``: what became of messages, and on which day.
+    - ``sent``, ``received`` and ``hours``: of the functions of these names.
     - ``planned``: a row for every message that campaigns of higher priority plan on the day.
     - ``asked`` (one row) and ``steps`` (one per step and variant): of :mod:`.asked`.
 
@@ -118,7 +122,9 @@ class Inputs:
     people: ir.Table
     consent: ir.Table
     membership: ir.Table
-    history: ir.Table
+    sent: ir.Table
+    received: ir.Table
+    hours: ir.Table
     planned: ir.Table
     asked: ir.Table
     steps: ir.Table
@@ -160,16 +166,45 @@ def plan(inputs: Inputs, *, of_carts: bool = False) -> ir.Table:
     is due where the first pause as long as its wait has reached it, and may be sent for as long as it is valid; what is due
     in quiet hours leaves when they end.
     """
-    history = inputs.history.cross_join(inputs.asked.select("as_of", "cap_days", mine="campaign"))
-    history = history.filter(_.on <= _.as_of)
     if of_carts:
-        due = _due_in_pauses(inputs.triggers, inputs.steps)
+        timed = _out_of_quiet_hours(_with_facts(_due_in_pauses(inputs.triggers, inputs.steps), inputs))
     else:
-        sent = history.filter((_.type == "sent") & (_.campaign == _.mine)).select(*_KEY).distinct()
-        due = _due(inputs.triggers, inputs.steps).anti_join(sent, _KEY)
-    known = _with_facts(due, inputs, history)
-    timed = _out_of_quiet_hours(known) if of_carts else _at_their_hour(known, inputs)
+        due = _due(inputs.triggers, inputs.steps).anti_join(inputs.sent, _KEY)
+        timed = _at_their_hour(_with_facts(due, inputs), inputs.hours)
     return _explained(_decided(timed, of_carts), of_carts)
+
+
+def sent(history: ir.Table, asked: ir.Table) -> ir.Table:
+    """What the campaign sent up to the day. ``history``: what became of messages of all campaigns, and on which day."""
+    until = history.cross_join(asked.select("as_of", mine="campaign"))
+    mine = until.filter((_.type == "sent") & (_.campaign == _.mine) & (_.on <= _.as_of))
+    return mine.select(*_KEY).distinct()
+
+
+def received(history: ir.Table, asked: ir.Table) -> ir.Table:
+    """By person how many messages they were ``sent`` within the days of the cap, and when they unsubscribed last, if ever."""
+    until = history.cross_join(asked.select("as_of", "cap_days")).filter(_.on <= _.as_of)
+    return until.group_by("customer_id").agg(
+        sent=((_.type == "sent") & (-_.on.delta(_.as_of, unit="day") < _.cap_days)).cast("int64").sum(),
+        unsubscribed_on=_.on.max(where=_.type.isin(["unsubscribe", "spam_report"])),
+    )
+
+
+def hours(people: ir.Table, asked: ir.Table) -> ir.Table:
+    """The hour at which what is wanted at an hour ``leaves`` in a time zone, and when the clocks there show it first.
+
+    What would be in quiet hours leaves at the nearest hour that is not. Reckoned for each time zone and hour, not for each
+    person: the engine looks a zone up anew for every row.
+    """
+    of_zone = ("zone", "as_of", "timezone", "quiet_from", "quiet_hours", "quiet_to")
+    zones = people.cross_join(asked.select(*of_zone[1:]))
+    zones = zones.mutate(zone=ibis.coalesce(_.time_zone, _.timezone)).select(*of_zone)
+    every = zones.distinct().mutate(wanted_hour=ibis.range(_HOURS).unnest().cast("int64"))
+    ends = utc(_.as_of.cast("timestamp(6)") + ibis.interval(days=1), _.timezone)
+    every = every.mutate(into=_into(_.wanted_hour), opens=local(ends, _.zone))
+    nearest = ibis.ifelse(2 * _.into < _.quiet_hours, (_.quiet_from + _HOURS - 1) % _HOURS, _.quiet_to)
+    every = every.mutate(leaves=ibis.ifelse(_.into < _.quiet_hours, nearest, _.wanted_hour).cast("int64"))
+    return every.select("zone", "wanted_hour", "leaves", send_from=_next(_.opens, _.leaves))
 
 
 def _due(triggers: ir.Table, steps: ir.Table) -> ir.Table:
@@ -194,12 +229,8 @@ def _due_in_pauses(triggers: ir.Table, steps: ir.Table) -> ir.Table:
     )
 
 
-def _with_facts(due: ir.Table, inputs: Inputs, history: ir.Table) -> ir.Table:
+def _with_facts(due: ir.Table, inputs: Inputs) -> ir.Table:
     """``due`` with what the rules ask about each person and what is asked; one row stays one row."""
-    received = history.group_by("customer_id").agg(
-        sent=((_.type == "sent") & (-_.on.delta(_.as_of, unit="day") < _.cap_days)).cast("int64").sum(),
-        unsubscribed_on=_.on.max(where=_.type.isin(["unsubscribe", "spam_report"])),
-    )
     of_segments = inputs.asked.select("as_of", "segments", "included", "excluded", "stays_in")
     membership = inputs.membership.cross_join(of_segments).filter(_.entered_on <= _.as_of)
     membership = membership.mutate(base=_.segment.split(SEPARATOR)[0])
@@ -207,7 +238,7 @@ def _with_facts(due: ir.Table, inputs: Inputs, history: ir.Table) -> ir.Table:
     for table, key in (
         (inputs.people, ["customer_id"]),
         (inputs.consent.select("customer_id", "channel", "state"), ["customer_id", "channel"]),
-        (received, ["customer_id"]),
+        (inputs.received, ["customer_id"]),
         (inputs.planned.group_by("customer_id").agg(planned=_.count()), ["customer_id"]),
         (_segments(membership), ["customer_id"]),
         (_stays(membership), ["customer_id", "triggered_on"]),
@@ -247,21 +278,8 @@ def _stays(membership: ir.Table) -> ir.Table:
     return present.select("customer_id", triggered_on="entered_on", staying=ibis.literal(True)).distinct()
 
 
-def _at_their_hour(known: ir.Table, inputs: Inputs) -> ir.Table:
-    """``hour`` and ``send_from``: the hour in the person's time zone, and when the clocks there show it first.
-
-    What would be in quiet hours leaves at the nearest hour that is not. Reckoned for each time zone and hour, not for each
-    person: the engine looks a zone up anew for every row.
-    """
-    of_zone = ("zone", "as_of", "timezone", "quiet_from", "quiet_hours", "quiet_to")
-    asked = inputs.asked.select(*of_zone[1:])
-    zones = inputs.people.cross_join(asked).mutate(zone=ibis.coalesce(_.time_zone, _.timezone)).select(*of_zone)
-    hours = zones.distinct().mutate(wanted_hour=ibis.range(_HOURS).unnest().cast("int64"))
-    ends = utc(_.as_of.cast("timestamp(6)") + ibis.interval(days=1), _.timezone)
-    hours = hours.mutate(into=_into(_.wanted_hour), opens=local(ends, _.zone))
-    nearest = ibis.ifelse(2 * _.into < _.quiet_hours, (_.quiet_from + _HOURS - 1) % _HOURS, _.quiet_to)
-    hours = hours.mutate(leaves=ibis.ifelse(_.into < _.quiet_hours, nearest, _.wanted_hour).cast("int64"))
-    hours = hours.select("zone", "wanted_hour", "leaves", send_from=_next(_.opens, _.leaves))
+def _at_their_hour(known: ir.Table, hours: ir.Table) -> ir.Table:
+    """``hour`` and ``send_from``: the hour in the person's time zone, and when the clocks there show it first."""
     wanted = known.mutate(
         zone=ibis.coalesce(_.time_zone, _.timezone), wanted_hour=ibis.coalesce(_.hour, _.best_hour, _.default_hour)
     )

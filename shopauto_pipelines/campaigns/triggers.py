@@ -5,73 +5,128 @@ An occasion is what a message is about; nobody gets a step twice for the same on
 have triggers of their own: :mod:`.pauses`.
 
 What happens later than the day changes nothing, and no trigger remembers anything: each is read off what the tables say
-of the days on which a step may still be due.
+of the days on which a step may still be due. Each is a statement that is compiled once for all days.
 """
 
 from __future__ import annotations
 
-from calendar import isleap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any, NamedTuple, TypeAlias
 
 import ibis
 import ibis.expr.types as ir
+import pyarrow as pa
 from ibis import _
 from ibis.common.deferred import Deferred
 
-from shopauto_pipelines.campaigns.declaration import Broadcast, Campaign, Ordered
+from shopauto_pipelines.campaigns.declaration import Campaign, Ordered, Trigger
 from shopauto_pipelines.features.tables import CUSTOMER_360, DAILY_ACTIVITY, DAILY_FORMS, DAILY_PRODUCTS
 from shopauto_pipelines.platform.lake import LakeTable
+from shopauto_pipelines.platform.prepared import Prepared, Rows, kept, unseen
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.recommendations.tables import REPLENISHMENT
 from shopauto_pipelines.segments.membership import members
+from shopauto_pipelines.segments.prepared import getvariable
 from shopauto_pipelines.segments.tables import CHANGES
+
+#: A day: itself, or an expression that stands for it.
+Day: TypeAlias = date | ir.DateValue
+
+#: Names of a statement's variables, and of what it knows its tables by.
+_START, _AS_OF = "triggered_from", "triggered_until"
+_OF_DAYS = "trigger_days"
+
+
+class Reading(NamedTuple):
+    """How much of a table a trigger reads: as of the day, or ``lately``, with so many ``earlier`` days."""
+
+    table: Table
+    lately: bool = False
+    earlier: int = 0
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a trigger may read: the lake's tables by name, those that the campaign :func:`reads`, as of the day."""
+    """What a trigger is told: the rows it reads, by table, and the days on which a step may still be due.
 
-    tables: Mapping[str, LakeTable]
-    start: date
-    as_of: date
+    ``days`` says how many these are before ``as_of``, ``broadcasts`` on which of them everybody is triggered
+    (``triggered_on``).
+    """
 
-    def on(self, table: Table) -> ir.Table:
-        """The table as of the day."""
-        return self.tables[table.name].on(self.as_of)
+    rows: Mapping[str, ir.Table]
+    broadcasts: ir.Table
+    days: int
+    start: Day
+    as_of: Day
 
-    def lately(self, table: Table, earlier: int = 0) -> ir.Table:
-        """The days on which a step may still be due, and so many ``earlier`` ones."""
-        return self.tables[table.name].between(self.start - timedelta(days=earlier), self.as_of)
+    def __getitem__(self, table: Table) -> ir.Table:
+        """The rows of a table."""
+        return self.rows[table.name]
 
-    def of_people(self, rows: ir.Table) -> ir.Table:
-        """``rows`` with the ``customer_id`` that their shop id belongs to as of the day."""
-        people = self.on(IDENTITIES).select("shop_customer_id", person="customer_id")
-        known = rows.filter(_.shop_customer_id.notnull()).left_join(people, "shop_customer_id")
+    def of_people(self, table: Table) -> ir.Table:
+        """The table's rows with the ``customer_id`` that their shop id belongs to as of the day."""
+        people = self[IDENTITIES].select("shop_customer_id", person="customer_id")
+        known = self[table].filter(_.shop_customer_id.notnull()).left_join(people, "shop_customer_id")
         return known.mutate(customer_id=ibis.coalesce(_.person, _.shop_customer_id)).drop("person")
 
 
 def reads(campaign: Campaign) -> tuple[Table, ...]:
-    """The tables that :func:`triggered` reads for the campaign, beside those that every campaign reads."""
-    return _KINDS[campaign.trigger.kind][0]
+    """The tables of which a trigger of this kind is read."""
+    return tuple(each.table for each in _KINDS[campaign.trigger.kind][0])
 
 
-def triggered(campaign: Campaign, tables: Mapping[str, LakeTable], as_of: date) -> ir.Table:
+def triggered(campaign: Campaign, tables: Mapping[str, LakeTable], as_of: date) -> tuple[Prepared, dict[str, Rows]]:
     """Everyone whose trigger lies so few days back that a step may be due on ``as_of``; nobody where it is not enabled.
 
-    ``tables`` are the lake's by name. Columns: ``customer_id``, ``occasion``, ``triggered_on``, and where the trigger is about
-    something ``details``. One row per person and occasion.
+    A statement, to be run before the next one is asked for, and what the names in it stand for. ``tables`` are the lake's by
+    name. Columns: ``customer_id``, ``occasion``, ``triggered_on``, and ``details``, null where the trigger is about nothing.
+    One row per person and occasion. Raises ``MissingPartition`` where a table has not been computed for the day.
     """
-    known = Known(tables, as_of - timedelta(days=campaign.lookback_days), as_of)
-    rows = _KINDS[campaign.trigger.kind][1](campaign, known)
-    recent = rows.filter(_.triggered_on.between(ibis.literal(known.start), ibis.literal(as_of)))
-    if "occasion" not in recent.columns:
-        recent = recent.mutate(occasion=_iso(_.triggered_on))
-    columns = [name for name in ("customer_id", "occasion", "triggered_on", "details") if name in recent.columns]
-    return (recent if campaign.enabled else recent.filter(ibis.literal(False))).select(columns)
+    start = as_of - timedelta(days=campaign.lookback_days)
+    given: dict[str, Rows] = {}
+    for table, lately, earlier in _KINDS[campaign.trigger.kind][0]:
+        lake = tables[table.name]
+        given[_name(table)] = lake.between(start - timedelta(days=earlier), as_of) if lately else lake.on(as_of)
+    if campaign.trigger.broadcast:
+        days = campaign.trigger.broadcast.days(start, as_of)
+        given[_OF_DAYS] = pa.table({"triggered_on": pa.array(days, pa.date32())})
+    engine = tables[CUSTOMER_360.name].lake.engine
+    engine.variable(_START, start)
+    engine.variable(_AS_OF, as_of)
+    return _statement(
+        campaign.trigger.model_dump_json(exclude_none=True), campaign.lookback_days, campaign.enabled
+    ), given
+
+
+@kept
+def _statement(declared: str, days: int, enabled: bool) -> Prepared:
+    trigger = Trigger.model_validate_json(declared)
+    reading, make = _KINDS[trigger.kind]
+    known = Known(
+        {each.table.name: unseen(each.table, _name(each.table), partitions=each.lately) for each in reading},
+        ibis.table({"triggered_on": "date"}, name=_OF_DAYS),
+        days,
+        getvariable(_START),
+        getvariable(_AS_OF),
+    )
+    rows = make(trigger, known)
+    recent = rows.filter(_.triggered_on.between(known.start, known.as_of))
+    told = {
+        "customer_id": _.customer_id,
+        "occasion": _.occasion if "occasion" in recent.columns else _iso(_.triggered_on),
+        "triggered_on": _.triggered_on,
+        "details": _.details if "details" in recent.columns else ibis.null("string"),
+    }
+    reached = (recent if enabled else recent.filter(ibis.literal(False))).select(**told)
+    return Prepared.of(reached, {_name(each.table): each.table for each in reading})
+
+
+def _name(table: Table) -> str:
+    return f"trigger_{table.name.replace('/', '_')}"
 
 
 def signed_up(people: ir.Table) -> ir.Table:
@@ -86,12 +141,9 @@ def segment_entered(changes: ir.Table, segment: str) -> ir.Table:
     return entries.select("customer_id", triggered_on="entered_on").distinct()
 
 
-def broadcast(people: ir.Table, schedule: Broadcast, start: date, end: date) -> ir.Table:
-    """Every person known, for each day of the broadcast."""
-    days = schedule.days(start, end)
-    if not days:
-        return people.filter(ibis.literal(False)).select("customer_id", triggered_on=ibis.null("date"))
-    return ibis.union(*(people.select("customer_id", triggered_on=ibis.literal(day)) for day in days))
+def broadcast(people: ir.Table, days: ir.Table) -> ir.Table:
+    """Every person known, for each day of the broadcast: those of ``days``, ``triggered_on``."""
+    return people.select("customer_id").cross_join(days)
 
 
 def ordered(products: ir.Table, people: ir.Table, asked: Ordered) -> ir.Table:
@@ -126,29 +178,30 @@ def browsed(products: ir.Table, people: ir.Table) -> ir.Table:
     return told.filter(*later).select("customer_id", "triggered_on", "details")
 
 
-def birthday(people: ir.Table, days_before: int, start: date, end: date) -> ir.Table:
-    """Every birthday that the days from ``start`` to ``end`` are so many days before; the occasion is its year.
+def birthday(people: ir.Table, days_before: int, start: Day, days: int) -> ir.Table:
+    """Every birthday that one of the ``days`` after ``start`` is so many days before, and some others of these years.
 
-    29 February is kept on 28 February in other years. With the year as the occasion, whoever corrects a birthday is not
-    congratulated twice.
+    The occasion is its year: whoever corrects a birthday is not congratulated twice. 29 February is kept on 28 February in other
+    years.
     """
-    before = timedelta(days=days_before)
+    first = (_day(start).cast("timestamp(6)") + ibis.interval(days=days_before)).year()
 
-    def of(year: int) -> ir.Table:
-        kept = people.birthday.month() * 100 + people.birthday.day()
-        kept = kept if isleap(year) else kept.substitute({229: 228})
-        day = ibis.date(ibis.literal(year, "int64"), kept // 100, kept % 100)
+    def of(year: ir.IntegerValue) -> ir.Table:
+        leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
+        of_year = people.birthday.month() * 100 + people.birthday.day()
+        kept_on = ibis.ifelse(leap, of_year, of_year.substitute({229: 228}))
+        day = ibis.date(year.cast("int64"), kept_on // 100, kept_on % 100)
         return people.filter(people.birthday.notnull()).select(
             "customer_id",
             # a date minus days is a timestamp to the engine
             triggered_on=(day.cast("timestamp(6)") - ibis.interval(days=days_before)).date(),
-            occasion=ibis.literal(str(year)),
+            occasion=year.cast("string"),
         )
 
-    return ibis.union(*(of(year) for year in range((start + before).year, (end + before).year + 1)))
+    return ibis.union(*(of(first + n) for n in range(days // 365 + 2)))
 
 
-def next_order(scores: ir.Table, people: ir.Table, days_before: int, start: date) -> ir.Table:
+def next_order(scores: ir.Table, people: ir.Table, days_before: int, start: Day) -> ir.Table:
     """The first day since the last order on which the next one was expected within ``days_before`` days.
 
     A forecast moves from day to day, so the day is that on which it came near: it was not on the computed day before, or
@@ -164,7 +217,7 @@ def next_order(scores: ir.Table, people: ir.Table, days_before: int, start: date
     before = _.near.lag().over(group_by="customer_id", order_by="as_of")
     first = scores.as_of.min().as_scalar()
     came = said.mutate(before=before.fill_null(False)).filter(
-        _.near & ~_.before & ((_.as_of > first) | (_.as_of == _.last_order_on)) & (_.as_of >= ibis.literal(start))
+        _.near & ~_.before & ((_.as_of > first) | (_.as_of == _.last_order_on)) & (_.as_of >= _day(start))
     )
     return came.group_by("customer_id", "last_order_on").agg(
         triggered_on=_.as_of.min(), expected_on=_.next_order_on.argmin(_.as_of)
@@ -224,52 +277,52 @@ def _iso(day: Deferred) -> Deferred:
     return day.strftime("%Y-%m-%d")
 
 
-def _ordered(campaign: Campaign, known: Known) -> ir.Table:
-    assert campaign.trigger.ordered
-    products = known.of_people(known.lately(DAILY_PRODUCTS))
-    return ordered(products, known.on(CUSTOMER_360), campaign.trigger.ordered)
+def _day(day: Day) -> ir.DateValue:
+    return ibis.literal(day) if isinstance(day, date) else day
 
 
-def _next_order(campaign: Campaign, known: Known) -> ir.Table:
-    assert campaign.trigger.next_order
-    said = known.lately(SCORES, earlier=1)
-    return next_order(said, known.on(CUSTOMER_360), campaign.trigger.next_order.days_before, known.start)
+def _ordered(trigger: Trigger, known: Known) -> ir.Table:
+    assert trigger.ordered
+    return ordered(known.of_people(DAILY_PRODUCTS), known[CUSTOMER_360], trigger.ordered)
 
 
-def _birthday(campaign: Campaign, known: Known) -> ir.Table:
-    assert campaign.trigger.birthday
-    return birthday(known.on(CUSTOMER_360), campaign.trigger.birthday.days_before, known.start, known.as_of)
+def _next_order(trigger: Trigger, known: Known) -> ir.Table:
+    assert trigger.next_order
+    return next_order(known[SCORES], known[CUSTOMER_360], trigger.next_order.days_before, known.start)
 
 
-def _broadcast(campaign: Campaign, known: Known) -> ir.Table:
-    assert campaign.trigger.broadcast
-    return broadcast(known.on(CUSTOMER_360), campaign.trigger.broadcast, known.start, known.as_of)
+def _birthday(trigger: Trigger, known: Known) -> ir.Table:
+    assert trigger.birthday
+    return birthday(known[CUSTOMER_360], trigger.birthday.days_before, known.start, known.days)
 
 
-def _submitted(campaign: Campaign, known: Known) -> ir.Table:
-    assert campaign.trigger.submitted
-    return submitted(known.of_people(known.lately(DAILY_FORMS)), campaign.trigger.submitted.form)
+def _submitted(trigger: Trigger, known: Known) -> ir.Table:
+    assert trigger.submitted
+    return submitted(known.of_people(DAILY_FORMS), trigger.submitted.form)
 
+
+_PEOPLE, _IDS = Reading(CUSTOMER_360), Reading(IDENTITIES)
+_LOOKED_AT = Reading(DAILY_PRODUCTS, lately=True)
 
 #: Every trigger by the day: what it reads, and how.
-_KINDS: Mapping[str, tuple[tuple[Table, ...], Callable[[Campaign, Known], ir.Table]]] = {
-    "signed_up": ((), lambda campaign, known: signed_up(known.on(CUSTOMER_360))),
+_KINDS: Mapping[str, tuple[tuple[Reading, ...], Callable[[Trigger, Known], Any]]] = {
+    "signed_up": ((_PEOPLE,), lambda trigger, known: signed_up(known[CUSTOMER_360])),
     "segment_entered": (
-        (CHANGES,),
-        lambda campaign, known: segment_entered(known.lately(CHANGES), str(campaign.trigger.segment_entered)),
+        (Reading(CHANGES, lately=True),),
+        lambda trigger, known: segment_entered(known[CHANGES], str(trigger.segment_entered)),
     ),
-    "broadcast": ((), _broadcast),
-    "ordered": ((DAILY_PRODUCTS,), _ordered),
+    "broadcast": ((_PEOPLE,), lambda trigger, known: broadcast(known[CUSTOMER_360], known.broadcasts)),
+    "ordered": ((_LOOKED_AT, _IDS, _PEOPLE), _ordered),
     "browsed": (
-        (DAILY_PRODUCTS,),
-        lambda campaign, known: browsed(known.of_people(known.lately(DAILY_PRODUCTS)), known.on(CUSTOMER_360)),
+        (_LOOKED_AT, _IDS, _PEOPLE),
+        lambda trigger, known: browsed(known.of_people(DAILY_PRODUCTS), known[CUSTOMER_360]),
     ),
-    "birthday": ((), _birthday),
-    "next_order": ((SCORES,), _next_order),
-    "used_up": ((REPLENISHMENT,), lambda campaign, known: used_up(known.on(REPLENISHMENT))),
-    "submitted": ((DAILY_FORMS,), _submitted),
+    "birthday": ((_PEOPLE,), _birthday),
+    "next_order": ((Reading(SCORES, lately=True, earlier=1), _PEOPLE), _next_order),
+    "used_up": ((Reading(REPLENISHMENT),), lambda trigger, known: used_up(known[REPLENISHMENT])),
+    "submitted": ((Reading(DAILY_FORMS, lately=True), _IDS), _submitted),
     "ticket_opened": (
-        (DAILY_ACTIVITY,),
-        lambda campaign, known: ticket_opened(known.of_people(known.lately(DAILY_ACTIVITY))),
+        (Reading(DAILY_ACTIVITY, lately=True), _IDS),
+        lambda trigger, known: ticket_opened(known.of_people(DAILY_ACTIVITY)),
     ),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from contextlib import suppress
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,7 +30,14 @@ from shopauto_pipelines.cli import (
 )
 from shopauto_pipelines.cli.options import day_option
 from shopauto_pipelines.platform.errors import ShopAutoError
-from shopauto_pipelines.platform.settings import CHANGEABLE, PREFIX, PROJECT_ROOT, Settings, load_settings
+from shopauto_pipelines.platform.settings import (
+    CHANGEABLE,
+    PREFIX,
+    PROJECT_ROOT,
+    Settings,
+    SettingsError,
+    load_settings,
+)
 
 if TYPE_CHECKING:
     from shopauto_pipelines.platform.lake import Lake
@@ -48,6 +56,43 @@ app = typer.Typer(
         "`shopauto refresh` do the same with your own files. Nothing leaves this machine until SHOPAUTO_LIVE=true."
     ),
 )
+
+
+#: Commands that are about what is sent, what is loaded, or how the lake of everyday stands.
+_NOT_THEN = ("demo", "load", "outbox", "live-settings", "health", "inbox", "collect", "doctor", "migrate")
+
+#: Commands that look at days as known then.
+_LOOK = ("segments", "explain", "preview", "replay", "readout")
+
+
+@app.callback()
+def begin(
+    context: typer.Context,
+    known: Annotated[
+        str | None,
+        typer.Option(
+            metavar="now|then",
+            help="Past days as known now, or as known then: from what had been loaded when each was refreshed. Unset: "
+            "SHOPAUTO_KNOWN, else now.",
+        ),
+    ] = None,
+) -> None:
+    """Say which of the two lakes a command is about."""
+    if known not in (None, "now", "then"):
+        raise typer.BadParameter(f"{known!r} is neither now nor then", param_hint="--known")
+    if known:
+        os.environ[f"{PREFIX}KNOWN"] = known
+    with suppress(SettingsError):  # the command will tell
+        settings = load_settings()
+        if settings.known == "then" and context.invoked_subcommand in _NOT_THEN:
+            raise typer.BadParameter(
+                f"`shopauto {context.invoked_subcommand}` is not about days as known then: leave --known then "
+                f"and {PREFIX}KNOWN out"
+            )
+        if settings.known == "then" and context.invoked_subcommand in _LOOK:
+            from shopauto_pipelines.sources.known import told
+
+            Console(stderr=True, highlight=False).print(f"[cyan]{escape(told(settings))}[/cyan]", soft_wrap=True)
 
 
 app.add_typer(outbox.app, name="outbox")
@@ -105,6 +150,13 @@ def load(
     source: Annotated[str, typer.Argument(help="Name of a source of the playbook (`defs/sources`), e.g. `sample`.")],
     path: Annotated[Path, typer.Argument(help="The file, the folder of the files, or `env:NAME` of a database's URL.")],
     add: Annotated[bool, typer.Option("--add", help="Add to a shop that already has another source.")] = False,
+    history: Annotated[
+        bool,
+        typer.Option(
+            "--history",
+            help="What is new was known all along: `--known then` sees it on days that were refreshed before this load, too.",
+        ),
+    ] = False,
 ) -> None:
     """Take a source's files into the lake. Rows that cannot be read are set aside with their reason, never lost.
 
@@ -115,7 +167,7 @@ def load(
 
     settings = load_settings()
     lake = _lake(settings)
-    refreshing.load(lake, settings, source, path, console, add=add)
+    refreshing.load(lake, settings, source, path, console, add=add, history=history)
     console.print("Next: [bold]shopauto refresh[/bold]")
 
 
@@ -140,6 +192,9 @@ def refresh(
 
     Without a day: what is missing since the last refresh, up to the newest day with data. Messages are sent for the newest
     day only; older days are computed and never sent. Running it again changes nothing and sends nothing twice.
+
+    `shopauto --known then refresh --from … --to …` computes days from what had been loaded when they were refreshed, beside
+    the lake of everyday, and sends nothing.
     """
     from shopauto_pipelines.cli import refreshing, summary
 
@@ -152,6 +207,11 @@ def refresh(
     if bool(start) != bool(end):
         raise typer.BadParameter("a range needs both --from and --to")
     settings = load_settings()
+    if settings.known == "then":
+        if not (day or start):
+            raise typer.BadParameter("as known then: say which days, with --day, or --from and --to")
+        refreshing.refresh_then(settings, day or start, day or end, console, models=models or ())  # type: ignore[arg-type]
+        return
     lake = _lake(settings)
     refreshing.land_changes(lake, settings)
     if stale:
@@ -316,6 +376,6 @@ def run() -> None:
 
 
 def _lake(settings: Settings) -> Lake:
-    from shopauto_pipelines.platform.lake import Lake
+    from shopauto_pipelines.platform.lake import open_lake
 
-    return Lake(settings.lake_path, settings.engine_threads, settings.engine_memory)
+    return open_lake(settings)

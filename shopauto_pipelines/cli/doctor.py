@@ -117,11 +117,13 @@ def _database(settings: Settings) -> Iterator[Finding]:
 
 def _lake(settings: Settings) -> Iterator[Finding]:
     from shopauto_pipelines.features.tables import CUSTOMER_360
-    from shopauto_pipelines.platform.lake import Lake
+    from shopauto_pipelines.platform.lake import open_lake
     from shopauto_pipelines.sources import landing, staleness
     from shopauto_pipelines.sources.tables import QUARANTINE
 
-    lake = Lake(settings.lake_path, settings.engine_threads, settings.engine_memory)
+    lake = open_lake(settings)
+    if settings.lake_bucket:
+        yield Finding("ok", "bucket", lake.storage.check())
     span = landing.landed_days(lake)
     if span is None:
         yield Finding("note", "lake", "empty", "shopauto demo, or shopauto load SOURCE PATH")

@@ -15,13 +15,22 @@ class NoLake(ShopAutoError):
     """There is no lake under the home; the text says what makes one."""
 
 
+def has_lake(settings: Settings) -> bool:
+    """Whether there is one: a folder, or, in a bucket, what was loaded. Raises ``ObjectStorageError``."""
+    from shopauto_pipelines.platform.lake import Lake, storage_of
+
+    if settings.lake_bucket is None:
+        return settings.lake_path.is_dir()
+    return Lake.first_day(storage_of(settings)) is not None
+
+
 def existing_lake(settings: Settings) -> Lake:
     """The lake under the home. Raises :class:`NoLake`: a home that is misspelt would get an empty one."""
-    from shopauto_pipelines.platform.lake import Lake
+    from shopauto_pipelines.platform.lake import open_lake
 
-    if not settings.lake_path.is_dir():
+    if not has_lake(settings):
         raise NoLake(
-            f"there is no lake at {settings.lake_path}: run `shopauto demo`, or `shopauto load`, then "
+            f"there is no lake at {settings.lake_bucket or settings.lake_path}: run `shopauto demo`, or `shopauto load`, then "
             "run `shopauto refresh`"
         )
-    return Lake(settings.lake_path, settings.engine_threads, settings.engine_memory)
+    return open_lake(settings)

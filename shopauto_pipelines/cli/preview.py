@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.panel import Panel
 
-from shopauto_pipelines.cli.lakes import existing_lake
+from shopauto_pipelines.cli.lakes import existing_lake, has_lake
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.settings import load_settings
 from shopauto_pipelines.platform.words import nearest
@@ -70,7 +70,7 @@ def preview(
     console.print(f"[bold]{campaign}[/bold]  {escape(chosen.description)}\n{escape(about)}", soft_wrap=True)
     for each in previews:
         _show(each)
-    folder = out or settings.home / "previews"
+    folder = out or settings.computed_path / "previews"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{campaign}-preview.html"
     file.write_text(page(chosen, previews, about), encoding="utf-8")
@@ -85,7 +85,7 @@ def _previews(
     """Whose messages these are, in words, and the messages."""
     from shopauto_pipelines.campaigns import previews
 
-    lake = existing_lake(settings) if settings.lake_path.is_dir() else None
+    lake = existing_lake(settings) if has_lake(settings) else None
     day = previews.newest_day(lake) if lake else None
     if customer and day is None:
         raise PreviewError("no day has been computed yet: run `shopauto refresh` first")

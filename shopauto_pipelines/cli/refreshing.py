@@ -20,7 +20,7 @@ from shopauto_pipelines.platform.lake import Lake, days_between
 from shopauto_pipelines.platform.postgres import engine
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.realtime.closed_days import land_held_rows
-from shopauto_pipelines.sources import landing, staleness
+from shopauto_pipelines.sources import arrivals, known, landing, staleness
 from shopauto_pipelines.sources.mapping import mapping_named, mappings
 
 if TYPE_CHECKING:
@@ -31,8 +31,20 @@ class RefreshError(ShopAutoError):
     """A refresh cannot start; the text says why and what to do."""
 
 
-def load(lake: Lake, settings: Settings, source: str, path: Path, console: Console, *, add: bool = False) -> None:
-    """Land the files of ``source`` found at ``path`` and print what became of every row."""
+def load(
+    lake: Lake,
+    settings: Settings,
+    source: str,
+    path: Path,
+    console: Console,
+    *,
+    add: bool = False,
+    history: bool = False,
+) -> None:
+    """Land the files of ``source`` found at ``path`` and print what became of every row.
+
+    ``history``: what is new counts as known all along, see :func:`~shopauto_pipelines.sources.landing.land`.
+    """
     mapping = mapping_named(source)
     others = [m.source for m in landing.manifests(lake) if m.source not in (mapping.name, *landing.HELD_SOURCES)]
     if others and not add:
@@ -41,7 +53,7 @@ def load(lake: Lake, settings: Settings, source: str, path: Path, console: Conso
             f"SHOPAUTO_HOME to another folder, or say --add where `{mapping.name}` belongs to the same shop."
         )
     with step_bar(console, f"load {mapping.name}"):
-        report = landing.land(lake, mapping, path, settings, _today(settings))
+        report = landing.land(lake, mapping, path, settings, _today(settings), history=history)
     shown = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     shown.add_column("table", no_wrap=True)
     for heading in ("read", "loaded", "set aside", "left out", "folded"):
@@ -118,6 +130,43 @@ def refresh(
             if behind:
                 runs.run_job(instance, "load_history", behind[0], start - timedelta(days=1), console)
         runs.run_job(instance, "daily_refresh", start, end, console, models)
+
+
+def refresh_then(settings: Settings, start: date, end: date, console: Console, *, models: Sequence[str] = ()) -> None:
+    """Compute ``start`` … ``end`` as known on each of the days, in the lake beside that of everyday.
+
+    Days between which nothing came in late are one run; logs and rollups of earlier days are written again before it, where
+    late rows changed them. What does not finish is done again by the next call.
+    """
+    lake = known.opened(settings)
+    first, last = landed(lake)
+    from shopauto_pipelines.cli import runs  # looks up the lake's first day
+    from shopauto_pipelines.predictions.store import ModelStore
+
+    if start > end:
+        raise RefreshError(f"--from {start} is after --to {end}")
+    if start < first or end > last:
+        raise RefreshError(f"there is data from {first} to {last}; {start if start < first else end} is outside")
+    ModelStore(settings.models_path).named(models)
+    with known.alone(lake, settings), runs.instance() as instance:
+        for step in arrivals.steps(lake, start, end, DAILY_ACTIVITY):
+            if step.late:
+                console.print(_came_in_late(step), soft_wrap=True)
+            if step.logs:
+                runs.run_job(instance, "load_history", *step.logs, console)
+            runs.run_job(instance, "daily_refresh", *step.days, console, models)
+    shown = f"{start}" if start == end else f"{start} … {end}"
+    console.print(
+        f"{shown} as known that day: each from what had been loaded when it was refreshed. Nothing was sent.\n"
+        f"Every table as Parquet: {escape(str(lake.root))}\n"
+        f"Look with the same commands, e.g. [bold]shopauto --known then segments list --as-of {end}[/bold]",
+        soft_wrap=True,
+    )
+
+
+def _came_in_late(step: arrivals.Step) -> str:
+    days = f"{step.late[0]}" if len(step.late) == 1 else f"{len(step.late)} days, {step.late[0]} … {step.late[-1]}"
+    return f"Came in late, and was known with the refresh of {step.days[0]}: rows of {days}."
 
 
 def health(lake: Lake) -> Health:

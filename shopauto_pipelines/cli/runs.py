@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,12 +19,10 @@ from shopauto_pipelines.cli.progress import bars
 from shopauto_pipelines.orchestration.flow import flow
 from shopauto_pipelines.orchestration.health import FailedRun, Made
 from shopauto_pipelines.orchestration.jobs import JOBS
-from shopauto_pipelines.platform.dagster.runs import range_tags, run_days
+from shopauto_pipelines.platform.dagster.runs import COMMAND_LINE_TAG, range_tags, run_days, this_process
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.progress import listening
 from shopauto_pipelines.platform.settings import PROJECT_ROOT, load_settings
-
-_PROCESS_TAG = "shopauto/process"
 
 #: How many of the failed runs are looked at, and how much of what each said is told.
 _MOST_FAILED, _LONGEST_WHY = 25, 200
@@ -87,7 +84,11 @@ def run_job(
             result = definition.execute_in_process(
                 instance=instance,
                 run_id=run_id,
-                tags={**range_tags(start, end), _PROCESS_TAG: _this_process(), "shopauto/launched_by": "command line"},
+                tags={
+                    **range_tags(start, end),
+                    COMMAND_LINE_TAG: this_process(),
+                    "shopauto/launched_by": "command line",
+                },
                 run_config={
                     "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
                     "ops": {"predictions__models": {"config": {"named": [*models]}}} if models else {},
@@ -183,14 +184,10 @@ def _step_name(key: str | None) -> str:
     return (key or "").replace("__", "/")
 
 
-def _this_process() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
 def _close_abandoned(instance: dg.DagsterInstance) -> None:
     """Mark runs of command lines that were killed as failed, so the UI does not show them as running for ever."""
     for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])):
-        host, _, pid = run.tags.get(_PROCESS_TAG, "").partition(":")
+        host, _, pid = run.tags.get(COMMAND_LINE_TAG, "").partition(":")
         if host == socket.gethostname() and pid.isdigit() and not psutil.pid_exists(int(pid)):
             instance.report_run_failed(
                 run, "The process that ran it was killed; run it again: nothing is half written."

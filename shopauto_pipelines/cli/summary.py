@@ -54,7 +54,7 @@ def show(lake: Lake, settings: Settings, as_of: date, console: Console) -> None:
     looks = {
         "make dev": "the Dagster UI on http://localhost:3000: assets, checks, plots, lineage",
         f"{_program()} inbox": "the messages, and why each person was chosen, on http://localhost:8025",
-        str(lake.root): "every table as Parquet, one file per day",
+        lake.place: "every table as Parquet, one file per day",
     }
     console.print("Where to look")
     for where, what in looks.items():

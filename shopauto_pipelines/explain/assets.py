@@ -57,7 +57,7 @@ def decisions(context: dg.AssetExecutionContext, settings: SettingsResource, lak
     try:
         with engine(settings.settings).connect() as connection:
             chosen, clock = settings.settings, settings.clock
-            shown = examples.explained(lake.lake(), chosen, load_campaigns(), day, connection, clock)
+            shown = examples.explained(lake.front(), chosen, load_campaigns(), day, connection, clock)
     except ShopAutoError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     metadata = {

@@ -51,7 +51,7 @@ def decisions(lake: Lake, campaigns: Mapping[str, Campaign], day: date) -> list[
     parts = []
     for name in campaigns:
         table = audience(name)
-        if lake.path(table, day).exists() and lake.rows(table, day):
+        if lake.has(table, day) and lake.rows(table, day):
             view = lake.on(table, day).op().name
             parts.append(
                 f"select '{name}' as campaign, decision, reason, count(*) as people, "

@@ -65,7 +65,7 @@ def trigger(case: Case) -> Step:
 
 
 def _computed(case: Case) -> bool:
-    return case.known.lake.path(audience(case.campaign.name), case.day).exists()
+    return case.known.lake.has(audience(case.campaign.name), case.day)
 
 
 def _due(case: Case) -> tuple[date, date] | None:

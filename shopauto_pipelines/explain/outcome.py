@@ -265,7 +265,7 @@ def outbox(case: Case, kept: Kept | None, now: Now, verdict: Verdict | None, win
 
 def examine(connection: sa.Connection, case: Case) -> Verdict | None:
     """The gate's verdict on the campaign's day; ``None`` where it cannot be asked."""
-    if not case.known.lake.path(audience(case.campaign.name), case.day).exists():
+    if not case.known.lake.has(audience(case.campaign.name), case.day):
         return None
     try:
         return gate.examine(connection, case.known.lake, case.known.settings, case.campaign, case.day)

@@ -89,9 +89,9 @@ def assignments(lake: Lake, audiences: Mapping[str, ir.Table]) -> ir.Table:
     They are put below each other as text: to compile a union of so many takes longer than all that comes after it.
     """
     columns = {"campaign": "string", **_READ}
-    parts = [f"select {', '.join(f'null::{kind} as {name}' for name, kind in columns.items())} where false"]
+    parts = [f"select {', '.join(f'cast(null as {kind}) as {name}' for name, kind in columns.items())} where false"]
     for campaign, rows in audiences.items():
-        parts.append(f"select '{campaign}', {', '.join(_READ)} from \"{rows.op().name}\"")
+        parts.append(f"select '{campaign}', {', '.join(_READ)} from {rows.op().name}")
     lake.con.raw_sql(f"create or replace temp view insights_audiences as {' union all '.join(parts)}")
     return _assignments().rows(lake, "insights_assignments", {"audiences": lake.con.table("insights_audiences")})
 

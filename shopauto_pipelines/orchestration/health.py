@@ -1,7 +1,7 @@
 """Which days of which tables are missing, stale or of an earlier version, why, and what repairs them.
 
-Derived from what is on disk and from the runs that failed; nothing is stored. A partition's file says when its rows last
-changed, its folder when it was last computed (:mod:`~shopauto_pipelines.platform.lake`). So a partition is stale where something
+Derived from what is in the lake and from the runs that failed; nothing is stored. The lake says when a partition's rows last
+changed, and when it was last computed. So a partition is stale where something
 it was computed from changed afterwards, or is stale itself. What the files do not tell is not seen: a playbook or a setting
 that has changed since leaves past days as they were decided then.
 """
@@ -9,17 +9,19 @@ that has changed since leaves past days as they were decided then.
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from io import SEEK_END
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
 import pyarrow.parquet as pq
 
-from shopauto_pipelines.platform.lake import Lake, days_between
+from shopauto_pipelines.platform.lake import Lake, columns_mark, days_between
+from shopauto_pipelines.platform.storage import Times
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.predictions import tables as predictions
 from shopauto_pipelines.sources import landing, staleness
@@ -95,13 +97,6 @@ class Health:
         return [finding for finding in self.findings if finding.is_problem]
 
 
-@dataclass
-class _Partition:
-    computed: int
-    changed: int
-    file: str
-
-
 @dataclass(frozen=True)
 class _Cause:
     kind: Kind
@@ -114,7 +109,7 @@ _Causes = dict[str, dict[date, _Cause]]
 def examine(lake: Lake, flow: Sequence[Made], failed: Sequence[FailedRun] = ()) -> Health:
     """Look at every partition of the tables of ``flow``, which come in the order they are made."""
     span = landing.landed_days(lake)
-    disk = {made.table.name: _partitions(lake, made.table) for made in flow}
+    disk = lake.times_of(made.table for made in flow)
     states = [made.table for made in flow if made.table.partition == "as_of"]
     computed = sorted({day for table in states for day in disk[table.name]})
     partitions = sum(map(len, disk.values()))
@@ -153,19 +148,10 @@ def ranges(days: Collection[date]) -> list[tuple[date, date]]:
     return [(ordered[a], ordered[b - 1]) for a, b in pairwise([0, *cuts, len(ordered)])]
 
 
-def _partitions(lake: Lake, table: Table) -> dict[date, _Partition]:
-    found = {}
-    for day in lake.days(table):
-        file = str(lake.path(table, day))
-        folder = os.path.dirname(file)
-        found[day] = _Partition(os.stat(folder).st_mtime_ns, os.stat(file).st_mtime_ns, file)
-    return found
-
-
 def _judged(
     lake: Lake,
     made: Made,
-    disk: Mapping[str, Mapping[date, _Partition]],
+    disk: Mapping[str, Mapping[date, Times]],
     causes: _Causes,
     expected: Sequence[date],
     failed: Sequence[FailedRun],
@@ -186,7 +172,7 @@ def _judged(
     reads = [] if table in _LANDED else [*made.reads, *(other for other in made.earlier if other not in made.reads)]
     for upstream in (other for other in reads if other.name in disk):
         _add_stale(found, made, upstream, disk, causes, failed)
-    for day, why in _outdated(table, {d: p.file for d, p in there.items() if d not in found}):
+    for day, why in _outdated(lake, table, {d: t for d, t in there.items() if d not in found}):
         found[day] = _Cause("outdated", why)
     return found, [day for day in absent if day < since]
 
@@ -195,7 +181,7 @@ def _add_stale(
     found: dict[date, _Cause],
     made: Made,
     upstream: Table,
-    disk: Mapping[str, Mapping[date, _Partition]],
+    disk: Mapping[str, Mapping[date, Times]],
     causes: _Causes,
     failed: Sequence[FailedRun],
 ) -> None:
@@ -223,7 +209,7 @@ def _add_stale(
             first_bad = first_bad or day
 
 
-def _late(lake: Lake, table: Table, there: Mapping[date, _Partition]) -> dict[date, _Cause]:
+def _late(lake: Lake, table: Table, there: Mapping[date, Times]) -> dict[date, _Cause]:
     """Raw days whose landed rows changed after they were computed."""
     behind = [day for day in staleness.days_behind(lake, table) if day in there]
     if not behind:
@@ -241,22 +227,24 @@ def _failure(table: Table, day: date, since: int, failed: Sequence[FailedRun]) -
     return None
 
 
-def _outdated(table: Table, files: Mapping[date, str]) -> Iterator[tuple[date, str]]:
+def _outdated(lake: Lake, table: Table, there: Mapping[date, Times]) -> Iterator[tuple[date, str]]:
     """Days that an earlier version wrote without a column that has to be there."""
+    present = columns_mark(table)
+    days = [day for day, times in there.items() if times.columns != present]
     required = [column.name for column in table.columns if column.required]
-    for day, file in files.items():
+    for day, file in (lake.paths(table, days) if days else {}).items():
         if _may_lack(file, required):
             names = pq.read_schema(file).names
             if lacking := [name for name in required if name not in names]:
                 yield day, f"written by an earlier version, without `{'`, `'.join(lacking)}`"
 
 
-def _may_lack(file: str, columns: Sequence[str]) -> bool:
+def _may_lack(file: Path, columns: Sequence[str]) -> bool:
     """Whether the footer of a Parquet file does not name one of the columns. To parse it takes ten times as long."""
     with open(file, "rb", buffering=0) as opened:
-        opened.seek(-8, os.SEEK_END)
+        opened.seek(-8, SEEK_END)
         length = int.from_bytes(opened.read(4), "little")
-        opened.seek(-8 - length, os.SEEK_END)
+        opened.seek(-8 - length, SEEK_END)
         footer = opened.read(length)
     return any(bytes([len(name)]) + name.encode() not in footer for name in columns)  # a name stands after its length
 
@@ -280,7 +268,7 @@ def _notes(
     lake: Lake,
     computed: Sequence[date],
     newer: Mapping[str, Sequence[date]],
-    disk: Mapping[str, Mapping[date, _Partition]],
+    disk: Mapping[str, Mapping[date, Times]],
 ) -> Iterator[Finding]:
     """What is as it should be and may surprise: days between that were never refreshed, newer tables, models by name."""
     gaps = sorted({*days_between(computed[0], computed[-1])} - {*computed})
@@ -296,8 +284,8 @@ def _notes(
         yield Finding("note", why, lacking, f"shopauto refresh --from {start} --to {end}")
     named: dict[str, list[date]] = defaultdict(list)
     table = predictions.MODELS
-    for day, partition in disk.get(table.name, {}).items():
-        file = pq.ParquetFile(partition.file)
+    for day, path in lake.paths(table, [*disk.get(table.name, {})]).items():
+        file = pq.ParquetFile(path)
         if "named" in file.schema_arrow.names:
             for row in file.read(["model_id", "named"]).to_pylist():
                 if row["named"]:

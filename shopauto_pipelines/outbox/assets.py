@@ -11,8 +11,8 @@ from shopauto_pipelines.campaigns.shown import reads as shown_from
 from shopauto_pipelines.campaigns.tables import audience
 from shopauto_pipelines.features.tables import CUSTOMER_FEATURES
 from shopauto_pipelines.outbox import gate, ledger, schema
-from shopauto_pipelines.outbox.dispatch import FROM_AUDIENCE, Dispatched, dispatch
-from shopauto_pipelines.outbox.windows import look
+from shopauto_pipelines.outbox.dispatch import FROM_AUDIENCE, Dispatched, dispatch, not_sent
+from shopauto_pipelines.outbox.windows import closed, look
 from shopauto_pipelines.platform.dagster.assets import FRESHNESS, OWNERS, asset_key, database_schema
 from shopauto_pipelines.platform.dagster.io_manager import lineage_entries, lineage_metadata
 from shopauto_pipelines.platform.dagster.partitions import DAILY, ONE_RUN
@@ -57,15 +57,21 @@ def outbox_asset(campaign: Campaign) -> dg.AssetsDefinition:
         complaints: list[str] = []
         days, why_not = run_days(context.run.tags), barred(context.run, context.instance)
         database, chosen, clock = engine(settings.settings), settings.settings, settings.clock
+        shut = {
+            day: found
+            for day in days
+            if (found := closed(context.run.run_id, lake.front(), chosen, clock, day, barred=why_not))
+        }
+        found_of = not_sent(database, lake.front(), chosen, campaign, shut, clock=clock)
         for day in days:
-            if look(database, lake.lake(), chosen, clock, campaign.name, day, barred=why_not).open:
+            if day not in shut and look(database, lake.front(), chosen, clock, campaign.name, day, barred=why_not).open:
                 with database.connect() as connection:
-                    held = gate.held(connection, lake.lake(), chosen, campaign, day, context.run.run_id)
+                    held = gate.held(connection, lake.front(), chosen, campaign, day, context.run.run_id)
                 if held:
                     raise dg.Failure(held, allow_retries=False)
-            result = dispatch(
+            result = found_of.get(day) or dispatch(
                 database,
-                lake.lake(),
+                lake.front(),
                 chosen,
                 campaign,
                 day,

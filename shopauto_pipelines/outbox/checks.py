@@ -11,7 +11,7 @@ from shopauto_pipelines.campaigns.shown import reads
 from shopauto_pipelines.campaigns.tables import audience
 from shopauto_pipelines.features.tables import CUSTOMER_FEATURES, DAILY_PRODUCTS
 from shopauto_pipelines.outbox import gate
-from shopauto_pipelines.outbox.windows import look
+from shopauto_pipelines.outbox.windows import closed, look
 from shopauto_pipelines.platform.dagster.assets import asset_key
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.dagster.runs import barred, run_days
@@ -48,11 +48,13 @@ def send_gate(campaign: Campaign) -> dg.AssetChecksDefinition:
     ) -> dg.AssetCheckResult:
         day, why_not = run_days(context.run.tags)[-1], barred(context.run, context.instance)
         database, chosen = engine(settings.settings), settings.settings
-        sends = look(database, lake.lake(), chosen, settings.clock, campaign.name, day, barred=why_not)
+        sends = closed(context.run.run_id, lake.front(), chosen, settings.clock, day, barred=why_not)
+        if not sends:
+            sends = look(database, lake.front(), chosen, settings.clock, campaign.name, day, barred=why_not)
         if not sends.open:
             return dg.AssetCheckResult(passed=True, description=f"nothing is sent: {sends.why}")
         with database.connect() as connection:
-            verdict = gate.examine(connection, lake.lake(), chosen, campaign, day)
+            verdict = gate.examine(connection, lake.front(), chosen, campaign, day)
         gate.remember(context.run.run_id, verdict)
         return dg.AssetCheckResult(passed=not verdict.stops, description=verdict.text, metadata=metadata(verdict, day))
 

@@ -9,8 +9,9 @@ leaves is in ``sending``.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, timedelta
 from functools import cache
 from itertools import chain, islice
@@ -24,6 +25,7 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from shopauto_pipelines.campaigns import tables as campaign_tables
+from shopauto_pipelines.campaigns.audience import counts as decided
 from shopauto_pipelines.campaigns.declaration import Campaign
 from shopauto_pipelines.outbox import dispatchers, ledger, links
 from shopauto_pipelines.outbox.channels import Channel, Outcome
@@ -117,6 +119,37 @@ def dispatch(
     return Dispatched(found, states, refused, planned, work, recovered, held)
 
 
+def not_sent(
+    engine: sa.Engine,
+    lake: Lake,
+    settings: Settings,
+    campaign: Campaign,
+    windows: Mapping[date, Window],
+    *,
+    clock: Clock,
+) -> dict[date, Dispatched]:
+    """What :func:`dispatch` says of days that are closed (``windows``), asked once for all of them.
+
+    What was sent for them and was not landed is landed now. Raises ``MissingPartition`` as :func:`dispatch` does.
+    """
+    refused = {day: _refused(lake, campaign.name, day) for day in windows}
+    if not windows:
+        return {}
+    with engine.connect() as connection:
+        states = ledger.counts_by_day(connection, campaign.name, min(windows), max(windows))
+    found = {day: Dispatched(shut, states.get(day, {}), refused[day]) for day, shut in windows.items()}
+    told = landed_sends(lake) if any(of_day.count("sent") for of_day in found.values()) else {}
+    for day, of_day in found.items():
+        if of_day.count("sent") > told.get((campaign.name, day), 0):
+            land_sent(engine, lake, settings, campaign.name, day)
+        if of_day.count("planned"):
+            with engine.connect() as connection:
+                in_force = Hours.of(live_settings.current(connection, settings))
+                held = waiting(connection, campaign.name, day, in_force, clock.now())
+            found[day] = replace(of_day, waiting=held)
+    return found
+
+
 def recover(engine: sa.Engine, lake: Lake, settings: Settings, channel: Channel, clock: Clock) -> int:
     """Settle what dead dispatchers had reserved, of any campaign, by asking the channel; returns how many messages.
 
@@ -179,10 +212,11 @@ def land_sent(engine: sa.Engine, lake: Lake, settings: Settings, campaign: str, 
 
 
 def _refused(lake: Lake, campaign: str, as_of: date) -> dict[str, int]:
-    audience = lake.on(campaign_tables.audience(campaign), as_of)
-    reasons = audience.filter(ibis._.decision == "refused").group_by("reason").agg(n=ibis._.count()).order_by("reason")
-    found = lake.con.to_pyarrow(reasons).to_pydict()
-    return dict(zip(found["reason"], found["n"], strict=True))
+    found: Counter[str] = Counter()
+    for count in decided(lake, campaign_tables.audience(campaign), as_of):
+        if count.decision == "refused":
+            found[count.reason] += count.people
+    return dict(sorted(found.items()))
 
 
 def plan(

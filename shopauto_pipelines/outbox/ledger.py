@@ -587,6 +587,23 @@ def counts(connection: sa.Connection, campaign: str, as_of: date) -> dict[tuple[
     return {(row[0], row[1]): row[2] for row in rows}
 
 
+def counts_by_day(
+    connection: sa.Connection, campaign: str, start: date, end: date
+) -> dict[date, dict[tuple[str, str], int]]:
+    """:func:`counts` of every day from ``start`` to ``end`` that has messages."""
+    state, reason = messages.c.state, sa.func.coalesce(messages.c.reason, "")
+    rows = connection.execute(
+        sa.select(messages.c.as_of, state, reason, sa.func.count())
+        .where(messages.c.campaign == campaign, messages.c.as_of.between(start, end))
+        .group_by(messages.c.as_of, state, reason)
+        .order_by(messages.c.as_of, state, reason)
+    )
+    found: dict[date, dict[tuple[str, str], int]] = {}
+    for day, of_state, why, number in rows:
+        found.setdefault(day, {})[of_state, why] = number
+    return found
+
+
 def sent_keys(connection: sa.Connection, campaign: str, as_of: date) -> Iterator[tuple[MessageKey, str]]:
     """Key and channel of every message of a campaign and day that was sent, in key order, read in bounded batches."""
     rows = connection.execute(

@@ -64,7 +64,7 @@ def messages_in_their_hour(settings: SettingsResource, lake: LakeResource) -> It
         each
         for each in found
         if dg.AssetKey(["outbox", each.campaign]) in _SENT_DAILY
-        and look(database, lake.lake(), chosen, settings.clock, each.campaign, each.as_of).open
+        and look(database, lake.front(), chosen, settings.clock, each.campaign, each.as_of).open
     ]
     for campaign, as_of, _ in daily:
         yield dg.RunRequest(

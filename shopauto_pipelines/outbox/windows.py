@@ -70,14 +70,35 @@ def look(
     barred: str | None = None,
 ) -> Window:
     """Whether the campaign's messages of a day may leave, by all that is known. ``barred``: why not, whatever the day."""
-    if barred:
-        return Window(False, barred)
     newest = newest_day(lake)
-    found = window(as_of, newest, settings, clock)
-    if not found.open:
-        return found
+    if shut := _closed(as_of, newest, settings, clock, barred):
+        return shut
     with engine.connect() as connection:
         return window(as_of, newest, settings, clock, past(connection, lake, settings, clock, campaign, as_of))
+
+
+def closed(
+    run_id: str, lake: Lake, settings: Settings, clock: Clock, as_of: date, *, barred: str | None = None
+) -> Window | None:
+    """Why nothing of a day can leave, whatever the campaign; ``None``: ask :func:`look`, which knows all reasons.
+
+    For a run of many days and campaigns. Its newest day of data is looked for once: while the run goes on there may come a newer
+    one, and where the data were set back what is closed here stays closed. So nothing is open that :func:`look` would close.
+    """
+    newest = _newest_of.get(run_id) or newest_day(lake)
+    if newest is not None and run_id not in _newest_of:
+        _newest_of.clear()
+        _newest_of[run_id] = newest
+    return _closed(as_of, newest, settings, clock, barred)
+
+
+def _closed(as_of: date, newest: date | None, settings: Settings, clock: Clock, barred: str | None) -> Window | None:
+    found = Window(False, barred) if barred else window(as_of, newest, settings, clock)
+    return None if found.open else found
+
+
+#: The newest day of data that the latest run of this process has found.
+_newest_of: dict[str, date] = {}
 
 
 def window(as_of: date, newest: date | None, settings: Settings, clock: Clock, past: Past = NOTHING) -> Window:
@@ -87,6 +108,8 @@ def window(as_of: date, newest: date | None, settings: Settings, clock: Clock, p
     midnight of the shop's time zone. A day that was the newest once stays closed where the data has been set back to it, and so
     does every day where the past says that the ledger, or the clock, has been set back.
     """
+    if settings.known == "then":
+        return Window(False, "a lake as known then never sends")
     if newest is None:
         return Window(False, "no raw data has been loaded")
     goes_on = settings.live and clock.now() < _end(newest, settings)

@@ -1,8 +1,8 @@
-"""The lake: tables as one Parquet file per partition, ``<root>/<table>/<partition column>=<date>/data.parquet``.
+"""The lake: tables as one Parquet file per partition, ``<table>/<partition column>=<date>/data.parquet``, in a storage.
 
-A partition is written whole under a staging name and swapped in by one rename: a reader never sees half of one, and where its
-folder stands its file stands too, whenever a writer was killed. Rows are sorted by the table's key and cut into row groups of a
-fixed size: the same rows give the same bytes. A rewrite that changes nothing leaves the file alone.
+A partition is written whole under a staging name and swapped in at once: a reader never sees half of one, whenever a writer was
+killed. Rows are sorted by the table's key and cut into row groups of a fixed size: the same rows give the same bytes. A rewrite
+that changes nothing leaves the file alone. Where the files are, a folder or a bucket, only the storage knows.
 
 Reading years of small files costs more than their rows, so a read over many days goes through months: copies of a closed
 month's partitions in one file, under ``_months``, made by the first read that needs them and named by what they were made of.
@@ -10,19 +10,19 @@ month's partitions in one file, under ``_months``, made by the first read that n
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 import os
 import shutil
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import ibis
 import ibis.expr.operations as ops
@@ -31,13 +31,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from shopauto_pipelines.platform.engine import DuckDB, Engine, Files
 from shopauto_pipelines.platform.errors import ShopAutoError
+from shopauto_pipelines.platform.storage import (
+    FILE,
+    STAGING,
+    LocalStorage,
+    Outcome,
+    Replaced,
+    Storage,
+    Stored,
+    Times,
+    staged_name,
+)
 from shopauto_pipelines.platform.tables import Table
+
+if TYPE_CHECKING:
+    from shopauto_pipelines.platform.settings import Settings
 
 #: Rows of a Parquet row group; also the most rows held in memory by a write.
 ROW_GROUP = 131_072
 
-_FILE = "data.parquet"
+_FIRST_DAY = "first_day"
+_NEWEST_STATE = "newest_state"
 _SPILL = "spill"
 
 #: Up to so many partitions are read one by one.
@@ -48,6 +64,17 @@ _KEPT_SECONDS = 3600
 
 #: What has been staged for so long belongs to a process that was killed.
 _LEFT_SECONDS = 24 * 3600
+
+#: What other processes change in a bucket is seen so much later at most.
+_FRESH_SECONDS = 10.0
+
+#: When a state was last computed is noted to so many seconds: a day has some fifty of them.
+_TO_SECONDS = 60
+
+#: Looks at a partition that others replace each time before it is read.
+_LOOKS = 5
+
+_T = TypeVar("_T")
 
 
 class MissingPartition(ShopAutoError):
@@ -68,57 +95,100 @@ class Written:
 
 
 class Lake:
-    """Reads and writes tables under ``root`` through one DuckDB connection (``con``, an Ibis backend).
+    """Reads and writes the tables of a storage through one session of an engine (``con`` is its Ibis backend).
 
-    Not for use by several threads at once: take a :meth:`session` each.
+    ``place`` names where they are. ``root`` is a local folder: the same, or that of this machine's copies.
+
+    The engine is DuckDB of so many ``threads`` and so much ``memory``, or another one that is given. Not for use by several
+    threads at once: take a :meth:`session` each.
     """
 
-    def __init__(self, root: Path, threads: int | None = None, memory: str | None = None) -> None:
-        self.root = Path(root)
-        self._options = {"threads": threads, "memory": memory}
-        (self.root / "_staging").mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self,
+        place: Path | Storage,
+        threads: int | None = None,
+        memory: str | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        self.storage = _storage(place)
+        self.storage.prepare()
+        self.root, self.place = self.storage.root, self.storage.place
         self._sweep()
-        config: dict[str, object] = {"temp_directory": str(self.root / "_staging" / _SPILL)}
-        if threads:
-            config["threads"] = threads
-        if memory:
-            config["memory_limit"] = memory
-        self.con = ibis.duckdb.connect(**config)
-        self.con.raw_sql("set TimeZone = 'UTC'; set enable_progress_bar = false")
+        self.engine = engine or DuckDB(self.root / STAGING / _SPILL, threads, memory)
+        self.con = self.engine.con
+        self._noted: tuple[date, int] | None = None
         self._tables_by_view: dict[str, Table] = {}
         self._origins_by_name: dict[str, Mapping[str, frozenset[tuple[str, str]]]] = {}
-        self._scans: dict[tuple[Path, ...], ir.Table] = {}
+        self._scans: dict[tuple[object, ...], ir.Table] = {}
 
     @staticmethod
-    def first_day(root: Path) -> date | None:
-        """First day of the data that was loaded into the lake at ``root``; ``None`` before the first load."""
-        note = Path(root) / "first_day"
-        return date.fromisoformat(note.read_text()) if note.exists() else None
+    def first_day(place: Path | Storage) -> date | None:
+        """First day of the data that was loaded into the lake at ``place``; ``None`` before the first load. Opens no lake."""
+        note = _storage(place).text(_FIRST_DAY)
+        return date.fromisoformat(note) if note else None
 
     def note_first_day(self, day: date) -> None:
         """Remember ``day`` as the first one where it is earlier than what was known."""
-        known = Lake.first_day(self.root)
+        known = Lake.first_day(self.storage)
         if known is None or day < known:
-            staged = self._staged("first_day")
-            staged.write_text(day.isoformat())
-            os.replace(staged, self.root / "first_day")
+            self.storage.put_text(_FIRST_DAY, day.isoformat())
+
+    def newest_state(self) -> tuple[date, int] | None:
+        """The newest day of which a state was computed, ever, and when that was last, ns; ``None`` where there is none."""
+        note = self.storage.text(_NEWEST_STATE)
+        if note is None:
+            return None
+        day, computed = note.split()
+        return date.fromisoformat(day), int(computed)
+
+    def _note_state(self, day: date) -> None:
+        now = time.time_ns()
+        wanted = day, now - _TO_SECONDS * 10**9
+        if self._noted is not None and self._noted >= wanted:
+            return
+        self._noted = self.newest_state()
+        if self._noted is None or self._noted < wanted:
+            self.storage.put_text(_NEWEST_STATE, f"{day} {now}")
+            self._noted = day, now
 
     def session(self) -> Lake:
         """Another connection to the same lake."""
-        return Lake(self.root, **self._options)  # type: ignore[arg-type]
+        return Lake(self.storage, engine=self.engine.session())
 
     def path(self, table: Table, day: date) -> Path:
-        """File of the partition, whether or not it exists."""
-        return self.root / f"{table.name}/{table.partition}={day.isoformat()}/{_FILE}"
+        """Local file with the partition's rows, to read; none is there where the partition is not."""
+        found = self._seen(lambda: self._local(table, day))
+        return found or self.root / table.name / _folder(table, day) / FILE
+
+    def paths(self, table: Table, days: Iterable[date]) -> dict[date, Path]:
+        """Local files with the rows of those ``days`` that have a partition, to read."""
+
+        def look() -> dict[date, Path]:
+            there = _by_date(table, self.storage.partitions(table.name))
+            wanted = [day for day in days if day in there]
+            return dict(zip(wanted, self.storage.local([there[day] for day in wanted]), strict=True))
+
+        return self._seen(look)
+
+    def has(self, table: Table, day: date) -> bool:
+        """Whether there is a partition of ``day``."""
+        return self.storage.partition(table.name, _folder(table, day)) is not None
 
     def days(self, table: Table) -> list[date]:
         """Days that have a partition, in order."""
         prefix = f"{table.partition}="
-        folder = self.root / table.name
-        if not folder.is_dir():
-            return []
-        names = (entry.name for entry in os.scandir(folder) if entry.name.startswith(prefix))
-        return sorted(date.fromisoformat(name.removeprefix(prefix)) for name in names)
+        names = (name for name in self.storage.days(table.name) if name.startswith(prefix))
+        return sorted(date.fromisoformat(name[len(prefix) :]) for name in names)
+
+    def times(self, table: Table) -> dict[date, Times]:
+        """When each partition of a table changed and was computed."""
+        return self.times_of([table])[table.name]
+
+    def times_of(self, tables: Iterable[Table]) -> dict[str, dict[date, Times]]:
+        """When each partition changed and was computed, by the table's name."""
+        by_name = {table.name: table for table in tables}
+        found = self.storage.times([*by_name])
+        return {name: _by_date(table, found[name]) for name, table in by_name.items()}
 
     def rows(self, table: Table, day: date) -> int:
         """Rows of a partition, from the file's footer; raises :class:`MissingPartition`."""
@@ -126,16 +196,21 @@ class Lake:
 
     def on(self, table: Table, day: date) -> ir.Table:
         """The partition of ``day``; raises :class:`MissingPartition` where it has not been written."""
-        return self._scan(table, [self._existing(table, day)])
+        return self._seen(lambda: self._scan(table, [self._stored(table, day)]))
 
     def together(self, tables: Sequence[Table], day: date) -> ir.Table:
         """The partitions of ``day`` of several tables with the same columns, as one; raises :class:`MissingPartition`."""
-        return self._scan(tables[0], [self._existing(table, day) for table in tables])
+        return self._seen(lambda: self._scan(tables[0], [self._stored(table, day) for table in tables]))
 
     def between(self, table: Table, start: date | None = None, end: date | None = None) -> ir.Table:
         """All partitions from ``start`` to ``end``, both included; an empty table where there is none."""
-        days = [d for d in self.days(table) if (start is None or d >= start) and (end is None or d <= end)]
-        return self._scan(table, [self.path(table, d) for d in days])
+
+        def look() -> ir.Table:
+            there = _by_date(table, self.storage.partitions(table.name))
+            days = sorted(d for d in there if (start is None or d >= start) and (end is None or d <= end))
+            return self._scan(table, [there[d] for d in days], there)
+
+        return self._seen(look)
 
     def table_of(self, view: str) -> Table | None:
         """The lake table behind a view name found in an expression."""
@@ -161,81 +236,98 @@ class Lake:
         if len(days) > 1:
             columns[table.partition] = expression[table.partition].cast("date")
         order = [*([table.partition] if len(days) > 1 else []), *table.key]
-        ordered = expression.select(**columns).order_by([ibis.asc(name, nulls_first=True) for name in order])
-        written: dict[date, Written] = {}
+        batches = self.engine.ordered(expression.select(**columns), order, ROW_GROUP)
+        made: dict[date, tuple[int, int, Outcome]] = {}
         wanted = set(days)
-        for day, batches in self._by_day(table, days, self.con.to_pyarrow_batches(ordered, chunk_size=ROW_GROUP)):
-            if day not in wanted:
-                raise ValueError(f"{table.name}: rows of {day}, which is not among the days to write")
-            written[day] = self._write_partition(table, day, batches)
-        for day in wanted - written.keys():
-            written[day] = self._write_partition(table, day, iter(()))
-        for made in expression.op().find(ops.DatabaseTable):
-            if made.name in self._origins_by_name:  # a step towards these rows, which may be as large as they are
-                self.con.raw_sql(f'drop table if exists "{made.name}"')
+        with self.storage.replacing(table.name, columns_mark(table), len(wanted)) as replaced:
+            for day, rows_of_day in self._by_day(table, days, batches):
+                if day not in wanted:
+                    raise ValueError(f"{table.name}: rows of {day}, which is not among the days to write")
+                made[day] = self._write_partition(table, day, rows_of_day, replaced)
+            for day in wanted - made.keys():
+                made[day] = self._write_partition(table, day, iter(()), replaced)
+        written = {day: Written(rows, size, changed()) for day, (rows, size, changed) in made.items()}
+        if table.partition == "as_of":
+            self._note_state(max(days))
+        for step in expression.op().find(ops.DatabaseTable):
+            if step.name in self._origins_by_name:  # towards these rows, and it may be as large as they are
+                self.engine.drop(step.name)
         return written
 
     def delete(self, table: Table, day: date) -> None:
         """Remove a partition; nothing happens where there is none."""
-        removed = self._staged("removed")
-        with suppress(FileNotFoundError):
-            os.rename(self.path(table, day).parent, removed)
-        shutil.rmtree(removed, ignore_errors=True)
+        self.storage.delete(table.name, _folder(table, day))
 
-    def _existing(self, table: Table, day: date) -> Path:
-        path = self.path(table, day)
-        if not path.exists():
+    def _stored(self, table: Table, day: date) -> Stored:
+        found = self.storage.partition(table.name, _folder(table, day))
+        if found is None:
             raise MissingPartition(
                 f"{table.name} has not been computed for {day}: run `shopauto refresh --day {day}` or materialise it in the UI"
             )
-        return path
+        return found
 
-    def _scan(self, table: Table, paths: list[Path]) -> ir.Table:
-        """The rows of the partitions ``paths``, which are in the order of their days."""
-        months, days = self._months(table, paths)
-        files = (*months, *days)
-        if files in self._scans:
-            return self._scans[files]
+    def _local(self, table: Table, day: date) -> Path | None:
+        found = self.storage.partition(table.name, _folder(table, day))
+        return self.storage.local([found])[0] if found else None
+
+    def _existing(self, table: Table, day: date) -> Path:
+        return self._seen(lambda: self.storage.local([self._stored(table, day)])[0])
+
+    @staticmethod
+    def _seen(look: Callable[[], _T]) -> _T:
+        """What ``look`` gives, which is tried again where a file was replaced between finding and reading it."""
+        for _look in range(_LOOKS - 1):
+            with suppress(Replaced):
+                return look()
+        return look()
+
+    def _scan(self, table: Table, parts: Sequence[Stored], there: Iterable[date] = ()) -> ir.Table:
+        """The rows of partitions, which are in the order of their days; ``there``: all days of the table."""
+        months, singles = self._months(table, parts, there)
+        days = self.storage.local(singles)
+        read = tuple(self.engine.stamp(file) for file in (*months, *days))
+        if read in self._scans:
+            return self._scans[read]
         view = f"{table.name.replace('/', '_')}_{uuid.uuid4().hex[:8]}"
         self._tables_by_view[view] = table
+        columns = {name: kind.copy(nullable=True) for name, kind in table.schema.items()}  # as Parquet has them
+        files = [_files(table, months, hive=False)] if months else []
+        files += [_files(table, days, hive=True)] if days else []
+        rows = self.engine.scan(view, files, ibis.schema(columns | {table.partition: "date"}))
         if not files:
-            columns = {name: kind.copy(nullable=True) for name, kind in table.schema.items()}  # as Parquet has them
-            return self.con.create_table(view, schema=ibis.schema(columns | {table.partition: "date"}), temp=True)
-        parts = [_read(table, months, hive=False)] if months else []
-        parts += [_read(table, days, hive=True)] if days else []
-        self.con.raw_sql(f'create temp view "{view}" as {" union all by name ".join(parts)}')
-        rows = self.con.table(view)
+            return rows
         lacking = {c.name: ibis.null(c.type) for c in table.columns if c.name not in rows.columns}
-        return self._scans.setdefault(files, rows.mutate(**lacking) if lacking else rows)
+        return self._scans.setdefault(read, rows.mutate(**lacking) if lacking else rows)
 
-    def _months(self, table: Table, paths: list[Path]) -> tuple[list[Path], list[Path]]:
-        """``paths`` split into files of whole months, made where they are missing, and the days that remain."""
-        if len(paths) <= _FEW_FILES:
-            return [], paths
-        by_month: dict[str, list[Path]] = {}
-        for path in paths:
-            by_month.setdefault(path.parent.name.partition("=")[2][:7], []).append(path)
+    def _months(
+        self, table: Table, parts: Sequence[Stored], there: Iterable[date]
+    ) -> tuple[list[Path], Sequence[Stored]]:
+        """``parts`` split into files of whole months, made where they are missing, and the days that remain."""
+        if len(parts) <= _FEW_FILES:
+            return [], parts
+        by_month: dict[str, list[Stored]] = {}
+        for part in parts:
+            by_month.setdefault(part.folder.partition("=")[2][:7], []).append(part)
         newest = by_month.popitem()[1]
-        on_disk = Counter(day.isoformat()[:7] for day in self.days(table))
-        whole, days = [], []
-        for month, parts in by_month.items():
-            if len(parts) == on_disk[month]:
-                whole.append(self._month(table, month, parts))
+        in_all = Counter(day.isoformat()[:7] for day in there)
+        whole: list[Path] = []
+        days: list[Stored] = []
+        for month, of_month in by_month.items():
+            if len(of_month) == in_all[month]:
+                whole.append(self._month(table, month, of_month))
             else:
-                days += parts
+                days += of_month
         return whole, [*days, *newest]
 
-    def _month(self, table: Table, month: str, parts: list[Path]) -> Path:
+    def _month(self, table: Table, month: str, parts: Sequence[Stored]) -> Path:
         """One file with the rows of ``parts`` and their partition column; another one where any of them has changed."""
-        stamps = ((path.parent.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in parts)
-        mark = hashlib.sha256(repr(list(stamps)).encode()).hexdigest()[:16]
+        stamps = [(part.folder, *part.version) for part in parts]
+        mark = hashlib.sha256(repr(stamps).encode()).hexdigest()[:16]
         target = self.root / "_months" / table.name / f"{month}-{mark}.parquet"
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             staged = self._staged("month")
-            self.con.raw_sql(
-                f"copy ({_read(table, parts, hive=True)}) to '{staged}' (format parquet, compression zstd)"
-            )
+            self.engine.merge(_files(table, self.storage.local(parts), hive=True), staged)
             os.replace(staged, target)
             for old in target.parent.glob(f"{month}-*"):
                 if old != target and time.time() - old.stat().st_mtime > _KEPT_SECONDS:
@@ -272,9 +364,12 @@ class Lake:
             day = pending.column(column)[0].as_py()
             yield day, of_day(day)
 
-    def _write_partition(self, table: Table, day: date, batches: Iterator[pa.RecordBatch]) -> Written:
+    def _write_partition(
+        self, table: Table, day: date, batches: Iterator[pa.RecordBatch], replaced: Callable[[str, Path], Outcome]
+    ) -> tuple[int, int, Outcome]:
+        """Its rows, the size of its file, and what becomes known of whether it changed."""
         schema = table.arrow_schema
-        staged = self._staged("partition") / _FILE
+        staged = self._staged("partition") / FILE
         staged.parent.mkdir()
         rows = 0
         try:
@@ -282,26 +377,21 @@ class Lake:
                 for group in _regroup(batches, schema):
                     writer.write_table(group, row_group_size=ROW_GROUP)
                     rows += group.num_rows
-            target = self.path(table, day)
-            changed = not (target.exists() and filecmp.cmp(staged, target, shallow=False))
-            if changed:
-                _swap_in(staged, target)
-            else:
-                os.utime(target.parent)  # the folder tells when a partition was computed, the file when it changed
-            return Written(rows, target.stat().st_size, changed)
-        finally:
+        except BaseException:
             shutil.rmtree(staged.parent, ignore_errors=True)
+            raise
+        return rows, staged.stat().st_size, replaced(_folder(table, day), staged)
 
     def _sweep(self) -> None:
         """Remove what killed processes left in the staging folder."""
-        for entry in (self.root / "_staging").iterdir():
+        for entry in (self.root / STAGING).iterdir():
             with suppress(FileNotFoundError):  # another process was faster
                 if entry.name != _SPILL and time.time() - entry.stat().st_mtime > _LEFT_SECONDS:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def _staged(self, what: str) -> Path:
         """A name of its own for what is not part of the lake yet, or no more."""
-        return self.root / "_staging" / f"{what}-{os.getpid()}-{uuid.uuid4().hex}"
+        return staged_name(self.root, what)
 
 
 @dataclass(frozen=True)
@@ -329,14 +419,12 @@ class LakeTable:
         return (earlier[-1], self.lake.on(self.table, earlier[-1])) if earlier else None
 
 
-def _read(table: Table, paths: Sequence[Path], *, hive: bool) -> str:
-    """SQL that reads files of the table; ``hive`` takes the partition column from their folder's name.
+def _files(table: Table, paths: Sequence[Path], *, hive: bool) -> Files:
+    """Files of the table, for the engine; ``hive`` takes the partition column from their folder's name.
 
     Raises :class:`OutdatedPartition` for one that an earlier version wrote without a required column.
     """
-    mixed = any([_lacks_columns(table, path, path.stat().st_mtime_ns) for path in paths])
-    listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
-    return f"select * from read_parquet([{listed}], hive_partitioning = {hive}, union_by_name = {mixed})"
+    return Files(paths, hive, any([_lacks_columns(table, path, path.stat().st_mtime_ns) for path in paths]))
 
 
 @lru_cache(maxsize=65_536)
@@ -353,13 +441,14 @@ def _lacks_columns(table: Table, file: Path, mtime_ns: int) -> bool:
     return bool(lacking)
 
 
-def _swap_in(staged: Path, target: Path) -> None:
-    """Make the file ``staged`` the partition ``target`` by one rename, in a folder that never stands there without it."""
-    target.parent.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.rename(staged.parent, target.parent)  # a new partition: the folder with its file
-    except OSError:  # the partition is there already
-        os.replace(staged, target)
+def _folder(table: Table, day: date) -> str:
+    return f"{table.partition}={day.isoformat()}"
+
+
+def _by_date(table: Table, folders: Mapping[str, _T]) -> dict[date, _T]:
+    """What goes by the folders of a table's partitions, by their days."""
+    prefix = f"{table.partition}="
+    return {date.fromisoformat(name[len(prefix) :]): one for name, one in folders.items() if name.startswith(prefix)}
 
 
 def _regroup(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
@@ -382,3 +471,37 @@ def _regroup(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[p
 def days_between(start: date, end: date) -> list[date]:
     """Every day from ``start`` to ``end``, both included."""
     return [start + timedelta(days=n) for n in range((end - start).days + 1)]
+
+
+@cache
+def columns_mark(table: Table) -> str:
+    """Of the columns of a table, in :class:`~shopauto_pipelines.platform.storage.Times`."""
+    return hashlib.sha256(" ".join(table.schema.names).encode()).hexdigest()[:8]
+
+
+def storage_of(settings: Settings) -> Storage:
+    """Where the lake of the settings is; nothing is looked up yet."""
+    if settings.lake_bucket is None:
+        return LocalStorage(settings.lake_path)
+    from shopauto_pipelines.platform.object_storage import ObjectStorage
+
+    return ObjectStorage(settings.lake_bucket, settings.lake_path, settings.lake_endpoint, _FRESH_SECONDS)
+
+
+def open_lake(settings: Settings, *, computes: bool = False) -> Lake:
+    """The lake of the settings. Who ``computes`` tables does so on their engine; who looks at them reads with DuckDB, here.
+
+    Those as known then are computed with DuckDB, too.
+
+    Raises ``EngineError`` where the engine cannot be had.
+    """
+    engine = None
+    if computes and settings.engine == "spark" and settings.known == "now":
+        from shopauto_pipelines.platform.engine import spark
+
+        engine = spark(settings)
+    return Lake(storage_of(settings), settings.engine_threads, settings.engine_memory, engine)
+
+
+def _storage(place: Path | Storage) -> Storage:
+    return LocalStorage(place) if isinstance(place, Path) else place

@@ -6,6 +6,8 @@ Dagster keeps its runs and events in the same database (schema ``public``); the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +27,13 @@ if TYPE_CHECKING:
 SCHEMA = "shopauto"
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
+
+#: A machine that vanishes without a word is noticed within a minute, by both sides: a dispatcher lives as long as its session
+#: does, and what it holds is locked as long. Left alone, either side would wait for two hours. Seconds, seconds, times.
+_KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+
+#: How long what was sent may remain unconfirmed, ms.
+_UNCONFIRMED = 60_000
 
 
 class PostgresError(ShopAutoError):
@@ -68,8 +77,16 @@ _engines: dict[tuple[Path, SecretStr | None], sa.Engine] = {}
 
 
 def _engine(settings: Settings) -> sa.Engine:
+    at_server = {f"tcp_{name}": value for name, value in _KEEPALIVE.items()} | {"tcp_user_timeout": _UNCONFIRMED}
+    options = {"search_path": SCHEMA, "timezone": "UTC"} | at_server
     made = sa.create_engine(
-        postgres_url(settings), pool_pre_ping=True, connect_args={"options": f"-csearch_path={SCHEMA} -ctimezone=UTC"}
+        postgres_url(settings),
+        pool_pre_ping=True,
+        connect_args={
+            **_KEEPALIVE,
+            "tcp_user_timeout": _UNCONFIRMED,
+            "options": " ".join(f"-c{name}={value}" for name, value in options.items()),
+        },
     )
     if settings.postgres_url is None:
         _keep_up(made, _embedded(settings.home / "postgres"))
@@ -94,6 +111,25 @@ def _keep_up(made: sa.Engine, server: EmbeddedServer) -> None:
         except psycopg.OperationalError:
             server.ensure()
             return dialect.connect(*arguments, **named)
+
+
+@contextmanager
+def locked(settings: Settings, name: str) -> Iterator[None]:
+    """Hold what goes by ``name`` for the block, against every machine that shares the database.
+
+    Where no URL is set there is one machine only, whose files have locks of their own: nothing is held then. The lock is one
+    of the database's session, so a process that dies holds nothing; it can be taken once by a thread.
+    """
+    if settings.postgres_url is None:
+        yield
+        return
+    lock = sa.func.hashtextextended(f"shopauto.locked {name}", 0)
+    with engine(settings).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.select(sa.func.pg_advisory_lock(lock)))
+        try:
+            yield
+        finally:
+            connection.execute(sa.select(sa.func.pg_advisory_unlock(lock)))
 
 
 def migrate(target: sa.Engine) -> None:

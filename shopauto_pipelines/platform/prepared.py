@@ -11,9 +11,10 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, wraps
 from importlib.metadata import version
 from pathlib import Path
@@ -25,9 +26,10 @@ import ibis.expr.operations as ops
 import ibis.expr.types as ir
 import pyarrow as pa
 
+from shopauto_pipelines.platform.engine import Statement
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.lineage import column_lineage
-from shopauto_pipelines.platform.settings import load_settings
+from shopauto_pipelines.platform.settings import PREFIX, load_settings
 from shopauto_pipelines.platform.tables import Table
 
 _P = ParamSpec("_P")
@@ -45,34 +47,21 @@ def compiled(expression: ir.Table) -> str:
 
 
 def run(lake: Lake, statement: str, tables: Mapping[str, Rows]) -> pa.Table:
-    """The rows of a statement, with the ``tables`` under their names."""
+    """The rows of a statement, with the ``tables`` under their names. For few rows at once: only DuckDB runs it."""
     with _under_their_names(lake, tables):
-        return lake.con.con.sql(statement).to_arrow_table()
+        return lake.engine.fetch(statement)
 
 
 @contextmanager
 def _under_their_names(lake: Lake, tables: Mapping[str, Rows]) -> Iterator[None]:
     """Views of the connection with the names that a statement knows its tables by, for as long as it runs."""
-    con = lake.con.con
     for name, rows in tables.items():
-        if isinstance(rows, pa.Table):
-            con.register(name, rows)
-        else:
-            con.execute(f'create or replace temp view "{name}" as {_selecting(rows)}')
+        lake.engine.put(name, rows.query if isinstance(rows, Prepared) else rows)
     try:
         yield
     finally:
         for name in reversed([*tables]):
-            con.execute(f'drop view if exists "{name}"')
-
-
-def _selecting(rows: ir.Table | Prepared) -> str:
-    if isinstance(rows, Prepared):
-        return rows.statement
-    relation = rows.op()
-    if isinstance(relation, ops.PhysicalTable) and hasattr(relation, "name"):
-        return f'select * from "{relation.name}"'
-    return compiled(rows)
+            lake.engine.drop(name)
 
 
 @dataclass(frozen=True)
@@ -80,33 +69,46 @@ class Prepared:
     """An expression over unseen tables, compiled once and run for many days: for what is too slow to compile every day.
 
     ``inputs`` are the names of the tables it reads; ``origins`` is its column lineage, read off the expression: of each
-    column the ``(table, column)`` pairs it comes from.
+    column the ``(table, column)`` pairs it comes from. ``expression`` makes it anew, for an engine of another language.
     """
 
     statement: str
     inputs: frozenset[str]
     origins: Mapping[str, frozenset[tuple[str, str]]]
+    expression: Callable[[], ir.Table] = field(repr=False, compare=False)
 
     @classmethod
     def of(cls, expression: ir.Table, behind: Mapping[str, Table]) -> Prepared:
         """Compile ``expression``; ``behind`` are the lake's tables by the names it knows them by."""
         names = frozenset(table.name for table in expression.op().find(ops.UnboundTable))
         known = SimpleNamespace(table_of=behind.get, origins_of=lambda name, column: frozenset())
-        return cls(compiled(expression), names, column_lineage(expression, known))
+        return cls(compiled(expression), names, column_lineage(expression, known), lambda: expression)
 
-    def rows(self, lake: Lake, name: str, tables: Mapping[str, Rows], buckets: int = 1) -> ir.Table:
+    @property
+    def query(self) -> Statement:
+        """The statement as engines take it."""
+        return Statement(self.statement, self.expression)
+
+    def rows(
+        self,
+        lake: Lake,
+        name: str,
+        tables: Mapping[str, Rows],
+        buckets: int = 1,
+        of_bucket: Callable[[int], Mapping[str, Rows]] = lambda _number: {},
+    ) -> ir.Table:
         """The rows, in a temporary table ``name`` of the lake's connection: on disk where they do not fit into memory.
 
         Those of ``tables`` that it does not read are ignored. Where there are ``buckets``, the statement is run once for
-        each, with the one-row table ``bucket`` (``number``, ``of``).
+        each, with the one-row table ``bucket`` (``number``, ``of``) unless it is given; ``of_bucket`` gives tables that are
+        others for each.
         """
-        con = lake.con.con
         for number in range(buckets):
-            given = self._needed({**tables, "bucket": pa.table({"number": [number], "of": [buckets]})})
+            bucket = {"bucket": pa.table({"number": [number], "of": [buckets]})}
+            given = self._needed({**bucket, **tables, **of_bucket(number)})
             with _under_their_names(lake, given):
-                how = f'insert into "{name}"' if number else f'create or replace temp table "{name}" as'
-                con.execute(f"{how} {self.statement}")
-        return lake.con.table(name)
+                lake.engine.keep(name, self.query, more=number > 0)
+        return lake.engine.table(name)
 
     def _needed(self, tables: Mapping[str, Rows]) -> dict[str, Rows]:
         """Those that it reads, and those that statements among these read."""
@@ -132,15 +134,22 @@ def kept(make: Callable[_P, Prepared]) -> Callable[_P, Prepared]:
     @wraps(make)
     def statement(*args: _P.args, **kwargs: _P.kwargs) -> Prepared:
         told = f"{make.__module__}.{make.__qualname__} {args!r} {sorted(kwargs.items())!r}"
-        file = load_settings().home / "statements" / _code() / f"{hashlib.sha256(told.encode()).hexdigest()[:20]}.json"
+        home = _home(tuple(sorted(item for item in os.environ.items() if item[0].startswith(PREFIX))))
+        file = home / "statements" / _code() / f"{hashlib.sha256(told.encode()).hexdigest()[:20]}.json"
         with suppress(OSError, ValueError, KeyError):  # not there, or not whole
-            return _read(file)
+            return _read(file, lambda: make(*args, **kwargs).expression())
         made = make(*args, **kwargs)
         with suppress(OSError):  # a home that cannot be written to is made anew each time
             _write(file, made)
         return made
 
     return cast(Callable[_P, Prepared], cache(statement))
+
+
+@cache
+def _home(environment: tuple[tuple[str, str], ...]) -> Path:
+    """The home by these settings; to read them anew for each statement costs more than to read the statement."""
+    return load_settings().home
 
 
 @cache
@@ -156,10 +165,10 @@ def _code() -> str:
 _COMPILERS = ("duckdb", "ibis-framework", "sqlglot")
 
 
-def _read(file: Path) -> Prepared:
+def _read(file: Path, expression: Callable[[], ir.Table]) -> Prepared:
     told = json.loads(file.read_text(encoding="utf-8"))
     origins = {column: frozenset((table, of) for table, of in pairs) for column, pairs in told["origins"].items()}
-    return Prepared(told["statement"], frozenset(told["inputs"]), origins)
+    return Prepared(told["statement"], frozenset(told["inputs"]), origins, expression)
 
 
 def _write(file: Path, made: Prepared) -> None:
@@ -169,7 +178,7 @@ def _write(file: Path, made: Prepared) -> None:
             shutil.rmtree(other, ignore_errors=True)
         file.parent.mkdir(parents=True, exist_ok=True)
     origins = {column: sorted(pairs) for column, pairs in made.origins.items()}
-    staged = file.with_suffix(f".{os.getpid()}")
+    staged = file.with_suffix(f".{uuid.uuid4().hex}")
     staged.write_text(
         json.dumps({"statement": made.statement, "inputs": sorted(made.inputs), "origins": origins}), encoding="utf-8"
     )
@@ -178,5 +187,5 @@ def _write(file: Path, made: Prepared) -> None:
         old.unlink(missing_ok=True)
 
 
-#: Most statements that lie in a home: a shop that tries out segments makes one for each playbook.
-_MOST = 64
+#: Most statements that lie in a home: a campaign has up to three, and a shop that tries out segments makes one for each playbook.
+_MOST = 512

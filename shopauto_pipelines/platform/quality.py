@@ -8,7 +8,9 @@ Findings name expectation, column, count and row keys, never a value: values may
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cache
@@ -128,11 +130,31 @@ def _batches(rows: ir.Table, order: list[str], columns: list[str]) -> Iterator[p
             yield part.to_pandas()
 
 
+@contextmanager
+def _without_spark() -> Iterator[None]:
+    """Hide Spark while the library is imported, which would import it where it is installed, with its Connect.
+
+    Whoever imports Connect without the packages it needs is ended by pyspark, with code 0, in every process that has no main
+    file: ``python -c``, and the workers that are started so.
+    """
+    hidden = "pyspark.sql.connect" if "pyspark" in sys.modules else "pyspark"
+    known = sys.modules.get(hidden)
+    sys.modules[hidden] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if known is None:
+            del sys.modules[hidden]
+        else:
+            sys.modules[hidden] = known
+
+
 @cache
 def _frames() -> BatchDefinition:
     """What makes a data frame a batch. Made once: its context writes its own description at every step."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    import great_expectations as gx  # takes seconds to import: only where a suite runs
+    with _without_spark():
+        import great_expectations as gx  # takes seconds to import: only where a suite runs
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
+import uuid
 from datetime import date, datetime, time
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +57,14 @@ class Settings(BaseSettings):
         PROJECT_ROOT / ".shopauto",
         description="Folder for everything that is stored: lake, embedded PostgreSQL, models, local inbox.",
     )
+    lake: str | None = Field(
+        None,
+        description="Where the lake is: a folder, or `s3://bucket/prefix` (docs/object_storage.md). Unset: `lake` under `home`.",
+    )
+    lake_endpoint: str | None = Field(
+        None,
+        description="Address of the S3 server that has the lake's bucket. Unset: `AWS_ENDPOINT_URL`, or Amazon's own.",
+    )
     postgres_url: SecretStr | None = Field(
         None,
         description="PostgreSQL to use, `postgresql://user:password@host:port/database`. Unset: an embedded server under `home`.",
@@ -85,6 +95,11 @@ class Settings(BaseSettings):
     )
     language: str = Field("en", description="Language of messages to people whose language is not known.")
     first_day: date | None = Field(None, description="First daily partition. Unset: the first day of the data loaded.")
+    known: Literal["now", "then"] = Field(
+        "now",
+        description="What past days are computed from, and which lake commands look at. `now`: all that has been loaded by now. "
+        "`then`: what had been loaded when the day was refreshed; in a lake of its own, which never sends (docs/backfill.md).",
+    )
     retrain_days: int = Field(
         28, ge=1, le=365, description="New models are trained, and new behaviour clusters found, every so many days."
     )
@@ -409,6 +424,20 @@ class Settings(BaseSettings):
         False,
         description="Consent given on a form is `pending` until one of the shop's servers says that it is confirmed.",
     )
+    engine: Literal["duckdb", "spark"] = Field(
+        "duckdb",
+        description="What computes the tables: DuckDB on the machine of the run, or Spark on a cluster (docs/spark.md).",
+    )
+    spark_master: str = Field(
+        "local[*]",
+        description="Master of the Spark cluster: `spark://host:7077`, `yarn`, `k8s://…`; `local[*]` is for trying it out only.",
+    )
+    spark_conf: str = Field(
+        "",
+        pattern=r"^(spark\.\S+=\S+( +spark\.\S+=\S+)*)?$",
+        description="Settings of Spark's own: `spark.executor.memory=8g spark.executor.cores=4`. Those of times and errors are "
+        "not open to choice.",
+    )
     engine_threads: int | None = Field(None, ge=1, description="Threads of the query engine. Unset: all cores.")
     engine_memory: str | None = Field(
         None,
@@ -423,6 +452,15 @@ class Settings(BaseSettings):
             ZoneInfo(value)
         except (KeyError, ValueError) as error:
             raise ValueError(f"{value!r} is not an IANA time zone such as Europe/London") from error
+        return value
+
+    @field_validator("lake")
+    @classmethod
+    def _lake_place(cls, value: str | None) -> str | None:
+        if value and "://" in value and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+[a-z0-9](/[^?#]*)?", value):
+            raise ValueError(
+                "must be a folder, or s3://bucket/prefix (the keys come from the environment, not from here)"
+            )
         return value
 
     @field_validator("postgres_url")
@@ -466,9 +504,25 @@ class Settings(BaseSettings):
         return datetime.combine(day, time(), self.zone)
 
     @property
+    def computed_path(self) -> Path:
+        """Where everything is that is computed from what was loaded: the home, or beside it where ``known`` is ``then``."""
+        return self.home if self.known == "now" else self.home / "known_then"
+
+    @property
     def lake_path(self) -> Path:
-        """Where the lake's tables are."""
-        return self.home / "lake"
+        """Folder of the lake's tables, or of this machine's copies where they are in a bucket."""
+        if self.known == "then":
+            return self.computed_path / "lake"
+        if self.lake_bucket:
+            named = re.sub(r"[^a-z0-9]+", "-", self.lake_bucket.removeprefix("s3://").lower())
+            return self.home / "copies" / f"{named}-{hashlib.sha256(self.lake_bucket.encode()).hexdigest()[:8]}"
+        return Path(self.lake).expanduser().resolve() if self.lake else self.home / "lake"
+
+    @property
+    def lake_bucket(self) -> str | None:
+        """Address of the lake's tables where they are in a bucket. Those as known then never are."""
+        in_bucket = self.known == "now" and self.lake and self.lake.startswith("s3://")
+        return self.lake.rstrip("/") if self.lake and in_bucket else None
 
     @property
     def inbox_path(self) -> Path:
@@ -478,7 +532,7 @@ class Settings(BaseSettings):
     @property
     def models_path(self) -> Path:
         """Where models are kept, with their back-tests."""
-        return self.home / "models"
+        return self.computed_path / "models"
 
     @cached_property
     def hash_key(self) -> bytes:
@@ -488,7 +542,7 @@ class Settings(BaseSettings):
         path = self.home / "secret.key"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            staged = path.with_suffix(f".{os.getpid()}")
+            staged = path.with_suffix(f".{uuid.uuid4().hex}")
             staged.touch(mode=0o600)
             staged.write_text(secrets.token_hex(32))
             try:

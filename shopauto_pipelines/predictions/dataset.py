@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from ibis import _
-from ibis.backends.duckdb import Backend as DuckDB
+from ibis.backends.sql import SQLBackend
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
@@ -132,7 +132,7 @@ class Shop:
     people, they are those of a part of them (:func:`sampled`).
     """
 
-    con: DuckDB
+    con: SQLBackend
     features: Callable[[Any, Any], ir.Table]
     activity: ir.Table
     identities: ir.Table
@@ -173,7 +173,7 @@ class Shop:
         return self.con.create_view(name, numeric(buyers(self.features(day, end), day)))
 
 
-def sampled(con: DuckDB, identities: ir.Table, *rollups: ir.Table, most: int = PEOPLE) -> tuple[ir.Table, ...]:
+def sampled(con: SQLBackend, identities: ir.Table, *rollups: ir.Table, most: int = PEOPLE) -> tuple[ir.Table, ...]:
     """``identities`` and rollups by ``shop_customer_id``, of a shop with more than ``most`` people those of a part of them.
 
     Those whose hashed id is smallest, so that the same people are taken on every day.

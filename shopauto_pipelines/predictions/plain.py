@@ -15,6 +15,7 @@ from ibis import _
 
 from shopauto_pipelines.features import tables as features
 from shopauto_pipelines.features.customer_features import customer_features, end_of_day
+from shopauto_pipelines.platform.engine import batches
 from shopauto_pipelines.platform.progress import report
 from shopauto_pipelines.predictions import backtest, serving
 from shopauto_pipelines.predictions.dataset import COLUMNS, NotEnoughData, Shop, sampled, to_numpy
@@ -53,7 +54,7 @@ def forecast(transactions: pa.Table, as_of: date, horizon: int) -> Forecast:
             raise NotEnoughData(challengers["churn"].verdict.removeprefix("not enough data: "))
         report(f"scoring {con.execute(customers.count()):,} customers", 0, 1)
         everybody = _shop(con, purchases, customers).everybody(as_of).order_by("customer_id")
-        parts = serving.batches(iter(con.to_pyarrow_batches(everybody, chunk_size=serving.BATCH)))
+        parts = batches(con.to_pyarrow_batches(everybody, chunk_size=serving.BATCH), serving.BATCH)
         scores = pa.concat_tables([_scored(part, churn, orders, as_of) for part in parts])
     metrics = {name: {**each.metrics, "verdict": each.verdict} for name, each in challengers.items()}
     notes = [each.verdict for each in challengers.values() if not each.passed]

@@ -16,15 +16,12 @@ from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import cached_property, lru_cache
 from itertools import chain
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from ibis import _
 
 from shopauto_pipelines.features.tables import CUSTOMER_FEATURES
@@ -156,21 +153,31 @@ def fingerprint(activity: ir.Table, claims: ir.Table) -> str:
 def scores(features: ir.Table, models: list[Mapping[str, Any]], store: ModelStore, as_of: date, lake: Lake) -> ir.Table:
     """The rows of ``predictions/scores``: everybody with an order in ``features`` (of the day), scored in batches.
 
-    ``models`` are the day's rows of ``predictions/models``. Never more than :data:`BATCH` people are held in memory.
+    ``models`` are the day's rows of ``predictions/models``. A process never holds more than :data:`BATCH` people in memory.
     """
     by_target = {row["target"]: row for row in models}
-    loaded = {
-        target: loaded_model(store, row["model_id"]) if row["model_id"] else None for target, row in by_target.items()
-    }
-    note = _note(by_target, store, as_of)
-    ids = ", ".join(row["model_id"] for row in by_target.values() if row["model_id"]) or None
+    named = {target: row["model_id"] for target, row in by_target.items()}
+    scoring = Scoring(store, named["churn"], named["orders"], as_of, _note(by_target, store, as_of))
     people = numeric(buyers(features, as_of)).order_by("customer_id")
-    with TemporaryDirectory(dir=lake.root / "_staging") as folder:
-        file = Path(folder) / "scores.parquet"
-        with pq.ParquetWriter(file, tables.SCORES.arrow_schema) as writer, one_thread():
-            for batch in batches(lake.con.to_pyarrow_batches(people, chunk_size=BATCH)):
-                writer.write_table(score(batch, loaded["churn"], loaded["orders"], as_of, ids, note))
-        return lake.con.create_table("scores_of_day", lake.con.read_parquet(file), temp=True, overwrite=True)
+    return lake.engine.mapped("scores_of_day", people, scoring, tables.SCORES.arrow_schema, BATCH)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Scores batches of people with the models of a day, where the batches are: models are loaded there, once in a process."""
+
+    store: ModelStore
+    churn: str | None
+    orders: str | None
+    as_of: date
+    note: str | None
+
+    def __call__(self, people: pa.Table) -> pa.Table:
+        """The scores of a batch."""
+        churn, orders = (loaded_model(self.store, name) if name else None for name in (self.churn, self.orders))
+        ids = ", ".join(name for name in (self.churn, self.orders) if name) or None
+        with one_thread():
+            return score(people, churn, orders, self.as_of, ids, self.note)
 
 
 def score(
@@ -272,19 +279,6 @@ def _note(models: Mapping[str, Mapping[str, Any]], store: ModelStore, as_of: dat
         elif (card := store.card(row["model_id"])) and not card.metrics.get("season_known", True):
             notes.append(backtest.SEASON_UNKNOWN)
     return "; ".join(dict.fromkeys(notes)) or None
-
-
-def batches(parts: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Tables of exactly :data:`BATCH` people, the last one fewer, whatever the engine's batches are."""
-    held: list[pa.RecordBatch] = []
-    for batch in parts:
-        held.append(batch)
-        while sum(b.num_rows for b in held) >= BATCH:
-            whole = pa.Table.from_batches(held)
-            yield whole.slice(0, BATCH)
-            held = whole.slice(BATCH).to_batches()
-    if sum(b.num_rows for b in held):
-        yield pa.Table.from_batches(held)
 
 
 @lru_cache(maxsize=4)

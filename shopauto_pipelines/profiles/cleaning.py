@@ -300,15 +300,21 @@ _local_day = ibis.udf.scalar.pyarrow(
 
 def lift(cleaner: Callable[..., str | None]) -> Callable[..., ir.StringValue]:
     """The cleaner as a function of string columns; null where one of them is null. Recent answers are remembered."""
-    remembered = lru_cache(maxsize=65_536)(cleaner)
 
     @wraps(cleaner)
     def column(*columns: Any) -> pa.Array:
+        remembered = _remembering(cleaner)
         rows = zip(*(_whole(each).to_pylist() for each in columns), strict=True)
         return pa.array([None if None in row else remembered(*row) for row in rows], pa.string())
 
     arguments = ("string",) * len(signature(cleaner).parameters)
     return ibis.udf.scalar.pyarrow(column, signature=(arguments, "string"), null_handling="special")  # type: ignore[no-any-return]
+
+
+@cache
+def _remembering(cleaner: Callable[..., str | None]) -> Callable[..., str | None]:
+    """The cleaner with the answers of this process, which the function itself may leave for another one."""
+    return lru_cache(maxsize=65_536)(cleaner)
 
 
 def _whole(column: Any) -> pa.Array:

@@ -50,10 +50,10 @@ from shopauto_pipelines.sources.tables import PRODUCTS
 def provider_events(context: dg.AssetExecutionContext, settings: SettingsResource, lake: LakeResource) -> None:
     """Land what is over; say what each day of the run holds."""
     database, declared = engine(settings.settings), settings.settings
-    landed = land_held_rows(database, lake.lake(), declared, settings.clock.now())
+    landed = land_held_rows(database, lake.front(), declared, settings.clock.now())
     days = run_days(context.run.tags)
     events = events_by_type(database, declared, days[0], days[-1])
-    collected = collected_rows(lake.lake())
+    collected = collected_rows(lake.front())
     for day in days:
         shown = _metadata(events.get(day, {}), collected.get(day, {}), day in landed)
         context.add_asset_metadata(shown, partition_key=str(day))
@@ -106,10 +106,10 @@ _PEOPLE_LINEAGE = lineage_metadata(
 )
 def people(context: dg.AssetExecutionContext, settings: SettingsResource, lake: LakeResource) -> None:
     """Publish the newest day, where it is among those of the run; say what is served."""
-    database, days, newest = engine(settings.settings), run_days(context.run.tags), serving.newest_day(lake.lake())
+    database, days, newest = engine(settings.settings), run_days(context.run.tags), serving.newest_day(lake.front())
     shown: dict[str, Any] = {"served": f"not changed: {newest or 'no day'} is the newest day that has been computed"}
     if newest in days:
-        done = serving.publish(database, lake.lake(), settings.settings, newest, at=settings.clock.now())
+        done = serving.publish(database, lake.front(), settings.settings, newest, at=settings.clock.now())
         shown = done._asdict() | {
             "day": str(newest),
             "served": f"{newest}, from now on",
@@ -168,7 +168,7 @@ def abandoned_carts(
     """Handle the carts; what was not taken fails the run, which is then tried again."""
     handled = abandoned_carts_logic.handle(
         engine(settings.settings),
-        lake.lake(),
+        lake.front(),
         settings.settings,
         load_campaigns().values(),
         config.first_id,

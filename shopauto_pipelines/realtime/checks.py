@@ -19,7 +19,7 @@ from shopauto_pipelines.realtime.serving import leaks
 def left_alone(lake: LakeResource, settings: SettingsResource) -> dg.AssetCheckResult:
     """Read the served tables as the collector does."""
     with engine(settings.settings).connect() as connection:
-        wrong = leaks(connection, lake.lake(), settings.settings)
+        wrong = leaks(connection, lake.front(), settings.settings)
     found = ", ".join(f"{n:,} {what}" for what, n in wrong.items() if n)
     return dg.AssetCheckResult(
         passed=not found,

@@ -14,7 +14,7 @@ from shopauto_pipelines.campaigns.declaration import load_campaigns
 from shopauto_pipelines.outbox.channels.choice import channel_for
 from shopauto_pipelines.platform import live_settings
 from shopauto_pipelines.platform.clock import SystemClock
-from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.lake import open_lake
 from shopauto_pipelines.platform.postgres import engine
 from shopauto_pipelines.platform.settings import load_settings
 from shopauto_pipelines.realtime import abandoned_carts
@@ -37,7 +37,7 @@ def rehearse() -> None:
     settings, clock = load_settings(), SystemClock()
     database = engine(settings)
     current = live_settings.current(database, settings)
-    lake = Lake(settings.lake_path, settings.engine_threads, settings.engine_memory)
+    lake = open_lake(settings)
     channel_for(current).close()
     day = abandoned_carts.profile_day(lake, current, clock.now())
     nobody = live.CartTrigger("", "rehearsal", datetime(2000, 1, 1, tzinfo=UTC), timedelta(), {})

@@ -93,7 +93,7 @@ def _check(table: Table) -> dg.AssetChecksDefinition:
     )
     def nothing_unwanted(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
         days = run_days(context.run.tags)
-        found = unwanted(lake.lake(), table, days, load_recommendations().refusal_days)
+        found = unwanted(lake.front(), table, days, load_recommendations().refusal_days)
         counts = dict.fromkeys(("owned durable", "out of stock", "sent back"), 0)
         counts |= {reason: rows for reason, _key, rows in found}
         keys = ", ".join(f"{key} ({reason})" for reason, key, _rows in found)

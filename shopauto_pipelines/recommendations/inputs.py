@@ -14,7 +14,7 @@ import ibis.expr.types as ir
 from ibis import _
 
 from shopauto_pipelines.features.tables import DAILY_PRODUCTS
-from shopauto_pipelines.platform.prepared import Prepared, unseen
+from shopauto_pipelines.platform.prepared import Prepared, kept, unseen
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.recommendations import tables
@@ -71,8 +71,7 @@ def history(*, of_bucket: bool = False) -> ir.Table:
     leaves those of one bucket of the people, for statements that are run bucket by bucket.
     """
     persons = PERSONS.select("shop_customer_id", person="customer_id")
-    seen = (_.orders > 0) | (_.views > 0)  # not what was only put into a cart from a list
-    rows = DAILY.filter((_.day <= AS_OF) & seen).left_join(persons, "shop_customer_id")
+    rows = DAILY.filter(_seen_by(AS_OF)).left_join(persons, "shop_customer_id")
     rows = rows.select(
         customer_id=ibis.coalesce(_.person, _.shop_customer_id),
         product_id=_.product_id,
@@ -89,7 +88,27 @@ def history(*, of_bucket: bool = False) -> ir.Table:
 
 def in_bucket(customer_id: Any) -> Any:
     """True for the people of the bucket that the statement is run for."""
-    return (customer_id.hash().cast("int64") % BUCKET.of.as_scalar()).abs() == BUCKET.number.as_scalar()
+    return _bucket_of(customer_id) == BUCKET.number.as_scalar()
+
+
+def _bucket_of(customer_id: Any) -> Any:
+    return (customer_id.hash().cast("int64") % BUCKET.of.as_scalar()).abs()
+
+
+@kept
+def by_bucket() -> Prepared:
+    """The rows that :func:`history` is made of, with their bucket as ``number``, in the order of the buckets.
+
+    So that a statement which is run bucket by bucket need not read, for each, what everybody ever did.
+    """
+    persons = PERSONS.select("shop_customer_id", person="customer_id")
+    rows = DAILY.filter(_seen_by(AS_OF)).left_join(persons, "shop_customer_id")
+    rows = rows.select(DAILY.columns, number=_bucket_of(ibis.coalesce(_.person, _.shop_customer_id)))
+    return Prepared.of(rows.order_by("number"), BEHIND)
+
+
+def _seen_by(day: Any) -> Any:
+    return (_.day <= day) & ((_.orders > 0) | (_.views > 0))  # not what was only put into a cart from a list
 
 
 def purchases(*, of_bucket: bool = False) -> ir.Table:

@@ -7,6 +7,7 @@ from datetime import date
 
 import ibis.expr.types as ir
 import pyarrow as pa
+from ibis import _
 
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.prepared import Prepared
@@ -22,9 +23,13 @@ from shopauto_pipelines.recommendations import (
     trends,
 )
 from shopauto_pipelines.recommendations.declaration import RecommendationsDeclaration
+from shopauto_pipelines.recommendations.inputs import by_bucket
 
 #: People whose rows are computed at a time, for tables with much to weigh per person: what bounds the memory it takes.
 BUCKET_PEOPLE = 50_000
+
+#: What people did, in the order of their buckets.
+_PARTED = "made_daily_products_by_bucket"
 
 #: The statement of each table, compiled when it is first asked for.
 STATEMENTS: Mapping[str, Callable[[], Prepared]] = {
@@ -57,9 +62,21 @@ def rows(
     missing = statement.inputs - given.keys() - {"bucket"}
     if missing:
         raise KeyError(f"{table.name} is made of {', '.join(sorted(missing))} too")
-    buckets = 1
-    if "bucket" in statement.inputs:
-        people = inputs["identities"]
-        count = people.num_rows if isinstance(people, pa.Table) else lake.con.to_pyarrow(people.count()).as_py()
-        buckets = 1 + count // BUCKET_PEOPLE
-    return statement.rows(lake, f"made_{table.name.replace('/', '_')}", given, buckets)
+    name = f"made_{table.name.replace('/', '_')}"
+    if "bucket" not in statement.inputs:
+        return statement.rows(lake, name, given)
+    people = inputs["identities"]
+    count = people.num_rows if isinstance(people, pa.Table) else lake.con.to_pyarrow(people.count()).as_py()
+    if count < BUCKET_PEOPLE:
+        return statement.rows(lake, name, given, 1)
+    buckets = 1 + count // BUCKET_PEOPLE
+    everybody = pa.table({"number": [0], "of": [buckets]})
+    parted = by_bucket().rows(lake, _PARTED, {**given, "bucket": everybody})
+
+    def of_bucket(number: int) -> dict[str, ir.Table]:
+        return {"daily_products": parted.filter(_.number == number).drop("number")}
+
+    try:
+        return statement.rows(lake, name, given, buckets, of_bucket)
+    finally:
+        lake.engine.drop(_PARTED)

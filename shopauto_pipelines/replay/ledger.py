@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
 from datetime import UTC, date, timedelta
-from functools import cache
 from typing import Any
 
 import ibis
@@ -18,14 +18,14 @@ import pyarrow as pa
 from ibis import _
 
 from shopauto_pipelines.campaigns.audience import Virtual, history
-from shopauto_pipelines.campaigns.daily_offers import grant, with_offers
+from shopauto_pipelines.campaigns.daily_offers import Place, grant, places, with_offers
 from shopauto_pipelines.campaigns.declaration import Campaign
 from shopauto_pipelines.campaigns.grants import Grants
 from shopauto_pipelines.campaigns.offers import OfferRules
 from shopauto_pipelines.campaigns.tables import audience
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.lake import Lake
-from shopauto_pipelines.platform.prepared import Prepared, compiled, run, unseen
+from shopauto_pipelines.platform.prepared import Prepared, kept, run, unseen
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.sources.tables import MESSAGE_EVENTS
@@ -57,7 +57,6 @@ class VirtualLedger:
         self.name, self._settings = name, settings
         #: Up to when what a campaign that is replayed really sent counts.
         self.begun: dict[str, date] = {}
-        self._offering: dict[str, str] = {}
         self._granted: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
         self._con = lake.con.con
         self._con.execute(f"create or replace temp table {self.decisions} ({_DECISIONS})")
@@ -92,7 +91,7 @@ class VirtualLedger:
     def really_sent_for(self, day: date, campaigns: Sequence[str]) -> ir.Table:
         """:meth:`planned_on` of what really went out: messages of our own that left after ``day``."""
         on = self.sent_on(day)
-        if not (campaigns and self.lake.path(MESSAGE_EVENTS, on).exists() and self.lake.rows(MESSAGE_EVENTS, on)):
+        if not (campaigns and self.lake.has(MESSAGE_EVENTS, on) and self.lake.rows(MESSAGE_EVENTS, on)):
             self._fill(f"{self.name}_planned", _NOBODY)
             return self._planned
         given = {
@@ -114,13 +113,13 @@ class VirtualLedger:
 
     def _grant(self, campaign: Campaign, day: date, rows: ir.Table) -> None:
         """The offers of a day's messages, by the rules of the real ones, of which those granted here count for the cap."""
-        if campaign.name not in self._offering:
-            self._offering[campaign.name] = _offering(campaign, OfferRules.of(self._settings))
+        rules = OfferRules.of(self._settings)
         given = {"decided": rows, "customer_360": self.lake.on(CUSTOMER_360, day)}
-        asked = run(self.lake, self._offering[campaign.name], given).to_pylist()
+        statement = _offering(places(campaign), astuple(rules)).statement
+        asked = run(self.lake, statement, given).to_pylist()
         now = self._settings.midnight(day + timedelta(days=1))
         had = [offer for who in {row["customer_id"] for row in asked} for offer in self._granted.get(who, ())]
-        grants, rules = Grants(campaign.name, had, self._settings, now), OfferRules.of(self._settings)
+        grants = Grants(campaign.name, had, self._settings, now)
         known, new = {offer["code"] for offer in had}, []
         for row in asked:
             _told, offer = grant(campaign, row, grants, rules)
@@ -147,17 +146,19 @@ class VirtualLedger:
         self._con.unregister(given)
 
 
-def _offering(campaign: Campaign, rules: OfferRules) -> str:
-    """The offers that a day's messages ask for, as a statement: to compile it takes longer than a day's decisions."""
+@kept
+def _offering(asked: tuple[Place, ...], rules: tuple[Any, ...]) -> Prepared:
+    """The offers that a day's messages ask for."""
     people = unseen(CUSTOMER_360, "customer_360")
-    offered = with_offers(campaign, unseen(audience(campaign.name), "decided"), people, rules).filter(_.offer.notnull())
+    decided = unseen(audience("decided"), "decided")
+    brought = with_offers(asked, decided, people, OfferRules(*rules))
     columns = ("step", "customer_id", "occasion", "variant", "offer")
     typical = people.select("customer_id", "typical_order_cents")
-    known = offered.select(*columns).left_join(typical, "customer_id").drop("customer_id_right")
-    return compiled(known.order_by("step", "customer_id", "occasion"))
+    known = brought.filter(_.offer.notnull()).select(*columns).left_join(typical, "customer_id")
+    return Prepared.of(known.drop("customer_id_right").order_by("step", "customer_id", "occasion"), {})
 
 
-@cache
+@kept
 def _really_sent() -> Prepared:
     events = unseen(MESSAGE_EVENTS, "message_events", partitions=True)
     before = ibis.table({"campaign": "string"}, name="before")

@@ -78,7 +78,7 @@ def _what_to_do(lake: Lake, lacking: Mapping[date, list[str]], *, some: bool) ->
     days = list(lacking)
     tables = sorted({table for of_day in lacking.values() for table in of_day})
     listed = ", ".join(tables[:3]) + (f" and {len(tables) - 3} more tables" if len(tables) > 3 else "")
-    first = Lake.first_day(lake.root)
+    first = Lake.first_day(lake.storage)
     early = f" The data begins on {first}." if first and days[0] < first else ""
     skip = ", or leave them out with --skip-missing" if some else ""
     return (

@@ -20,7 +20,7 @@ from shopauto_pipelines.segments.tables import SIZES
 )
 def steady(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
     """The newest day of the run against the computed day before it."""
-    jumps = report.jumps(lake.lake(), run_days(context.run.tags)[-1])
+    jumps = report.jumps(lake.front(), run_days(context.run.tags)[-1])
     return dg.AssetCheckResult(
         passed=not jumps,
         severity=dg.AssetCheckSeverity.WARN,

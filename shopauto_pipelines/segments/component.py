@@ -77,7 +77,7 @@ def segment_asset(segment: SegmentDeclaration) -> dg.AssetsDefinition:
     def show(context: dg.AssetExecutionContext, lake: LakeResource) -> None:
         window = context.partition_key_range
         start, end = date.fromisoformat(window.start), date.fromisoformat(window.end)
-        for day, metadata in observe(lake.lake(), segment, load_segments(), start, end, context.run.run_id).items():
+        for day, metadata in observe(lake.front(), segment, load_segments(), start, end, context.run.run_id).items():
             if day == end:
                 metadata |= _LINEAGE
             context.add_asset_metadata(metadata, asset_key=context.asset_key, partition_key=day.isoformat())

@@ -74,9 +74,9 @@ def rows(lake: Lake, segments: Sequence[SegmentDeclaration], as_of: date) -> ir.
         MEMBERSHIP.name: earlier[1] if earlier else lake.between(MEMBERSHIP, date.min, date.min),
         **given.rollups,
     }
-    prepared, con = statement(segments), lake.con.con
+    prepared = statement(segments)
     for name in sorted(prepared.inputs):
-        con.execute(f'create or replace temp view "{name}" as {lake.con.compile(tables[_BEHIND[name].name])}')
-    con.execute(f"set variable {_DAY} = date '{as_of.isoformat()}'")
-    con.execute(f'create or replace temp view "{_VIEW}" as {prepared.statement}')
+        lake.engine.put(name, tables[_BEHIND[name].name])
+    lake.engine.variable(_DAY, as_of)
+    lake.engine.put(_VIEW, prepared.query)
     return lake.con.table(_VIEW)

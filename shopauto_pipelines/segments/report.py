@@ -87,7 +87,7 @@ def shown(lake: Lake, segments: Sequence[SegmentDeclaration], start: date, end: 
     cost three queries. Raises ``MissingPartition`` where membership, sizes or what the segments are computed from is missing
     for ``end``.
     """
-    key = (run, lake.root, start, end, *(segment.model_dump_json() for segment in segments))
+    key = (run, lake.place, start, end, *(segment.model_dump_json() for segment in segments))
     if run is not None and key in _kept:
         return _kept[key]
     lake.rows(SIZES, end)  # raises for a day that is missing

@@ -73,13 +73,14 @@ def _origins(table: Table) -> dict[str, set[tuple[str, str]]]:
 
 
 def _landed(settings: SettingsResource, lake: LakeResource) -> Lake:
-    """The lake, with what changed on disk landed."""
+    """The lake, with what changed on disk landed; one as known then is made of what was."""
     now = settings.clock.now().astimezone(settings.settings.zone)
     try:
-        refresh_landing(lake.lake(), _SOURCES, settings.settings, now.date())
+        if settings.settings.known == "now":
+            refresh_landing(lake.front(), _SOURCES, settings.settings, now.date())
     except LandingError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
-    if landed_days(lake.lake()) is None:
+    if landed_days(lake.front()) is None:
         raise dg.Failure(
             "Nothing has been loaded. Run `shopauto load SOURCE PATH`, or `shopauto demo` to see the sample shop.",
             allow_retries=False,

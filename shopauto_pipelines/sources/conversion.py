@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 
@@ -31,6 +32,13 @@ RULES = "1"
 
 #: Reason of a row whose day has not come yet.
 IN_THE_FUTURE = "in the future"
+
+
+class Marks(NamedTuple):
+    """What tells whether a day's rows changed: a hash of all, in their lines, and one of their ``values`` alone."""
+
+    rows: str
+    values: str
 
 
 @dataclass
@@ -78,10 +86,10 @@ class Conversion:
         self.con.execute("set TimeZone = 'UTC'")
         define_helpers(self.con)
 
-    def run(self, target: Path) -> tuple[FileReport, dict[str, tuple[str, int]]]:
+    def run(self, target: Path) -> tuple[FileReport, dict[str, Marks], int]:
         """Write ``target`` and the quarantine beside it.
 
-        Returns the report, and the days: day → (hash of its rows, time in ns when they were written). Raises
+        Returns the report, the marks of each day's rows, and the time in ns when they were written. Raises
         :class:`LandingError` where an expression fails on all rows alike, or a row would be lost.
         """
         try:
@@ -98,7 +106,7 @@ class Conversion:
         result = FileReport(self.file, self.name, read, landed, quarantined, read - counts, folded, reasons)
         if read != landed + quarantined + result.excluded + folded:
             raise LandingError(f"{self.file}: {self.table.name}: rows do not add up ({result}); nothing was loaded")
-        return result, days
+        return result, days, target.stat().st_mtime_ns
 
     def _type_rows(self) -> None:
         """All rows, typed, with what is wrong with them, to a staged file."""
@@ -214,7 +222,7 @@ class Conversion:
     def _all(self) -> str:
         return f"read_parquet({_text(str(self.typed))})"
 
-    def _write(self, target: Path) -> tuple[dict[str, tuple[str, int]], dict[str, int], int, int]:
+    def _write(self, target: Path) -> tuple[dict[str, Marks], dict[str, int], int, int]:
         """Landing and quarantine files; returns the days' hashes, the reasons' counts, rows landed and quarantined."""
         target.parent.mkdir(parents=True, exist_ok=True)
         key = ", ".join(_quoted(name) for name in self.table.key)
@@ -241,10 +249,9 @@ class Conversion:
         self.con.execute("drop table repeated")
         landed_days = self._hashes(target)
         bad_days = self._hashes(quarantine)
-        stamp = target.stat().st_mtime_ns
-        days = {
-            d: (f"{landed_days.get(d, '')}/{bad_days.get(d, '')}", stamp) for d in sorted({*landed_days, *bad_days})
-        }
+        none = Marks("", "")
+        both = {d: (landed_days.get(d, none), bad_days.get(d, none)) for d in sorted({*landed_days, *bad_days})}
+        days = {d: Marks(f"{good.rows}/{bad.rows}", f"{good.values}/{bad.values}") for d, (good, bad) in both.items()}
         reasons = dict(
             self.con.execute(
                 f"select reason, count(*) from read_parquet({_text(str(quarantine))}) group by 1 order by 1"
@@ -253,11 +260,14 @@ class Conversion:
         landed = self.con.execute(f"select count(*) from read_parquet({_text(str(target))})").fetchone()[0]  # type: ignore[index]
         return days, reasons, landed, sum(reasons.values())
 
-    def _hashes(self, file: Path) -> dict[str, str]:
-        rows = self.con.execute(
-            f"select cast(day as varchar), count(*), bit_xor(hash(t)) from read_parquet({_text(str(file))}) t group by day"
+    def _hashes(self, file: Path) -> dict[str, Marks]:
+        named = self.con.execute(f"describe select * exclude (source_row) from read_parquet({_text(str(file))})")
+        values = ", ".join(_quoted(name) for name, *_ in named.fetchall())
+        rows = self.con.execute(  # a sum: rows may be equal but for their lines
+            f"""select cast(day as varchar), count(*), bit_xor(hash(t)), sum(hash({values})::hugeint) % (2::hugeint ^ 64)::hugeint
+            from read_parquet({_text(str(file))}) t group by day"""
         ).fetchall()
-        return {day: f"{count}.{mark:x}" for day, count, mark in rows}
+        return {day: Marks(f"{count}.{mark:x}", f"{count}.{int(total):x}") for day, count, mark, total in rows}
 
     def _copy(self, select: str, file: Path, compression: str = "zstd") -> None:
         self.con.execute(f"copy ({select}) to {_text(str(file))} (format parquet, compression {compression})")

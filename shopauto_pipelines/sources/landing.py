@@ -17,11 +17,13 @@ import json
 import os
 import tempfile
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +32,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.postgres import locked
 from shopauto_pipelines.platform.progress import report as report_progress
 from shopauto_pipelines.platform.settings import Settings, load_settings
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.sources import database
 from shopauto_pipelines.sources.conversion import EARLIEST, IN_THE_FUTURE, RULES, Conversion, FileReport
 from shopauto_pipelines.sources.expressions import plain
+from shopauto_pipelines.sources.known import landing_folder, noted, told_from
 from shopauto_pipelines.sources.mapping import SourceMapping, TableMapping, mappable
 from shopauto_pipelines.sources.reading import LandingError, Staged, check_suffix, stage
 from shopauto_pipelines.sources.tables import TIME_COLUMN
+
+#: Folder of all landings in the lake; of a lake in a bucket this machine's mirror.
+_FOLDER = "landing"
 
 #: Source of the rows that the outbox lands: what we sent ourselves.
 OWN_SOURCE = "outbox"
@@ -88,8 +95,9 @@ def touched_days(report: LandingReport) -> list[date]:
 class Landed:
     """A landed file or database table as the manifest knows it.
 
-    ``days``: day → (hash of its rows, time in ns when they last changed). Of a database table ``size`` is its number of rows
-    and ``mtime_ns`` the time it was last read.
+    ``days``: day → (hash of its rows, time in ns when they last changed). ``known``: day → the first day whose refresh could
+    know of these rows; absent: every day's could. ``since``: the same of the file's first landing. ``values``: day → hash of its
+    rows but for their lines. Of a database table ``size`` is its number of rows and ``mtime_ns`` the time it was last read.
     """
 
     table: str
@@ -102,6 +110,25 @@ class Landed:
     today: str
     counts: dict[str, Any]
     days: dict[str, tuple[str, int]]
+    known: dict[str, str] = field(default_factory=dict)
+    since: str | None = None
+    values: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Replaced:
+    """Rows that were refreshed with, and are no longer in their file: corrected, or gone.
+
+    ``days``: day → the first day whose refresh could know of the rows, ``None`` where every day's could. ``until``: the first
+    day whose refresh could know better.
+    """
+
+    table: str
+    file: str
+    landing: str
+    since: str | None
+    until: str
+    days: dict[str, str | None]
 
 
 @dataclass
@@ -111,11 +138,19 @@ class Manifest:
     source: str
     path: str | None = None
     files: dict[str, Landed] = field(default_factory=dict)
+    replaced: list[Replaced] = field(default_factory=list)
+
+    @property
+    def told_from(self) -> date | None:
+        """The latest first day whose refresh could know of a load."""
+        told = [*(each.since for each in self.files.values()), *(each.until for each in self.replaced)]
+        told += [day for each in self.files.values() for day in each.known.values()]
+        return max((date.fromisoformat(day) for day in told if day), default=None)
 
 
 def landing_root(lake: Lake) -> Path:
-    """Folder of all landings."""
-    return lake.root / "landing"
+    """Folder of all landings; a lake as known then reads those of the lake beside it."""
+    return landing_folder(lake)
 
 
 def read_manifest(lake: Lake, source: str) -> Manifest:
@@ -124,11 +159,13 @@ def read_manifest(lake: Lake, source: str) -> Manifest:
     if not path.exists():
         return Manifest(source)
     known = json.loads(path.read_text())
-    return Manifest(known["source"], known["path"], {k: Landed(**v) for k, v in known["files"].items()})
+    files = {name: Landed(**each) for name, each in known["files"].items()}
+    return Manifest(known["source"], known["path"], files, [Replaced(**each) for each in known.get("replaced", ())])
 
 
 def manifests(lake: Lake) -> list[Manifest]:
     """Manifests of all landed sources, by name."""
+    lake.storage.pull(_FOLDER)
     return [read_manifest(lake, path.parent.name) for path in sorted(landing_root(lake).glob("*/manifest.json"))]
 
 
@@ -152,16 +189,18 @@ def land(
     settings: Settings,
     today: date,
     progress: Callable[[str, int, int], None] = report_progress,
+    history: bool = False,
 ) -> LandingReport:
     """Land every file of a source found at ``place`` (a folder, or a file where the mapping names none), or every table.
 
     For a source of tables, ``place`` is ``env:NAME``: an environment variable holds the database's URL. ``today`` is the
-    shop's current day: later rows are quarantined. Raises :class:`LandingError` for what is wrong with a whole file or
-    table; bad rows are quarantined.
+    shop's current day: later rows are quarantined. ``history``: what is new counts as known all along, not from the next
+    refresh on. Raises :class:`LandingError` for what is wrong with a whole file or table; bad rows are quarantined.
     """
     if database.is_database(place) != mapping.is_database:
         wanted = "a database: give env:NAME" if mapping.is_database else "files: give their folder or file"
         raise LandingError(f"source `{mapping.name}` is read from {wanted}, not {place}")
+    lake.storage.pull(_FOLDER)
     before = read_manifest(lake, mapping.name)
     if before.files and before.path and database.is_database(before.path) != mapping.is_database:
         raise LandingError(
@@ -169,12 +208,12 @@ def land(
             "set SHOPAUTO_HOME to another folder, and load it there"
         )
     if mapping.is_database:
-        with _locked(lake):
-            return _land_database(lake, mapping, str(place), settings, today, progress)
+        with _locked(lake, settings):
+            return _land_database(lake, mapping, str(place), settings, today, progress, history)
     path = Path(place).expanduser().absolute()
     plan = _plan(mapping, path)
-    with _locked(lake):
-        load = _Load(lake, mapping, read_manifest(lake, mapping.name), settings, today)
+    with _locked(lake, settings):
+        load = _Load(lake, mapping, read_manifest(lake, mapping.name), settings, today, history)
         load.manifest.path = str(path)
         _sweep(lake, load.manifest)
         for count, (file, tables) in enumerate(plan, start=1):
@@ -210,7 +249,7 @@ def land_rows(
         timezone="UTC",
         tables={short: TableMapping(columns={n: f'"{n}"' for n in columns}, files=f"{name}.parquet")},
     )
-    with _locked(lake), tempfile.TemporaryDirectory(dir=lake.root / "_staging") as folder:
+    with _locked(lake, settings), tempfile.TemporaryDirectory(dir=lake.root / "_staging") as folder:
         file = Path(folder) / f"{name}.parquet"
         last = None
         with pq.ParquetWriter(file, pa.schema([reader.schema.field(n) for n in columns])) as writer:
@@ -250,7 +289,7 @@ def refresh_landing(
             continue
         if database.is_database(manifest.path) and mapping.is_database:
             if not _Load(lake, mapping, manifest, settings, today).is_fresh(fresh_for):
-                with _locked(lake):
+                with _locked(lake, settings):
                     # Another process may have read it while this one waited.
                     latest = _Load(lake, mapping, read_manifest(lake, mapping.name), settings, today)
                     if not latest.is_fresh(fresh_for):
@@ -271,9 +310,10 @@ def _land_database(
     settings: Settings,
     today: date,
     progress: Callable[[str, int, int], None],
+    history: bool = False,
 ) -> LandingReport:
     """Read every table of a source in one transaction, then land those that changed. Needs the lock."""
-    load = _Load(lake, mapping, read_manifest(lake, mapping.name), settings, today)
+    load = _Load(lake, mapping, read_manifest(lake, mapping.name), settings, today, history)
     load.manifest.path = place
     _sweep(lake, load.manifest)
     feeds: dict[str, list[str]] = {}
@@ -336,10 +376,16 @@ class _Load:
     manifest: Manifest
     settings: Settings
     today: date
+    history: bool = False
     report: LandingReport = field(init=False)
 
     def __post_init__(self) -> None:
         self.report = LandingReport(self.mapping.name)
+
+    @cached_property
+    def told_from(self) -> date | None:
+        """The first day whose refresh can know of what is landed now; ``None``: every day's can."""
+        return None if self.history else told_from(self.lake, self.settings, self.manifest.told_from)
 
     def is_behind(self, file: Path, relative: str, table: str) -> bool:
         """Whether ``file`` has to be looked into for ``table``."""
@@ -429,17 +475,74 @@ class _Load:
             mapped = self._mapping_digest(table)
             stem = hashlib.sha256(f"{name}:{digest}".encode()).hexdigest()[:16] + f"-{mapped}"
             landing = f"{table}/{stem}.parquet"
+            before = self.manifest.files.get(f"{table}:{name}")
+            if before and before.landing == landing:  # of another day: what was landed before is compared with it
+                landing = f"{table}/{stem}-{self.today}.parquet"
             target = landing_root(self.lake) / self.mapping.name / landing
             conversion = Conversion(self.lake, self.mapping, table, staged, folder, name, self.settings, self.today)
-            result, days = conversion.run(target)
+            result, marks, written = conversion.run(target)
             kept = {k: getattr(result, k) for k in ("read", "landed", "quarantined", "excluded", "folded", "reasons")}
             today = self.today.isoformat()
-            landed = Landed(table, name, digest, mapped, landing, size, mtime_ns, today, kept, days)
-            result.days = _restamp(landed, self.manifest.files.get(f"{table}:{name}"))
+            days = {day: (mark.rows, written) for day, mark in marks.items()}
+            values = {day: mark.values for day, mark in marks.items()}
+            landed = Landed(table, name, digest, mapped, landing, size, mtime_ns, today, kept, days, values=values)
+            result.days = _restamp(landed, before)
+            self._note_known(landed, before, result.days)
             self.manifest.files[f"{table}:{name}"] = landed
             self.report.files.append(result)
         if tables:
             self.save()
+
+    def _note_known(self, landed: Landed, before: Landed | None, changed: list[date]) -> None:
+        """Note from when on the rows are known, and keep those they replace where a refresh has seen them.
+
+        A mapping that was changed tells nothing new of the shop: the rows it makes are known as the ones before it were. So are
+        rows that only stand in other lines.
+        """
+        told = self.told_from.isoformat() if self.told_from else None
+        landed.since = before.since if before else told
+        seen: dict[str, str | None] = {}
+        for day in landed.days:
+            was = (before.known.get(day) if day in before.days else before.since) if before else None
+            is_told = date.fromisoformat(day) in changed and not (
+                before
+                and (
+                    (before.mapping != landed.mapping and (day in before.days or before.digest == landed.digest))
+                    or (day in before.values and before.values[day] == landed.values.get(day))
+                )
+            )
+            if known := told if is_told else was:
+                landed.known[day] = known
+            there = before is not None and bool(before.days.get(day, ("",))[0])
+            if is_told and there and told and day < told and (was or "") < told:
+                seen[day] = was
+        if before and seen:
+            assert told is not None
+            self._keep(Replaced(before.table, before.file, before.landing, before.since, told, seen))
+
+    def _keep(self, replaced: Replaced) -> None:
+        """Keep the rows of the landing named, of the days named, in files of their own."""
+        folder = landing_root(self.lake) / self.mapping.name
+        rows = folder / replaced.landing
+        kept = rows.with_name(f"{rows.stem}.until-{replaced.until}.parquet")
+        days = ", ".join(f"date '{day}'" for day in replaced.days)
+        for source, target in ((rows, kept), (_refused(rows), _refused(kept))):
+            staged = self.lake.root / "_staging" / f"kept-{uuid.uuid4().hex}"
+            of_days = f"select * from read_parquet({sql_text(source)}) where day in ({days}) order by day, source_row"
+            self.lake.con.raw_sql(f"copy ({of_days}) to {sql_text(staged)} (format parquet, compression zstd)")
+            os.replace(staged, target)
+        replaced.landing = kept.relative_to(folder).as_posix()
+        self.manifest.replaced.append(replaced)
+
+
+def sql_text(text: object) -> str:
+    """A text as SQL has it."""
+    return "'" + str(text).replace("'", "''") + "'"
+
+
+def _refused(landing: Path) -> Path:
+    """The file of the rows that were set aside, beside the landing."""
+    return landing.with_suffix(".quarantine.parquet")
 
 
 def _ripened(known: Landed, today: date) -> bool:
@@ -467,32 +570,49 @@ def _digest(file: Path) -> str:
 
 
 @contextmanager
-def _locked(lake: Lake) -> Iterator[None]:
+def _locked(lake: Lake, settings: Settings) -> Iterator[None]:
     """One landing at a time: raw assets that start together all look for changed files."""
+    if noted(lake):
+        raise LandingError(
+            "nothing is loaded into the lake as known then: load it without --known then, and without SHOPAUTO_KNOWN"
+        )
     root = landing_root(lake)
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        with locked(settings, f"landing of {lake.place}"):
+            lake.storage.reset(_FOLDER)
+            try:
+                yield
+            finally:
+                lake.storage.push(_FOLDER)
 
 
 def _save(lake: Lake, manifest: Manifest) -> None:
     folder = landing_root(lake) / manifest.source
     folder.mkdir(parents=True, exist_ok=True)
-    known = {**vars(manifest), "files": {name: vars(landed) for name, landed in manifest.files.items()}}
+    known = {
+        **vars(manifest),
+        "files": {name: vars(landed) for name, landed in manifest.files.items()},
+        "replaced": [vars(replaced) for replaced in manifest.replaced],
+    }
     text = json.dumps(known, sort_keys=True)
     target = folder / "manifest.json"
     if target.exists() and target.read_text() == text:
         return
-    staged = folder / f".manifest-{os.getpid()}"
+    staged = folder / f".manifest-{uuid.uuid4().hex}"
     staged.write_text(text)
     os.replace(staged, target)
 
 
 def _sweep(lake: Lake, manifest: Manifest) -> None:
-    """Remove landings that an earlier load replaced: a reader that began before it has finished by now."""
+    """Remove landings that an earlier load replaced: a reader that began before it has finished by now.
+
+    Of their rows those that a refresh had seen are kept beside, see :class:`Replaced`.
+    """
     folder = landing_root(lake) / manifest.source
     used = {folder / known.landing for known in manifest.files.values()}
+    used |= {folder / gone.landing for gone in manifest.replaced}
     for path in folder.glob("*/*.parquet"):
         if path.with_name(path.name.replace(".quarantine.parquet", ".parquet")) not in used:
             path.unlink(missing_ok=True)

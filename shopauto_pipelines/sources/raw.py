@@ -1,13 +1,15 @@
 """Landed files → the rows of the raw tables: one row per key, orders only of known customers, lines only of known orders.
 
-Pure functions of the landed files. A row of a day is judged by rows of that day and earlier ones alone, so a day's partition
-never depends on what came after it. What is refused here goes to ``raw/quarantine``, next to what the landing refused.
+Pure functions of the landed files; in a lake as known then, of those that were known (:mod:`.arrivals`). A row of a day is
+judged by rows of that day and earlier ones alone, so a day's partition never depends on what came after it. What is refused
+here goes to ``raw/quarantine``, next to what the landing refused.
 """
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Sequence
 from datetime import date
-from pathlib import Path
 
 import ibis
 import ibis.expr.types as ir
@@ -15,11 +17,16 @@ from ibis import _
 
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.tables import Table
-from shopauto_pipelines.sources.landing import COLLECTOR_SOURCE, landing_root, manifests
+from shopauto_pipelines.sources.arrivals import Piece, pieces
+from shopauto_pipelines.sources.known import noted
+from shopauto_pipelines.sources.landing import COLLECTOR_SOURCE, sql_text
 from shopauto_pipelines.sources.tables import CUSTOMERS, ORDER_LINES, ORDERS, QUARANTINE, RAW_TABLES
 
-#: Names a row: together unique within a table.
-_ROW = ("source", "source_file", "source_row")
+#: Where a row stands.
+_PLACE = ("source", "source_file", "source_row")
+
+#: Names a row: together unique within a table. Of a file that was corrected rows of other days may have stood in the same line.
+_ROW = (*_PLACE, "day")
 
 UNKNOWN_CUSTOMER = "unknown customer"
 UNKNOWN_ORDER = "unknown order"
@@ -36,14 +43,14 @@ def rejected(lake: Lake, start: date, end: date) -> ir.Table:
     """Rows of ``raw/quarantine`` for the days ``start`` to ``end``, with ``day``."""
     parts = []
     for table in RAW_TABLES:
-        files = [path.with_suffix(".quarantine.parquet") for path in _landings(lake, table)]
-        if files:
-            parts.append(_read(lake, files).filter(_.day.between(start, end)).select("day", *QUARANTINE.schema))
+        read = _landed(lake, table)
+        if read:
+            refused = _read(lake, read, refused=True)
+            parts.append(refused.filter(_.day.between(start, end)).select("day", *QUARANTINE.schema))
             told_twice = (_.reason == DUPLICATE) & (_.source == COLLECTOR_SOURCE)
             bad = _judged(lake, table, start, end).filter(_.reason.notnull() & ~told_twice)
             parts.append(
                 bad.select(
-                    "day",
                     *_ROW,
                     "column",
                     "reason",
@@ -62,23 +69,35 @@ def refusals(lake: Lake, day: date) -> dict[tuple[str, str], int]:
     return {(row["table"], row["reason"]): row["rows"] for row in lake.con.to_pyarrow(counted).to_pylist()}
 
 
-def _landings(lake: Lake, table: Table) -> list[Path]:
-    short = table.name.removeprefix("raw/")
-    return [
-        landing_root(lake) / manifest.source / landed.landing
-        for manifest in manifests(lake)
-        for _, landed in sorted(manifest.files.items())
-        if landed.table == short
-    ]
+def _landed(lake: Lake, table: Table) -> list[Piece]:
+    """The landed files of which some rows are visible."""
+    return [piece for piece in pieces(lake, table) if piece.days is None or piece.days]
 
 
 def _sources_of(lake: Lake, table: Table) -> list[str]:
     """Sources that deliver ``table``."""
-    return sorted({path.parent.parent.name for path in _landings(lake, table)})
+    return sorted({piece.source for piece in pieces(lake, table)})
 
 
-def _read(lake: Lake, files: list[Path]) -> ir.Table:
-    return lake.con.read_parquet([str(file) for file in files])
+def _read(lake: Lake, landed: Sequence[Piece], *, refused: bool = False) -> ir.Table:
+    """The visible rows of landed files, or those that landing ``refused``.
+
+    Where it matters since when they were known, ``known`` is the first day whose refresh could know of them.
+    """
+    files = {str(piece.file.with_suffix(".quarantine.parquet") if refused else piece.file): piece for piece in landed}
+    if all(piece.days is None for piece in landed):
+        return lake.con.read_parquet([*files])
+    told = [(file, day, known) for file, piece in files.items() for day, known in (piece.days or {}).items()]
+    name = f"known_{uuid.uuid4().hex}"
+    listed = ", ".join(map(sql_text, files))
+    visible = ", ".join(f"({sql_text(file)}, date '{day}', date '{known}')" for file, day, known in told)
+    # a view, not an expression: to compile that would take longer than everything else
+    lake.con.raw_sql(
+        f"""create temp view {name} as select landed.* exclude (filename), visible.known
+        from read_parquet([{listed}], filename = true, union_by_name = true) landed
+        join (values {visible}) visible (file, day, known) on landed.filename = visible.file and landed.day = visible.day"""
+    )
+    return lake.con.table(name)
 
 
 def _nothing(table: Table) -> ir.Table:
@@ -88,13 +107,13 @@ def _nothing(table: Table) -> ir.Table:
 
 def _judged(lake: Lake, table: Table, start: date | None, end: date) -> ir.Table:
     """Landed rows of the days with ``column``, ``reason`` and ``raw_value`` of what is wrong, null where nothing is."""
-    files = _landings(lake, table)
-    if not files:
+    landed = _landed(lake, table)
+    if not landed:
         rows = _nothing(table)
         return rows.mutate(**{n: ibis.null("string") for n in ("column", "reason", "raw_value")})
-    until = _referred(lake, table, _read(lake, files).filter(_.day <= end), end)
+    until = _referred(lake, table, _read(lake, landed).filter(_.day <= end), end)
     rows = until if start is None else until.filter(_.day >= start)
-    return rows if len(files) == 1 else _once(table, rows, until)
+    return rows if len({(piece.source, piece.named) for piece in landed}) == 1 else _once(table, rows, until)
 
 
 def _once(table: Table, rows: ir.Table, until: ir.Table) -> ir.Table:
@@ -104,8 +123,8 @@ def _once(table: Table, rows: ir.Table, until: ir.Table) -> ir.Table:
     export it later.
     """
     key = list(table.key)
-    sound = until.filter(_.reason.isnull()).select(*dict.fromkeys([*key, "day", *_ROW]))
-    place = ibis.row_number().over(group_by=key, order_by=["day", sound.source == COLLECTOR_SOURCE, *_ROW])
+    sound = until.filter(_.reason.isnull()).select(*dict.fromkeys([*key, *_ROW]))
+    place = ibis.row_number().over(group_by=key, order_by=["day", sound.source == COLLECTOR_SOURCE, *_PLACE])
     repeated = (
         sound.semi_join(rows.select(*key).distinct(), key)
         .mutate(place=place)
@@ -137,9 +156,19 @@ def _orders_of_known_customers(lake: Lake, rows: ir.Table) -> ir.Table:
     Anonymous sales, guests, and sources that deliver no customers are not judged; nor is the collector, which is told of
     customers who change, not of those who were there before.
     """
-    customers = _read(lake, _landings(lake, CUSTOMERS))
-    known = customers.group_by(known_id=_.shop_customer_id).agg(known_day=_.day.min(), known_since=_.created_at.min())
-    joined = rows.left_join(known, rows.shop_customer_id == known.known_id)
+    customers = _read(lake, _landed(lake, CUSTOMERS)) if _landed(lake, CUSTOMERS) else _nothing(CUSTOMERS)
+    told = {"known_day": _.day.min(), "known_since": _.created_at.min()}
+    then = noted(lake)
+    if then and then.cut and "known" in customers.columns:
+        # a record of a later day may tell of an earlier one, and counts from when it was known itself
+        records = customers.group_by(known_id=_.shop_customer_id, told=_.known).agg(**told)
+        orders = rows.select(*_ROW, "shop_customer_id", asked=ibis.greatest(_.day, then.cut.start))
+        met = orders.inner_join(records, [orders.shop_customer_id == records.known_id, records.told <= orders.asked])
+        known = met.group_by(*_ROW).agg(known_day=_.known_day.min(), known_since=_.known_since.min())
+        joined = rows.left_join(known, list(_ROW), rname="known_{name}")
+    else:
+        known = customers.group_by(known_id=_.shop_customer_id).agg(**told)
+        joined = rows.left_join(known, rows.shop_customer_id == known.known_id)
     is_known = (joined.known_day <= joined.day) | (joined.known_since <= joined.ordered_at)
     unknown = (
         joined.shop_customer_id.notnull()
@@ -159,7 +188,7 @@ def _lines_of_known_orders(lake: Lake, rows: ir.Table, end: date) -> ir.Table:
 
 
 def _judged_orders(lake: Lake, end: date) -> ir.Table:
-    return _referred(lake, ORDERS, _read(lake, _landings(lake, ORDERS)).filter(_.day <= end), end)
+    return _referred(lake, ORDERS, _read(lake, _landed(lake, ORDERS)).filter(_.day <= end), end)
 
 
 def _marked(joined: ir.Table, wrong: ir.BooleanValue, column: str, reason: str, columns: tuple[str, ...]) -> ir.Table:

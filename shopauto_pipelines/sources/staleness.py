@@ -1,7 +1,7 @@
 """Which days have to be computed again because rows arrived late: derived from what is on disk, nothing is stored.
 
-Three times tell it: when a landed day's rows last changed (the manifests), when a partition's bytes last changed (its file),
-and when it was last computed (its folder, which :class:`~shopauto_pipelines.platform.lake.Lake` touches on every write).
+Three times tell it: when a landed day's rows last changed (the manifests), when a partition's bytes last changed, and when it
+was last computed, both of which :class:`~shopauto_pipelines.platform.lake.Lake` tells.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from datetime import date
 from itertools import accumulate
 
 from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.storage import Times
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.sources.landing import manifests
 from shopauto_pipelines.sources.tables import CUSTOMERS, ORDER_LINES, ORDERS, QUARANTINE, RAW_TABLES
@@ -25,27 +26,26 @@ def days_behind(lake: Lake, table: Table) -> list[date]:
 
     Earlier days count because a row may repeat, or be referred to by, rows of later days.
     """
-    return _behind(lake, table, _landed_changes(lake))
+    return _behind(table, _landed_changes(lake), lake.times(table))
 
 
 def raw_behind(lake: Lake) -> list[date]:
     """Days on which any raw table has to be made again, in order; from the first of them on, every landed day is one."""
-    changes = _landed_changes(lake)
-    return sorted({day for table in (*RAW_TABLES, QUARANTINE) for day in _behind(lake, table, changes)})
+    return _raw_behind(lake, lake.times_of([*RAW_TABLES, QUARANTINE]))
 
 
 def stale_days(lake: Lake, as_of_table: Table) -> list[date]:
     """As-of days of ``as_of_table`` whose raw rows changed, or are about to, after the day was computed."""
-    behind = next(iter(raw_behind(lake)), None)
+    times = lake.times_of([*RAW_TABLES, QUARANTINE, as_of_table])
+    behind = next(iter(_raw_behind(lake, times)), None)
     changed: dict[date, int] = defaultdict(int)
     for table in RAW_TABLES:
-        for day in lake.days(table):
-            changed[day] = max(changed[day], lake.path(table, day).stat().st_mtime_ns)
-    days = lake.days(as_of_table)
+        for day, partition in times[table.name].items():
+            changed[day] = max(changed[day], partition.changed)
+    there = times[as_of_table.name]
+    days = sorted(there)
     latest = latest_until(changed, days)
-    return [
-        day for day in days if (behind is not None and behind <= day) or latest[day] > _computed(lake, as_of_table, day)
-    ]
+    return [day for day in days if (behind is not None and behind <= day) or latest[day] > there[day].computed]
 
 
 def late_files(lake: Lake, table: Table, until: date, since: int) -> list[str]:
@@ -65,7 +65,12 @@ def late_files(lake: Lake, table: Table, until: date, since: int) -> list[str]:
     )
 
 
-def _behind(lake: Lake, table: Table, changes: dict[str, dict[date, int]]) -> list[date]:
+def _raw_behind(lake: Lake, times: Mapping[str, Mapping[date, Times]]) -> list[date]:
+    changes = _landed_changes(lake)
+    return sorted({day for table in (*RAW_TABLES, QUARANTINE) for day in _behind(table, changes, times[table.name])})
+
+
+def _behind(table: Table, changes: dict[str, dict[date, int]], there: Mapping[date, Times]) -> list[date]:
     landed: dict[date, int] = defaultdict(int)
     own = changes.get(table.name, {})
     if not own and table != QUARANTINE:
@@ -73,14 +78,9 @@ def _behind(lake: Lake, table: Table, changes: dict[str, dict[date, int]]) -> li
     for name in (table.name, *(t.name for t in _REFERRED.get(table.name, ()))):
         for day, stamp in changes.get(name, {}).items():
             landed[day] = max(landed[day], stamp)
-    existing = set(lake.days(table))
-    days = sorted(existing | (landed.keys() if table == QUARANTINE else own.keys()))
+    days = sorted(there.keys() | (landed.keys() if table == QUARANTINE else own.keys()))
     latest = latest_until(landed, days)
-    return [day for day in days if day not in existing or _computed(lake, table, day) < latest[day]]
-
-
-def _computed(lake: Lake, table: Table, day: date) -> int:
-    return lake.path(table, day).parent.stat().st_mtime_ns
+    return [day for day in days if day not in there or there[day].computed < latest[day]]
 
 
 def _landed_changes(lake: Lake) -> dict[str, dict[date, int]]:

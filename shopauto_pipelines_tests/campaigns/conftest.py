@@ -16,7 +16,7 @@ from shopauto_pipelines.campaigns.asked import asked
 from shopauto_pipelines.campaigns.declaration import Campaign, Step, load_campaigns
 from shopauto_pipelines.campaigns.planner import SCHEMAS as SCHEMAS_OF_ALL
 from shopauto_pipelines.campaigns.planner import Rules
-from shopauto_pipelines.campaigns.planning import given_name, statement
+from shopauto_pipelines.campaigns.planning import given_name, statement, told
 from shopauto_pipelines.platform.playbook import PLAYBOOK
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines_tests.outbox.conftest import database_home, engine, shared_engine  # noqa: F401
@@ -86,6 +86,8 @@ def decide() -> Callable[..., list[dict[str, Any]]]:
     ) -> list[dict[str, Any]]:
         for name, rows in {**given, **asked(campaign, rules, as_of)}.items():
             con.con.register(given_name(name), rows)
+        for name in ("sent", "received", "hours"):
+            con.con.execute(f"create or replace temp view {given_name(name)} as {told(name).statement}")
         rows = con.con.sql(statement(of_carts=False).statement).to_arrow_table().to_pylist()
         return sorted(rows, key=lambda row: (row["step"], row["customer_id"], row["occasion"]))
 

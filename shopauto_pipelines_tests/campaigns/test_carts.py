@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
 import ibis
@@ -45,7 +45,7 @@ def due():
         prepared.unseen(IDENTITIES, "identities"),
         until=MIDNIGHT + 24 * HOUR - timedelta(microseconds=1),
         longest=48 * HOUR,
-        zone=UTC,
+        zone="UTC",
     )
     day_long = {step.name: Wait(WAITS[step.name], 24 * HOUR) for step in campaign.steps}
     con.con.execute("set TimeZone = 'UTC'")
@@ -58,7 +58,7 @@ def due():
         con.con.register("identities", lake_rows(IDENTITIES, *ids, {"shop_customer_id": "guest", "customer_id": "ann"}))
         con.con.register("planner_people", table("people", [(who, True, "en", None, None, True) for who in PEOPLE]))
         con.con.register("planner_consent", table("consent", [(who, "email", "opted_in") for who in PEOPLE]))
-        for name in ("membership", "history", "planned"):
+        for name in ("membership", "received", "planned"):
             con.con.register(given_name(name), nothing(name))
         for name, rows in asked(campaign, RULES, DAY, day_long).items():
             con.con.register(given_name(name), rows)

@@ -7,7 +7,7 @@ import ibis
 import pyarrow as pa
 import pytest
 
-from shopauto_pipelines.campaigns.daily_offers import grant, with_offers
+from shopauto_pipelines.campaigns.daily_offers import grant, places, with_offers
 from shopauto_pipelines.campaigns.declaration import Step
 from shopauto_pipelines.campaigns.grants import Grants
 from shopauto_pipelines.campaigns.offers import TIERS, Line, OfferRules, decide, keeps_margin, least_order_cents
@@ -42,7 +42,7 @@ def _offers(campaign, rows, people, rules=RULES) -> dict:
             }
         )
     )
-    found = ibis.duckdb.connect().to_pyarrow(with_offers(campaign, rows, known, rules)).to_pylist()
+    found = ibis.duckdb.connect().to_pyarrow(with_offers(places(campaign), rows, known, rules)).to_pylist()
     return {
         (row["customer_id"], row["step"], row["variant"]): row["offer"] and json.loads(row["offer"]) for row in found
     }

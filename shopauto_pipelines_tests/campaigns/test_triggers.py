@@ -153,7 +153,7 @@ def test_looking_at_products_triggers_where_nothing_came_of_it_that_day_or_since
 )  # fmt: skip
 def test_a_birthday_triggers_once_a_year_whatever_the_calendar(as_of, before):
     start = as_of - timedelta(days=9)
-    run = _runner(lambda p: triggers.birthday(p, before, start, as_of), people=PEOPLE)
+    run = _runner(lambda p: triggers.birthday(p, before, start, 9), people=PEOPLE)
     born = [date(1980, 1, 1) + timedelta(days=n) for n in range(366)] + [None]
     expected = set()
     for n, day in enumerate(born):
@@ -297,12 +297,18 @@ def test_a_trigger_reads_its_own_tables_and_nothing_later_than_the_day(lake, kin
     members = {"segments/membership"} if kind == "segment_entered" else set()
     assert {table.name for table in tables} - always == {table.name for table in read} - always | members
     given = {table.name: LakeTable(lake, table) for table in tables if table.name in always | {t.name for t in read}}
-    rows = lake.con.to_pyarrow(triggers.triggered(campaign, given, TODAY)).to_pylist()
+    rows = _triggered(campaign, given)
     assert {(row["customer_id"], row["occasion"]) for row in rows} == expected
     assert len(rows) == len(expected)
     assert all(TODAY - timedelta(days=campaign.lookback_days) <= row["triggered_on"] <= TODAY for row in rows)
     off = campaign.model_copy(update={"enabled": False})
-    assert lake.con.to_pyarrow(triggers.triggered(off, given, TODAY)).num_rows == 0
+    assert _triggered(off, given) == []
+
+
+def _triggered(campaign, given: dict[str, LakeTable]) -> Rows:
+    statement, behind = triggers.triggered(campaign, given, TODAY)
+    lake = given[CUSTOMER_360.name].lake
+    return lake.con.to_pyarrow(statement.rows(lake, "triggered", behind)).to_pylist()
 
 
 def test_a_campaign_reads_segments_only_where_it_names_any():
@@ -324,7 +330,8 @@ def test_a_condition_is_told_to_the_planner_as_met_or_not_never_as_unknown(lake)
         {"name": "birthday", "wait_days": 2, "when": "days_to_birthday = 0", "template": "a", "subject": "A"},
     ]
     campaign = declared(steps=steps)
-    facts = audience.facts(campaign, lake.on(CUSTOMER_360, TODAY), lake.on(SCORES, TODAY), TODAY)
+    conditions = {step.name: step.when for step in campaign.steps if step.when}
+    facts = audience.facts(conditions, lake.on(CUSTOMER_360, TODAY), lake.on(SCORES, TODAY), TODAY)
     found = {row["customer_id"]: row for row in lake.con.to_pyarrow(facts).to_pylist()}
     unmet = {who: {step for step in row["unmet"] if step} for who, row in found.items()}
     assert unmet == {"a": {"rich"}, "b": {"rich", "birthday"}}

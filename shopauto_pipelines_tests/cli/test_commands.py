@@ -237,3 +237,18 @@ def test_the_doctor_tells_where_live_mode_hears_nothing_of_bounces(monkeypatch, 
         monkeypatch.setenv(f"SHOPAUTO_{name}", value)
     first_two = list(islice(examine(), 2))
     assert ("events" in [finding.subject for finding in first_two]) is told
+
+
+@pytest.mark.parametrize("command", ["load sample .", "demo", "outbox status", "health", "refresh --stale", "refresh"])
+def test_what_is_sent_loaded_or_repaired_has_nothing_to_do_with_days_as_known_then(shopauto, command):
+    assert "as known then" in shopauto("--known", "then", *command.split(), code=2)
+
+
+def test_days_are_as_known_now_or_then(shopauto):
+    assert "neither now nor then" in shopauto("--known", "tomorrow", "doctor", code=2)
+
+
+def test_before_anything_is_computed_as_known_then_it_says_what_does_it(shopauto, monkeypatch):
+    monkeypatch.setenv("SHOPAUTO_KNOWN", "then")
+    shown = shopauto("segments", "list", code=1)
+    assert "Nothing has been computed as known then: `shopauto --known then refresh" in shown

@@ -41,7 +41,7 @@ def test_only_the_runs_of_processes_that_are_no_more_on_this_machine_are_closed(
                     job_name="daily",
                     run_id=str(uuid.uuid4()),
                     status=before,
-                    tags={runs._PROCESS_TAG: process} if process else {},
+                    tags={runs.COMMAND_LINE_TAG: process} if process else {},
                 )
             ).run_id
             for process, before, _ in cases

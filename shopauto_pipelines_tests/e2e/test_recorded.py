@@ -107,8 +107,18 @@ def recorded(new_shop, refreshed) -> dict[str, dict[str, Any]]:
     printed = shop.python(
         """
         import json
+        from hashlib import sha256
+        from dagster import AssetKey, DagsterEventType
+        from dagster._core.definitions.data_version import DATA_VERSION_TAG, INPUT_DATA_VERSION_TAG_PREFIX
         from shopauto_pipelines.cli import runs
         from shopauto_pipelines.definitions import defs
+        from shopauto_pipelines.platform.dagster.runs import run_days
+
+        def version(instance, name, days):
+            made = instance.event_log_storage.get_latest_tags_by_partition(
+                AssetKey.from_user_string(name), DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG], days
+            )
+            return sha256("".join(made[day][DATA_VERSION_TAG] for day in sorted(made)).encode()).hexdigest()
 
         repository, found = defs().get_repository_def(), {}
         graph = repository.asset_graph
@@ -120,6 +130,10 @@ def recorded(new_shop, refreshed) -> dict[str, dict[str, Any]]:
                 metadata = event.asset_materialization.metadata if event else declared if key not in daily else {}
                 schema, lineage = declared.get("dagster/column_schema"), metadata.get("dagster/column_lineage")
                 rows = metadata.get("dagster/row_count")
+                tags = event.asset_materialization.tags if event else {}
+                read = {name.removeprefix(f"{INPUT_DATA_VERSION_TAG_PREFIX}/"): tags[name] for name in tags
+                        if name.startswith(INPUT_DATA_VERSION_TAG_PREFIX) and key in daily}
+                days = [day.isoformat() for day in run_days(instance.get_run_by_id(event.run_id).tags)] if read else []
                 found[key.to_user_string()] = {
                     "daily": key in daily,
                     "made_here": node.is_executable,
@@ -130,6 +144,7 @@ def recorded(new_shop, refreshed) -> dict[str, dict[str, Any]]:
                         column: [[dep.asset_key.to_user_string(), dep.column_name] for dep in deps]
                         for column, deps in getattr(lineage, "value", lineage).deps_by_column.items()
                     } if lineage else None,
+                    "read": {name: [told, version(instance, name, days)] for name, told in read.items()},
                     "told": "where columns come from" in metadata,
                 }
         print(json.dumps(found))
@@ -150,6 +165,15 @@ def test_a_refresh_records_partition_rows_and_lineage_of_every_asset(recorded):
     assert {name for name, said in daily.items() if said["rows"] is None and said["columns"]} == set()
     assert {name for name, said in daily.items() if said["lineage"] is None} == {"collector/provider_events"}
     assert {name for name, said in daily.items() if not said["told"]} == {"collector/provider_events"}
+
+
+def test_each_partition_says_which_versions_of_its_inputs_it_was_made_of(recorded):
+    daily = {name for name, said in recorded.items() if said["daily"]}
+    read = {
+        (name, each): pair for name, said in recorded.items() for each, pair in said["read"].items() if each in daily
+    }
+    assert len(read) > 200
+    assert {edge for edge, (noted, stored) in read.items() if noted != stored} == set()
 
 
 def why_from_nowhere(column: _Column) -> str | None:

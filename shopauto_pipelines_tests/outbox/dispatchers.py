@@ -84,7 +84,7 @@ class Dispatchers:
         An order names the ``lake`` and the ``campaign``; it may say how many messages are a ``batch``, after what
         ``delay`` to begin, at which step all are to ``meet`` and go on together, and ``at`` which step, the how-manieth
         ``time`` it gets there, to ``kill`` whom: the ``dispatcher`` itself, the ``postmaster``, or a ``backend`` of the
-        database.
+        database. Its ``settings`` stand before those of all.
         """
         for place in self._folder.glob("at-*"):
             place.unlink()
@@ -217,7 +217,7 @@ def _dispatch(settings: dict[str, Any], order: dict[str, Any]) -> Any:
     from shopauto_pipelines.platform.settings import Settings
     from shopauto_pipelines_tests.outbox.conftest import AT, DAY
 
-    made = Settings(_env_file=None, **settings)
+    made = Settings(_env_file=None, **settings | order.get("settings", {}))
     channel = sendgrid.SendGrid(made, sleep=lambda _: time.sleep(0.001))
     channel.batch_size = order.get("batch", channel.batch_size)
     channel._client.timeout = order.get("patience", 30)

@@ -22,7 +22,7 @@ from shopauto_pipelines.campaigns import tables as campaign_tables
 from shopauto_pipelines.outbox import consents, ledger, links, schema
 from shopauto_pipelines.outbox.channels import Outcome
 from shopauto_pipelines.outbox.channels.inbox import LocalInbox
-from shopauto_pipelines.outbox.dispatch import dispatch
+from shopauto_pipelines.outbox.dispatch import dispatch, not_sent
 from shopauto_pipelines.outbox.windows import window
 from shopauto_pipelines.platform.clock import FixedClock
 from shopauto_pipelines.platform.lake import Lake
@@ -91,6 +91,22 @@ def test_what_was_sent_becomes_message_events_of_the_next_morning(engine, lake, 
     assert {row["type"] for row in landed} == {"sent"}
     assert {row["happened_at"] for row in landed} == {datetime(2026, 1, 4)}
     assert sorted(row["message_id"] for row in landed)[0] == "welcome:hello:c000000:2026-01-03"
+
+
+def test_closed_days_are_told_of_at_once_as_each_on_its_own_and_land_what_a_crash_kept_from_landing(
+    engine, lake, settings
+):
+    write_shop(lake, people=3, refused=2)
+    _run(engine, lake, settings)
+    with engine.begin() as connection:
+        ledger.plan(connection, rows(2, as_of=DAY, send_from=AT + timedelta(hours=2)), run_id=None, at=AT)
+    fill(lake, raw.ORDERS, DAY + timedelta(days=1), [])
+    alone = _run(engine, lake, settings)
+    assert not alone.window.open
+    shutil.rmtree(landing_root(lake) / "outbox")
+    told = not_sent(engine, lake, settings, campaign(), {DAY: alone.window}, clock=FixedClock(AT))
+    assert told == {DAY: alone}
+    assert (landing_root(lake) / "outbox" / "manifest.json").exists()
 
 
 def test_a_day_run_again_after_it_closed_lands_what_a_crash_kept_from_landing(engine, lake, settings):

@@ -12,7 +12,7 @@ from shopauto_pipelines.outbox import ledger, schema
 from shopauto_pipelines.outbox.channels import Outcome
 from shopauto_pipelines.outbox.channels.inbox import LocalInbox
 from shopauto_pipelines.outbox.dispatch import dispatch, land_sent
-from shopauto_pipelines.outbox.windows import landed_sends, look
+from shopauto_pipelines.outbox.windows import closed, landed_sends, look
 from shopauto_pipelines.platform.clock import FixedClock
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.sources import tables as raw
@@ -49,6 +49,31 @@ def shop(lake):
     """A lake whose newest day is ``DAY``."""
     fill(lake, raw.ORDERS, DAY, [])
     return lake
+
+
+def test_what_a_run_finds_closed_for_all_campaigns_is_closed_for_each_and_stays_so(engine, shop, settings):
+    clock, before = FixedClock(AT), DAY - timedelta(days=1)
+
+    def of_run(run: str, day: date = DAY, barred: str | None = None):
+        return closed(run, shop, settings, clock, day, barred=barred)
+
+    assert of_run("first") is None, "ask for the campaign"
+    assert of_run("first", before) == look(engine, shop, settings, clock, "welcome", before)
+    assert of_run("first", barred="a backfill never sends").why == "a backfill never sends"
+    fill(shop, raw.ORDERS, LATER, [])
+    assert of_run("first") is None
+    assert not _look(engine, shop, settings).open, "what the run does not say the campaign's window does"
+    assert of_run("second").why == _look(engine, shop, settings).why
+    shop.delete(raw.ORDERS, LATER)
+    assert _look(engine, shop, settings).open
+    assert of_run("second"), "in the run that has seen it closed it is never opened"
+
+
+def test_nothing_leaves_for_a_day_as_known_then(engine, shop, settings, live):
+    for mode in (settings, live):
+        assert _look(engine, shop, mode).open
+        seen = _look(engine, shop, mode.model_copy(update={"known": "then"}))
+        assert (seen.open, seen.why) == (False, "a lake as known then never sends")
 
 
 @pytest.mark.parametrize("name", ["welcome", "newsletter", "a_campaign_that_is_gone"])

@@ -1,5 +1,8 @@
 """Suites find bad rows, name them by key, and never show a value."""
 
+import subprocess
+import sys
+import textwrap
 from datetime import date
 
 import ibis
@@ -75,3 +78,19 @@ def test_of_a_large_table_the_engine_counts_what_is_missing_and_twice(lake):
     assert {finding.column for finding in findings} == {"duplicate_keys", "missing_values"}
     _write(lake, ["a", "b"], [None, None], [3, 5])
     assert run_suite(lake, large, [DAY]) == ([], 2)
+
+
+@pytest.mark.slow
+def test_a_suite_runs_beside_spark_in_a_process_without_a_main_file(tmp_path):
+    script = f"""
+    from pathlib import Path
+    from datetime import date
+    from shopauto_pipelines.platform import quality
+    from shopauto_pipelines_tests.platform.test_quality import DAY, SUITE, Lake, _write
+    lake = Lake(Path({str(tmp_path / "lake")!r}), threads=1)
+    _write(lake, ["a"], ["a@example.com"], [30])
+    print(quality.run_suite(lake, SUITE, [DAY]))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert done.stdout == "([], 1)\n", done.stderr
+    assert done.stderr == ""

@@ -29,6 +29,9 @@ PARTITION_TAG = "shopauto/partition"
 #: Tag of what no refresh of days makes: ``realtime``, made when something happens.
 LANE_TAG = "shopauto/lane"
 
+#: Pool of all that computes: an instance may say how many runs with such steps there are at once (``deploy/dagster.yaml``).
+ENGINE_POOL = "engine"
+
 _COLUMN_TYPES = {"int64": "integer", "float64": "number", "timestamp(6)": "timestamp (UTC)"}
 
 
@@ -121,7 +124,9 @@ def lake_asset(
     deps = [*map(asset_key, read.values()), *more.pop("deps", ())]
 
     def wrap(function: Callable[..., Any]) -> dg.AssetsDefinition:
-        made = dg.asset(deps=deps, io_manager_key="lake_io", backfill_policy=ONE_RUN, **(common | more))
+        made = dg.asset(
+            deps=deps, io_manager_key="lake_io", backfill_policy=ONE_RUN, pool=ENGINE_POOL, **(common | more)
+        )
         return made(_handed(function, read))
 
     return wrap

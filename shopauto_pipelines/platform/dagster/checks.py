@@ -20,7 +20,7 @@ def suite_check(suite: Suite) -> dg.AssetChecksDefinition:
     )
     def quality(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
         days = run_days(context.run.tags)
-        findings, rows = run_suite(lake.lake(), suite, days)
+        findings, rows = run_suite(lake.front(), suite, days)
         for finding in findings:
             context.log.error(describe(suite, finding))
         return dg.AssetCheckResult(

@@ -9,6 +9,7 @@ import dagster as dg
 import ibis.expr.types as ir
 
 from shopauto_pipelines.platform.dagster.resources import LakeResource
+from shopauto_pipelines.platform.dagster.runs import COMMAND_LINE_TAG, this_process
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.lake import Lake, LakeTable, Written, days_between
 from shopauto_pipelines.platform.lineage import column_lineage
@@ -69,6 +70,9 @@ class LakeIOManager(dg.ConfigurableIOManager):
     def _write(self, context: dg.OutputContext, obj: Any) -> None:
         asset = LAKE_ASSETS[context.asset_key]
         table, lake = asset.table, self.lake.lake()
+        then = self.lake.settings.settings.known == "then"
+        if then and context.step_context.run_tags.get(COMMAND_LINE_TAG) != this_process():
+            raise dg.Failure(f"Days as known then are computed in their order: {_THEN}", allow_retries=False)
         window = context.asset_partition_key_range
         days = days_between(date.fromisoformat(window.start), date.fromisoformat(window.end))
         if table.partition == "day":
@@ -90,6 +94,10 @@ class LakeIOManager(dg.ConfigurableIOManager):
                 asset_key=context.asset_key,
                 partition_key=day.isoformat(),
             )
+
+
+#: The command that computes days as known then, and what of earlier days it takes.
+_THEN = "run `shopauto --known then refresh --from DAY --to DAY`. Here they are to look at."
 
 
 def _facts(written: Written) -> dict[str, Any]:

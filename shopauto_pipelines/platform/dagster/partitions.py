@@ -9,7 +9,7 @@ from datetime import date
 
 import dagster as dg
 
-from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.lake import Lake, storage_of
 from shopauto_pipelines.platform.settings import load_settings
 
 _settings = load_settings()
@@ -18,7 +18,7 @@ _settings = load_settings()
 _DEFAULT_FIRST_DAY = date(2025, 1, 1)
 
 DAILY = dg.DailyPartitionsDefinition(
-    start_date=(_settings.first_day or Lake.first_day(_settings.lake_path) or _DEFAULT_FIRST_DAY).isoformat(),
+    start_date=(_settings.first_day or Lake.first_day(storage_of(_settings)) or _DEFAULT_FIRST_DAY).isoformat(),
     timezone=_settings.timezone,
 )
 

@@ -1,13 +1,13 @@
 """Resources every room's assets may ask for: the settings, the lake, the clock."""
 
 import threading
-from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from pydantic import PrivateAttr
 
 from shopauto_pipelines.platform.clock import Clock, SystemClock
-from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.lake import Lake, open_lake
 from shopauto_pipelines.platform.settings import Settings, load_settings
 
 _open = threading.local()
@@ -43,10 +43,18 @@ class LakeResource(dg.ConfigurableResource):
     settings: dg.ResourceDependency[SettingsResource]
 
     def lake(self) -> Lake:
-        """The open lake."""
+        """The open lake, for what computes tables: on the engine of the settings."""
+        return self._opened(computes=True)
+
+    def front(self) -> Lake:
+        """The open lake, for what acts on tables or shows them: with DuckDB, whatever computed them."""
+        return self._opened(computes=self.settings.settings.engine == "duckdb")
+
+    def _opened(self, *, computes: bool) -> Lake:
         settings = self.settings.settings
-        key = (settings.lake_path, settings.engine_threads, settings.engine_memory)
-        lakes: dict[tuple[Path, int | None, str | None], Lake] = _open.__dict__.setdefault("lakes", {})
+        options = settings.engine_threads, settings.engine_memory
+        key = settings.lake_path, settings.lake_bucket, computes and settings.engine, *options
+        lakes: dict[tuple[Any, ...], Lake] = _open.__dict__.setdefault("lakes", {})
         if key not in lakes or not settings.lake_path.exists():
-            lakes[key] = Lake(*key)
+            lakes[key] = open_lake(settings, computes=computes)
         return lakes[key]

@@ -1,11 +1,16 @@
 """What a run is about: its days, and why it may not send. Read from the tags that Dagster puts on every run."""
 
+import os
+import socket
 from collections.abc import Mapping
 from datetime import date
 
 import dagster as dg
 
 from shopauto_pipelines.platform.lake import days_between
+
+#: Of a run in the process of a command line: its host and process id.
+COMMAND_LINE_TAG = "shopauto/process"
 
 _PARTITION = "dagster/partition"
 _START = "dagster/asset_partition_range_start"
@@ -21,6 +26,11 @@ _AUTOMATION = frozenset(
 
 #: Of a run that repeats another one: that one's id, and the id of the first of them.
 _REPEATS = ("dagster/parent_run_id", "dagster/root_run_id")
+
+
+def this_process() -> str:
+    """What :data:`COMMAND_LINE_TAG` says of a run in this process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def run_days(tags: Mapping[str, str]) -> list[date]:

@@ -89,9 +89,8 @@ class QueueOfTheOthers(QueuedRunCoordinator):
             from dagster._daemon import sensor
 
             sensor.MIN_INTERVAL_LOOP_TIME = self._sensors_every  # type: ignore[assignment]
-        launcher = instance.run_launcher
-        if isinstance(launcher, WarmLauncher):
-            threading.Thread(target=launcher.warm_up, name="warm up", daemon=True).start()
+        if warm_up := getattr(instance.run_launcher, "warm_up", None):
+            threading.Thread(target=warm_up, name="warm up", daemon=True).start()
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
         """Launch the run, or queue it."""
@@ -142,10 +141,14 @@ class WarmLauncher(DefaultRunLauncher):
     ) -> WarmLauncher:
         return cls(inst_data=inst_data, **config_value)
 
+    def is_warm(self, run: DagsterRun) -> bool:
+        """Whether the run is of a job that starts warm."""
+        return run.job_name in self._warm and hasattr(os, "fork")
+
     def launch_run(self, context: LaunchRunContext) -> None:
         """Start the run's process; returns once it exists."""
         run = context.dagster_run
-        if run.job_name not in self._warm or not hasattr(os, "fork"):
+        if not self.is_warm(run):
             super().launch_run(context)
             return
         with self._lock:

@@ -1,0 +1,280 @@
+"""The seam between the house and what computes its tables: an engine reads files as tables, runs expressions, gives Arrow back.
+
+DuckDB, on the machine where the run is, is the one that is always there. ``spark`` holds the other. What an expression says,
+and how a partition is written, is the same for both; only what goes through here may differ from engine to engine.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import date, datetime
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
+
+import duckdb
+import ibis
+import ibis.expr.datatypes as dt
+import ibis.expr.operations as ops
+import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ibis.backends.duckdb import Backend
+from ibis.backends.sql import SQLBackend
+from ibis.backends.sql.datatypes import DuckDBType
+
+from shopauto_pipelines.platform.errors import ShopAutoError
+from shopauto_pipelines.platform.storage import STAGING
+
+if TYPE_CHECKING:
+    from shopauto_pipelines.platform.settings import Settings
+
+
+class EngineError(ShopAutoError):
+    """An engine cannot be had, or cannot do what was asked for; the text says which and why."""
+
+
+class Files(NamedTuple):
+    """Parquet files to read as one table.
+
+    ``hive``: the partition column is in their folder's name, not in them. ``mixed``: some lack a column that others have.
+    """
+
+    paths: Sequence[Path]
+    hive: bool
+    mixed: bool = False
+
+
+class Statement(NamedTuple):
+    """A query as DuckDB takes it, and the expression it was made of, for an engine that takes another language."""
+
+    duckdb: str
+    expression: Callable[[], ir.Table]
+
+
+#: What is put under a name: an expression on the engine, rows in memory, or a statement over what was named before it.
+Named: TypeAlias = ir.Table | pa.Table | Statement
+
+
+class Engine(ABC):
+    """One session of an engine. Names that are put last as long as the session, or until they are dropped.
+
+    ``con`` is the Ibis backend that its tables are bound to.
+    """
+
+    con: SQLBackend
+    name: ClassVar[str]
+
+    @abstractmethod
+    def session(self) -> Engine:
+        """Another one of the same options."""
+
+    @abstractmethod
+    def scan(self, name: str, files: Sequence[Files], schema: ibis.Schema) -> ir.Table:
+        """The rows of ``files`` under ``name``: the columns of ``schema``, which without files is an empty table's.
+
+        Columns that no file has may be missing.
+        """
+
+    @abstractmethod
+    def merge(self, files: Files, target: Path) -> None:
+        """Write the rows of files, with their partition column, into one."""
+
+    @abstractmethod
+    def ordered(self, rows: ir.Table, order: Sequence[str], chunk: int) -> Iterator[pa.RecordBatch]:
+        """The rows in batches of up to ``chunk``, sorted by the columns of ``order``, nulls first."""
+
+    @abstractmethod
+    def put(self, name: str, rows: Named) -> None:
+        """Put ``rows`` under a name, in place of what had it; they are computed when they are read."""
+
+    @abstractmethod
+    def keep(self, name: str, statement: Statement, *, more: bool = False) -> None:
+        """Run a statement now and keep its rows under a name, in place of what had it or as ``more`` of the same."""
+
+    def table(self, name: str) -> ir.Table:
+        """What is under a name."""
+        return self.con.table(name)
+
+    @abstractmethod
+    def drop(self, name: str) -> None:
+        """Forget what is under a name, if anything is."""
+
+    @abstractmethod
+    def fetch(self, statement: str) -> pa.Table:
+        """The rows of a statement in DuckDB's language over what has a name; :class:`EngineError` from an engine of another."""
+
+    @abstractmethod
+    def variable(self, name: str, value: date | datetime) -> None:
+        """Set what the function ``getvariable(name)`` gives in statements that run from now on."""
+
+    @abstractmethod
+    def mapped(
+        self, name: str, rows: ir.Table, function: Callable[[pa.Table], pa.Table], schema: pa.Schema, chunk: int
+    ) -> ir.Table:
+        """What ``function`` makes of batches of ``rows``, of ``schema``, under a name.
+
+        It sees up to ``chunk`` rows at once, and runs where the engine computes, so it must be one that can be pickled.
+        """
+
+    def stamp(self, file: Path) -> object:
+        """What a reading of the file is good for: with another stamp it is read anew."""
+        return file
+
+
+def spark(settings: Settings) -> Engine:
+    """The Spark of the settings. Raises :class:`EngineError` where it is not installed, has no Java or cannot be reached."""
+    if settings.lake_bucket:
+        raise EngineError(
+            "Spark reads and writes a lake in a folder that all its workers see, not one in a bucket: set SHOPAUTO_LAKE to a "
+            "folder of a shared file system, or SHOPAUTO_ENGINE=duckdb"
+        )
+    try:
+        from shopauto_pipelines.platform.spark import Spark
+    except ModuleNotFoundError as error:
+        raise EngineError("the engine Spark is not installed: pip install 'shopauto-pipelines[spark]'") from error
+    return Spark(
+        settings.spark_master,
+        settings.lake_path / STAGING,
+        dict(each.split("=", 1) for each in settings.spark_conf.split()),
+    )
+
+
+class DuckDB(Engine):
+    """DuckDB in this process; what does not fit into memory spills to ``spill``."""
+
+    con: Backend
+    name = "duckdb"
+
+    def __init__(self, spill: Path, threads: int | None = None, memory: str | None = None) -> None:
+        self._options = spill, threads, memory
+        config: dict[str, object] = {"temp_directory": str(spill)}
+        if threads:
+            config["threads"] = threads
+        if memory:
+            config["memory_limit"] = memory
+        self.con = ibis.duckdb.connect(**config)
+        self.con.raw_sql("set TimeZone = 'UTC'; set enable_progress_bar = false")
+        self._kinds: dict[str, str] = {}
+
+    def session(self) -> DuckDB:
+        """Another connection."""
+        return DuckDB(*self._options)
+
+    def scan(self, name: str, files: Sequence[Files], schema: ibis.Schema) -> ir.Table:
+        """A view, or an empty table."""
+        if not files:
+            return self.con.create_table(name, schema=schema, temp=True)
+        parts = " union all by name ".join(map(reading, files))
+        self.con.raw_sql(f'create temp view "{name}" as {parts}')
+        return self.table(name)
+
+    def merge(self, files: Files, target: Path) -> None:
+        """As it streams."""
+        self._raw.execute(f"copy ({reading(files)}) to '{target}' (format parquet, compression zstd)")
+
+    def ordered(self, rows: ir.Table, order: Sequence[str], chunk: int) -> Iterator[pa.RecordBatch]:
+        """As they come out of the sort, which spills."""
+        if (query := self._of_table(rows)) is not None:
+            by = ", ".join(f'"{name}" asc nulls first' for name in order)
+            return iter(self._raw.execute(f"{query} order by {by}").fetch_record_batch(chunk))
+        in_order = rows.order_by([ibis.asc(name, nulls_first=True) for name in order])
+        return iter(self.con.to_pyarrow_batches(in_order, chunk_size=chunk))
+
+    def put(self, name: str, rows: Named) -> None:
+        """A view."""
+        if isinstance(rows, pa.Table):
+            self._raw.register(name, rows)
+        else:
+            self._raw.execute(f'create or replace temp view "{name}" as {self._selecting(rows)}')
+        self._kinds[name] = "view"
+
+    def keep(self, name: str, statement: Statement, *, more: bool = False) -> None:
+        """A temporary table: on disk where it does not fit into memory."""
+        how = f'insert into "{name}"' if more else f'create or replace temp table "{name}" as'
+        self._raw.execute(f"{how} {statement.duckdb}")
+        self._kinds[name] = "table"
+
+    def table(self, name: str) -> ir.Table:
+        """As the backend gives it, which parses every type anew, each time."""
+        described = self._raw.execute(f'describe "{name}"').fetchall()
+        schema = ibis.schema({column: _type(kind, null == "YES") for column, kind, null, *_others in described})
+        namespace = ops.Namespace(catalog=None, database=None)
+        return ops.DatabaseTable(name, schema=schema, source=self.con, namespace=namespace).to_expr()
+
+    def drop(self, name: str) -> None:
+        """Whether a view or a table."""
+        if kind := self._kinds.pop(name, None):
+            self._raw.execute(f'drop {kind} if exists "{name}"')
+
+    def fetch(self, statement: str) -> pa.Table:
+        """All rows at once."""
+        return self._raw.sql(statement).to_arrow_table()
+
+    def variable(self, name: str, value: date | datetime) -> None:
+        """A variable of the connection: known when a statement is planned, so it is taken for a constant."""
+        kind = "timestamp" if isinstance(value, datetime) else "date"
+        self._raw.execute(f"set variable {name} = {kind} '{value}'")
+
+    def mapped(
+        self, name: str, rows: ir.Table, function: Callable[[pa.Table], pa.Table], schema: pa.Schema, chunk: int
+    ) -> ir.Table:
+        """Batch after batch in this process, through a file."""
+        with TemporaryDirectory(dir=self._options[0].parent) as folder:
+            file = Path(folder) / "mapped.parquet"
+            with pq.ParquetWriter(file, schema) as writer:
+                for batch in batches(self.con.to_pyarrow_batches(rows, chunk_size=chunk), chunk):
+                    writer.write_table(function(batch))
+            return self.con.create_table(name, self.con.read_parquet(file), temp=True, overwrite=True)
+
+    @property
+    def _raw(self) -> duckdb.DuckDBPyConnection:
+        return self.con.con
+
+    def _of_table(self, rows: ir.Table) -> str | None:
+        """The query of columns of a table or view, cast or as they are, written at once: compiling it takes 30 ms."""
+        selected = rows.op()
+        if not isinstance(selected, ops.Project) or not isinstance(selected.parent, ops.DatabaseTable):
+            return None
+        columns = []
+        for name, value in selected.values.items():
+            kind, of = (value.to, value.arg) if isinstance(value, ops.Cast) else (None, value)
+            if not isinstance(of, ops.Field):
+                return None
+            told = f'"{of.name}"' if kind is None else f'cast("{of.name}" as {DuckDBType.to_string(kind)})'
+            columns.append(f'{told} as "{name}"')
+        return f'select {", ".join(columns)} from "{selected.parent.name}"'
+
+    def _selecting(self, rows: ir.Table | Statement) -> str:
+        if isinstance(rows, Statement):
+            return rows.duckdb
+        relation = rows.op()
+        if isinstance(relation, ops.PhysicalTable) and hasattr(relation, "name"):
+            return f'select * from "{relation.name}"'
+        return self.con.compile(rows)
+
+
+@cache
+def _type(kind: str, nullable: bool) -> dt.DataType:
+    return DuckDBType.from_string(kind, nullable=nullable)
+
+
+def reading(files: Files) -> str:
+    """DuckDB's query for the rows of files."""
+    listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in files.paths)
+    return f"select * from read_parquet([{listed}], hive_partitioning = {files.hive}, union_by_name = {files.mixed})"
+
+
+def batches(parts: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
+    """Tables of exactly ``size`` rows, the last one fewer, whatever the sizes of the batches that come in."""
+    held: list[pa.RecordBatch] = []
+    for batch in parts:
+        held.append(batch)
+        while sum(one.num_rows for one in held) >= size:
+            whole = pa.Table.from_batches(held)
+            yield whole.slice(0, size)
+            held = whole.slice(size).to_batches()
+    if sum(one.num_rows for one in held):
+        yield pa.Table.from_batches(held)
