@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,12 @@ def main() -> None:
 
 
 def measured(file: Path) -> list[dict[str, Any]]:
-    """The runs in a file, the smallest shop first."""
-    return sorted((json.loads(line) for line in file.read_text().splitlines()), key=lambda run: run["customers"])
+    """The runs in a file, the smallest shop first; ends the program where there is none."""
+    if not file.exists() or not file.read_text().strip():
+        sys.exit(f"{file} has no runs: put the last line of each run of benchmarks/refresh.py there")
+    return sorted(
+        (json.loads(line) for line in file.read_text().split("\n") if line.strip()), key=lambda run: run["customers"]
+    )
 
 
 def growth(runs: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -127,6 +127,10 @@ def measure(folder: Path, home: Path, size: tuple[int, int], memory: str) -> dic
         first = _refresh(home, folder, FIRST, "full recompute: history, training, one day", engine)
         refreshed = [FIRST]
     day = refreshed[-1] + timedelta(days=1)
+    if day >= (newest := _newest(lake)):
+        sys.exit(
+            f"{home} is refreshed up to {refreshed[-1]}, its data end on {newest}: a refresh of that day would send"
+        )
     daily = _refresh(home, folder, day, f"daily refresh of {day}", engine)
     figures = {
         "customers": duckdb.sql(
@@ -188,6 +192,14 @@ def _refreshed(lake: Path) -> list[date]:
     """Days of which the home has the 360° view."""
     found = (lake / "features" / "customer_360").glob("as_of=*")
     return sorted(date.fromisoformat(folder.name.removeprefix("as_of=")) for folder in found)
+
+
+def _newest(lake: Path) -> date:
+    """The newest day of the shop's data, the one that messages leave for."""
+    from shopauto_pipelines.outbox.windows import newest_day
+    from shopauto_pipelines.platform.lake import Lake
+
+    return newest_day(Lake(lake, threads=1)) or date.min
 
 
 def _refresh(home: Path, folder: Path, day: date, what: str, engine: dict[str, str]) -> dict[str, Any]:

@@ -12,12 +12,13 @@ bounds:
 - a core of a cluster is taken to do as much as one here (factor 1), or a third of it (factor 3). The factor is an assumption:
   a cluster shuffles rows between machines, which one machine does not.
 
-Ends with the table that ``docs/scaling.md`` shows.
+Ends with a table in Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,11 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=2, help="a daily refresh has so long")
     parser.add_argument("--measured", type=Path, default=MEASURED)
     options = parser.parse_args()
-    *_others, smaller, larger = measured(options.measured)
+    runs = measured(options.measured)
+    if len({run["customers"] for run in runs}) < 2:
+        sys.exit(f"{options.measured} has runs of one size: the constants come from shops of two sizes")
+    larger = runs[-1]
+    smaller = [run for run in runs if run["customers"] < larger["customers"]][-1]
     known = Constants.of(smaller, larger)
     print(f"Measured at {smaller['customers']:,} and {larger['customers']:,} customers:")
     for line in (

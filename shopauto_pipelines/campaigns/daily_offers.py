@@ -80,9 +80,11 @@ def with_offers(places: Sequence[Place], rows: ir.Table, people: ir.Table, rules
 
 
 def offered(lake: Lake, campaign: Campaign, rows: ir.Table, people: ir.Table, rules: OfferRules) -> ir.Table:
-    """:func:`with_offers`, as a statement that is compiled once; ``rows`` is a table of the lake's connection."""
+    """:func:`with_offers`, as a statement that is compiled once; ``rows``, a table of the lake's connection, is dropped."""
     chosen = _statement(places(campaign), astuple(rules))
-    return noted(lake, f"offered_{campaign.name}", chosen, {"decided": rows, "customer_360": people})
+    told = noted(lake, f"offered_{campaign.name}", chosen, {"decided": rows, "customer_360": people})
+    lake.engine.drop(rows.get_name())  # it may be as large as what is told
+    return told
 
 
 @kept

@@ -7,6 +7,7 @@ is looked at every time: where a partition was written since, they are made anew
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ from shopauto_pipelines.platform.tables import Table
 
 #: So many people may be in the tables that are kept, those of the day that is planned aside.
 ROWS = 4_000_000
+
+#: A table of fewer people counts as one of so many: the engine keeps room for each, however few there are in it.
+FEWEST = 10_000
 
 #: What happened to messages is asked of as many days as the first of these that is enough, so that campaigns can share it.
 _SPANS = (31, 93, 366)
@@ -57,7 +61,7 @@ def shared(lake: Lake, as_of: date, what: Hashable, make: Callable[[str], ir.Tab
         return kept.rows[key].rows
     kept.made += 1
     name = f"known_{kept.made}"
-    kept.rows[key] = _One(name, make(name), lake.rows(CUSTOMER_360, as_of))
+    kept.rows[key] = _One(name, make(name), max(lake.rows(CUSTOMER_360, as_of), FEWEST))
     earlier = [other for other in kept.rows if other[0] != as_of]  # those of the day are used together
     while earlier and sum(one.people for one in kept.rows.values()) > ROWS:
         old = kept.rows.pop(earlier.pop(0))
@@ -72,8 +76,9 @@ def stamps(lake: Lake, as_of: date, *tables: Table) -> Hashable:
 
 
 def stamps_between(lake: Lake, table: Table, start: date, end: date) -> Hashable:
-    """What tells whether any partition of these days was written since."""
-    return tuple(map(_stamp, lake.paths(table, days_between(start, end)).values()))
+    """What tells whether any partition of these days was written since: short, as it is kept for many days."""
+    told = [_stamp(file) for file in lake.paths(table, days_between(start, end)).values()]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def _stamp(file: Path) -> tuple[str, int, int]:

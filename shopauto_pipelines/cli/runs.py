@@ -19,7 +19,7 @@ from shopauto_pipelines.cli.progress import bars
 from shopauto_pipelines.orchestration.flow import flow
 from shopauto_pipelines.orchestration.health import FailedRun, Made
 from shopauto_pipelines.orchestration.jobs import JOBS
-from shopauto_pipelines.platform.dagster.runs import COMMAND_LINE_TAG, range_tags, run_days, this_process
+from shopauto_pipelines.platform.dagster.runs import COMMAND_LINE_TAG, command_line, range_tags, run_days, this_process
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.progress import listening
 from shopauto_pipelines.platform.settings import PROJECT_ROOT, load_settings
@@ -187,7 +187,7 @@ def _step_name(key: str | None) -> str:
 def _close_abandoned(instance: dg.DagsterInstance) -> None:
     """Mark runs of command lines that were killed as failed, so the UI does not show them as running for ever."""
     for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])):
-        host, _, pid = run.tags.get(COMMAND_LINE_TAG, "").partition(":")
+        host, _, pid = (command_line(run.tags) or "").partition(":")
         if host == socket.gethostname() and pid.isdigit() and not psutil.pid_exists(int(pid)):
             instance.report_run_failed(
                 run, "The process that ran it was killed; run it again: nothing is half written."

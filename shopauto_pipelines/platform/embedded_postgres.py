@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -107,9 +108,10 @@ class EmbeddedServer(PostgresServer):
 
     def _own(self) -> None:
         """Give the files back to the server's user: who copies a home as root gets files of root's."""
-        if self.system_user is None or (self.pgdata / "PG_VERSION").owner() == self.system_user:
+        last = self.pgdata / "PG_VERSION"
+        if self.system_user is None or last.stat().st_uid == pwd.getpwnam(self.system_user).pw_uid:
             return
-        for path in (self.pgdata, *self.pgdata.rglob("*")):
+        for path in (self.pgdata, *(path for path in self.pgdata.rglob("*") if path != last), last):
             with suppress(FileNotFoundError):
                 shutil.chown(path, self.system_user, self.system_user)
 

@@ -43,6 +43,7 @@ from shopauto_pipelines.platform.storage import (
     Stored,
     Times,
     staged_name,
+    used,
 )
 from shopauto_pipelines.platform.tables import Table
 
@@ -59,7 +60,7 @@ _SPILL = "spill"
 #: Up to so many partitions are read one by one.
 _FEW_FILES = 45
 
-#: A month's superseded file is kept so long for readers that may still use it.
+#: A month's superseded file is kept so long after its last use, for readers that may still be at it.
 _KEPT_SECONDS = 3600
 
 #: What has been staged for so long belongs to a process that was killed.
@@ -297,7 +298,9 @@ class Lake:
         if not files:
             return rows
         lacking = {c.name: ibis.null(c.type) for c in table.columns if c.name not in rows.columns}
-        return self._scans.setdefault(read, rows.mutate(**lacking) if lacking else rows)
+        if lacking:  # until it is written again, which may be now
+            return rows.mutate(**lacking)
+        return self._scans.setdefault(read, rows)
 
     def _months(
         self, table: Table, parts: Sequence[Stored], there: Iterable[date]
@@ -324,14 +327,15 @@ class Lake:
         stamps = [(part.folder, *part.version) for part in parts]
         mark = hashlib.sha256(repr(stamps).encode()).hexdigest()[:16]
         target = self.root / "_months" / table.name / f"{month}-{mark}.parquet"
-        if not target.exists():
+        if not used(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             staged = self._staged("month")
             self.engine.merge(_files(table, self.storage.local(parts), hive=True), staged)
             os.replace(staged, target)
             for old in target.parent.glob(f"{month}-*"):
-                if old != target and time.time() - old.stat().st_mtime > _KEPT_SECONDS:
-                    old.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):  # another process was faster
+                    if old != target and time.time() - old.stat().st_atime > _KEPT_SECONDS:
+                        old.unlink()
         return target
 
     @staticmethod

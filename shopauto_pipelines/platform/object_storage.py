@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -31,7 +32,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from shopauto_pipelines.platform.errors import ShopAutoError
-from shopauto_pipelines.platform.storage import FILE, STAGING, Outcome, Replaced, Stored, Times, staged_name
+from shopauto_pipelines.platform.storage import FILE, STAGING, Outcome, Replaced, Stored, Times, staged_name, used
 
 #: A part of a large object, in bytes: what is larger than two of them is sent, and fetched, in parts.
 _PART = 16 * 1024 * 1024
@@ -43,7 +44,7 @@ _PUTS_AT_ONCE = 8
 #: Times that an answer which broke off is asked for again.
 _TRIES = 3
 
-#: A copy that nobody has used for so long is removed; one that was replaced, after an hour, when its last readers are done.
+#: A copy that nobody has used for so long is removed; one that was replaced, after an hour without use: its readers are done.
 _UNUSED_SECONDS = 7 * 24 * 3600
 _REPLACED_SECONDS = 3600
 
@@ -143,9 +144,11 @@ class ObjectStorage:
         """Copies, fetched where this machine has none, many at once."""
         objects = [file for file in files if isinstance(file, StoredObject)]
         copies = [self._copy(item) for item in objects]
-        missing = [(item, copy) for item, copy in zip(objects, copies, strict=True) if not _used(copy)]
+        missing = [(item, copy) for item, copy in zip(objects, copies, strict=True) if not used(copy)]
         if missing:
             self._run("read", lambda s3: self._fetched(s3, missing))
+            for _item, copy in missing:
+                _drop_replaced(copy)
         return copies
 
     @contextmanager
@@ -247,12 +250,15 @@ class ObjectStorage:
         return _known(os.getpid(), self.place, self.root)
 
     @property
+    def _server(self) -> str:
+        """Address of the server; empty where it is Amazon's own."""
+        return self._endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+    @property
     def _at(self) -> str:
         """The endpoint, where it is not Amazon's own, without what may stand before its host."""
-        url = self._endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        parts = urlsplit(url or "")
-        port = f":{parts.port}" if parts.port else ""
-        return f" at {parts.scheme}://{parts.hostname}{port}" if parts.hostname else ""
+        parts = urlsplit(self._server)
+        return f" at {parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.hostname else ""
 
     @property
     def _fs(self) -> Any:
@@ -263,6 +269,13 @@ class ObjectStorage:
             raise ObjectStorageError(
                 f"the lake is at {self.place}, which needs more packages: pip install '.[s3]'"
             ) from None
+        if self._server and not re.fullmatch(
+            r"https?://([^/@]*@)?(\[[\da-fA-F:]+\]|[^/:@\[\]]+)(:\d+)?(/.*)?", self._server
+        ):
+            raise ObjectStorageError(
+                f"the lake at {self.place}: SHOPAUTO_LAKE_ENDPOINT or AWS_ENDPOINT_URL is no address of a server: "
+                "http://host:port, or https://host (docs/object_storage.md)"
+            )
         s3 = S3FileSystem(
             endpoint_url=self._endpoint,
             use_listings_cache=False,
@@ -321,8 +334,15 @@ class ObjectStorage:
             try:
                 for notes in (False, True):  # a note tells of files: these come before it
                     part = [item for item in wanted if item.name.endswith(".json") is notes]
-                    self._run("read", partial(self._fetched, wanted=[(item, self.root / item.name) for item in part]))
-                    known |= {item.name: (item.etag, *_state(self.root / item.name)) for item in part}
+                    try:
+                        self._run(
+                            "read", partial(self._fetched, wanted=[(item, self.root / item.name) for item in part])
+                        )
+                    finally:  # what came before another one failed is as stored, too, not this machine's own
+                        for item in part:
+                            file = self.root / item.name
+                            if file.exists() and (state := _state(file)) != files.get(item.name):
+                                known[item.name] = (item.etag, *state)
             except Replaced:
                 if last > 1:
                     continue
@@ -431,7 +451,9 @@ class ObjectStorage:
         else:
             etag = await self._sent(s3, staged, f"{under}{FILE}")
             changed = computed = time.time_ns()
-            _keep(staged, self._copy(StoredObject(f"{under}{FILE}", size, etag, Times(changed, computed))))
+            copy = self._copy(StoredObject(f"{under}{FILE}", size, etag, Times(changed, computed)))
+            _keep(staged, copy)
+            _drop_replaced(copy)
         marker = f"{under}{_MARKER}{computed}-{changed}-{_mark(etag)}-{columns}"
         await s3._call_s3("put_object", **self._named(marker), Body=b"")
         for old in before.markers if before else ():
@@ -441,7 +463,7 @@ class ObjectStorage:
     async def _same(self, s3: Any, before: StoredObject, staged: Path) -> bool:
         copy = self._copy(before)
         try:
-            if not _used(copy):
+            if not used(copy):
                 await self._fetched(s3, [(before, copy)])
         except Replaced:
             return False
@@ -461,7 +483,7 @@ class ObjectStorage:
         return self.root / _COPIES / folder / f"{_mark(item.etag)}-{file}"
 
     def _sweep(self) -> None:
-        """Once a day, remove copies that nobody uses any more, and what killed processes left in the staging folder."""
+        """Once a day, remove copies that nobody uses any more."""
         last = self.root / _COPIES / ".swept"
         now = time.time()
         with suppress(FileNotFoundError):
@@ -471,7 +493,7 @@ class ObjectStorage:
         last.touch()
         for copy in last.parent.rglob("*.parquet"):
             with suppress(FileNotFoundError):  # another process was faster
-                if now - copy.stat().st_mtime > _UNUSED_SECONDS:
+                if now - copy.stat().st_atime > _UNUSED_SECONDS:
                     copy.unlink()
 
     def _explained(self, error: BaseException, what: str) -> ObjectStorageError:
@@ -601,24 +623,17 @@ def _mark(etag: str) -> str:
     return hashlib.sha256(etag.encode()).hexdigest()[:16]
 
 
-def _used(copy: Path) -> bool:
-    """Whether there is a copy; its time says, to a day, when it was last used."""
-    try:
-        if time.time() - copy.stat().st_mtime > 24 * 3600:
-            os.utime(copy)
-    except FileNotFoundError:
-        return False
-    return True
+def _keep(staged: Path, target: Path) -> None:
+    """Make a local file what this machine has of an object."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(staged, target)
 
 
-def _keep(staged: Path, copy: Path) -> None:
-    """Make a local file the copy of an object, and remove copies that it replaced a while ago."""
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(staged, copy)
-    name = copy.name.partition("-")[2]
-    for old in copy.parent.glob(f"*-{name}"):
+def _drop_replaced(copy: Path) -> None:
+    """Remove copies of other versions of the same partition that nobody has used for a while."""
+    for old in copy.parent.glob(f"*-{FILE}"):
         with suppress(FileNotFoundError):
-            if old != copy and time.time() - old.stat().st_mtime > _REPLACED_SECONDS:
+            if old != copy and time.time() - old.stat().st_atime > _REPLACED_SECONDS:
                 old.unlink()
 
 

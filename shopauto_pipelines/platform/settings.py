@@ -463,6 +463,15 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("lake_endpoint")
+    @classmethod
+    def _endpoint_without_keys(cls, value: str | None) -> str | None:
+        if value and not re.fullmatch(r"https?://[^@]+", value):
+            raise ValueError(
+                "must be http://host:port, or https://host (the keys come from the environment, not from here)"
+            )
+        return value
+
     @field_validator("postgres_url")
     @classmethod
     def _postgres_scheme(cls, value: SecretStr | None) -> SecretStr | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -20,6 +21,9 @@ FILE = "data.parquet"
 
 #: Local folder, under the root, of what is not part of the lake yet, or no more.
 STAGING = "_staging"
+
+#: To so many seconds it is noted when a file was last asked for.
+_USE_SECONDS = 600
 
 
 class Replaced(Exception):
@@ -234,11 +238,17 @@ class LocalStorage:
         return Times(os.stat(f"{path}/{FILE}").st_mtime_ns, os.stat(path).st_mtime_ns)
 
 
+def used(file: Path) -> bool:
+    """Whether there is a file; its access time says, to some minutes, when it was last asked for."""
+    try:
+        stat = file.stat()
+        if time.time() - stat.st_atime > _USE_SECONDS:
+            os.utime(file, ns=(time.time_ns(), stat.st_mtime_ns))
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def staged_name(root: Path, what: str) -> Path:
     """A name of its own under :data:`STAGING`."""
     return root / STAGING / f"{what}-{os.getpid()}-{uuid.uuid4().hex}"
-
-
-def is_bucket(place: Path | str) -> bool:
-    """Whether ``place`` is an address in an object store."""
-    return str(place).startswith("s3://")

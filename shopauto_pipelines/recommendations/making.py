@@ -68,7 +68,7 @@ def rows(
     people = inputs["identities"]
     count = people.num_rows if isinstance(people, pa.Table) else lake.con.to_pyarrow(people.count()).as_py()
     if count < BUCKET_PEOPLE:
-        return statement.rows(lake, name, given, 1)
+        return statement.rows(lake, name, given)
     buckets = 1 + count // BUCKET_PEOPLE
     everybody = pa.table({"number": [0], "of": [buckets]})
     parted = by_bucket().rows(lake, _PARTED, {**given, "bucket": everybody})

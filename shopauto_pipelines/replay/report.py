@@ -5,8 +5,9 @@ The same result gives the same bytes. Customer ids and figures of groups; nothin
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from html import escape
 from math import ceil
 
@@ -17,6 +18,9 @@ from shopauto_pipelines.segments.pictures import axis_step
 
 #: Messages of one version only that the page lists, of each version.
 _LISTED = 20
+
+#: Up to so many days each has a bar of its own over time; beyond, each week.
+_DAYS_AS_BARS = 120
 
 #: Lines of a plot of bars.
 _BARS = 12
@@ -113,12 +117,16 @@ def _swatch(number: int) -> str:
 
 
 def _over_time(replay: Replay, outcome: Outcome) -> str:
-    """Messages of each day, a bar with a part for each step; all versions to the same scale."""
+    """Messages of each day, or of each week of a long time, a bar with a part for each step; all versions to the same scale."""
     width, height, left, right, top, bottom = 520 if replay.difference else 1060, 220, 40, 8, 10, 26
     first, last = replay.days[0], replay.days[-1]
-    every = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-    step = axis_step(max((one.messages_on(day) for one in replay.outcomes for day in every), default=0))
-    most = step * max(1, ceil(max(one.messages_on(day) for one in replay.outcomes for day in every) / step))
+    length = 1 if (last - first).days < _DAYS_AS_BARS else 7
+    every = [first + timedelta(days=n) for n in range(0, (last - first).days + 1, length)]
+    bars = {each.version: _in_bars(each, first, length) for each in replay.outcomes}
+    heights = [sum(counts[n, name] for name in replay.steps) for counts in bars.values() for n in range(len(every))]
+    tallest = max(heights, default=0)
+    step = axis_step(tallest)
+    most = step * max(1, ceil(tallest / step))
     slot = (width - left - right) / len(every)
 
     def y(number: int) -> float:
@@ -129,20 +137,27 @@ def _over_time(replay: Replay, outcome: Outcome) -> str:
         parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y(number):.1f}" y2="{y(number):.1f}"/>')
         parts.append(f'<text x="{left - 6}" y="{y(number) + 4:.1f}" text-anchor="end">{number:,}</text>')
     labelled = every[:: max(1, ceil(len(every) / (width // 85)))]
-    by_step = {(one.day, one.step): one.messages for one in outcome.by_day}
     for n, day in enumerate(every):
         at, sofar = left + slot * n, 0
         for place, name in enumerate(replay.steps):
-            if count := by_step.get((day, name), 0):
+            if count := bars[outcome.version][n, name]:
                 up, down = y(sofar + count), y(sofar)
                 shape = f'x="{at + slot * 0.1:.1f}" y="{up:.1f}" width="{slot * 0.8:.1f}" height="{down - up:.1f}"'
-                told = f"{day}, {escape(name)}: {count:,}"
+                told = f"{day if length == 1 else f'week from {day}'}, {escape(name)}: {count:,}"
                 parts.append(f'<rect {shape} fill="var(--s{place % 8})"><title>{told}</title></rect>')
                 sofar += count
         if day in labelled:
             middle = min(max(at + slot / 2, 20), width - 20)
             parts.append(f'<text x="{middle:.1f}" y="{height - 8}" text-anchor="middle">{day:%d %b}</text>')
-    return _svg(parts, width, height, "messages planned on each day, by step")
+    return _svg(parts, width, height, f"messages planned {'on each day' if length == 1 else 'in each week'}, by step")
+
+
+def _in_bars(outcome: Outcome, first: date, length: int) -> Counter[tuple[int, str]]:
+    """Messages by bar of so many days, counted from 0, and step."""
+    found: Counter[tuple[int, str]] = Counter()
+    for one in outcome.by_day:
+        found[(one.day - first).days // length, one.step] += one.messages
+    return found
 
 
 def _refusals(replay: Replay, outcome: Outcome) -> str:

@@ -137,10 +137,6 @@ class Outcome:
     reach: tuple[Reach, ...]
     aftermath: tuple[Aftermath, ...]
 
-    def messages_on(self, day: date) -> int:
-        """All its messages planned as of the day."""
-        return sum(one.messages for one in self.by_day if one.day == day)
-
     def refused(self, *reasons: str) -> Refusal:
         """The refusals for these reasons as one, named after the first."""
         found = [one for one in self.refusals if one.reason in reasons]

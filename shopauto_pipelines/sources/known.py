@@ -81,8 +81,11 @@ def opened(settings: Settings) -> Lake:
     """The lake as known then of a home, made where there is none, beside the one of everyday."""
     everyday = settings.model_copy(update={"known": "now"})
     lake = Lake(settings.lake_path, settings.engine_threads, settings.engine_memory)
-    if noted(lake) is None:
-        note(lake, Then(os.path.relpath(everyday.lake_path / "landing", lake.root)))
+    landing, before = os.path.relpath(everyday.lake_path / "landing", lake.root), noted(lake)
+    if before is None:
+        note(lake, Then(landing))
+    elif before.landing != landing:  # the lake of everyday is another one, or was moved: all logs are written again
+        note(lake, Then(landing, behind=date.min))
     loaded = storage_of(everyday)
     loaded.pull("landing")
     first = Lake.first_day(loaded)

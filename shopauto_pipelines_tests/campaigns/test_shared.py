@@ -54,6 +54,7 @@ def test_a_table_is_made_once_and_anew_where_its_partition_was_written_since(lak
 
 def test_where_they_hold_too_many_people_those_of_other_days_go_and_those_of_the_day_stay(lake, monkeypatch):
     monkeypatch.setattr(shared, "ROWS", 4)
+    monkeypatch.setattr(shared, "FEWEST", 0)
     people = _People(lake)
     people.of(DAYS[2])
     for what in ("people", "consent", "hours"):
@@ -64,6 +65,13 @@ def test_where_they_hold_too_many_people_those_of_other_days_go_and_those_of_the
     assert people.made == [DAYS[2], *DAYS[:1] * 3], "the day's are all there"
     people.of(DAYS[2])
     assert people.made[-1] == DAYS[2]
+
+
+def test_tables_of_a_few_people_each_are_not_kept_by_the_thousand(lake, monkeypatch):
+    monkeypatch.setattr(shared, "ROWS", 2 * shared.FEWEST)
+    people = _People(lake)
+    assert [people.of(day) for day in (*DAYS, DAYS[0])] == [["a", "b"]] * 4
+    assert people.made == [*DAYS, DAYS[0]], "of three days with two people each, two days are kept"
 
 
 def test_no_fewer_days_are_looked_at_than_are_needed():

@@ -46,7 +46,11 @@ def test_only_the_runs_of_processes_that_are_no_more_on_this_machine_are_closed(
             ).run_id
             for process, before, _ in cases
         ]
+        repeats = {runs.COMMAND_LINE_TAG: f"{HERE}:{killed}", "dagster/parent_run_id": added[0]}
+        again = dg.DagsterRun(job_name="daily", run_id=str(uuid.uuid4()), status=STARTED, tags=repeats)
+        instance.add_run(again)
         runs._close_abandoned(instance)
+        assert instance.get_run_by_id(again.run_id).status == STARTED
         assert [instance.get_run_by_id(run).status for run in added] == [after for _, _, after in cases]
         said = [entry.message for entry in instance.all_logs(added[0])]
     assert any("run it again" in text for text in said)

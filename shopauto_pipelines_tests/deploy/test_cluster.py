@@ -269,6 +269,9 @@ def test_a_run_of_a_command_line_is_not_taken_for_a_lost_pod(production):
     held = production.instance.run_launcher
     run = production.instance.create_run_for_job(_nothing, tags={COMMAND_LINE_TAG: "elsewhere:1"})
     assert held.check_run_worker_health(run).status == WorkerStatus.RUNNING
+    repeats = {COMMAND_LINE_TAG: "elsewhere:1", "dagster/parent_run_id": run.run_id}  # as a pod, with the same tags
+    again = production.instance.create_run_for_job(_nothing, tags=repeats)
+    assert held.check_run_worker_health(again).status == WorkerStatus.UNKNOWN
 
 
 def test_a_run_without_a_pod_is_lost_and_one_that_kubernetes_does_not_speak_of_is_not(production):

@@ -103,6 +103,13 @@ def test_what_killed_processes_left_is_removed_a_day_later(lake):
     assert os.listdir(lake.root / "_staging") == [new.name]
 
 
+def test_a_column_that_an_earlier_version_lacks_is_there_once_the_day_was_written_again(lake):
+    Lake(lake.root).write(replace(SALES, columns=SALES.columns[:1]), [FIRST], pa.table({"sale_id": ["a"]}))
+    assert lake.on(SALES, FIRST).amount_cents.execute().isna().all()
+    lake.write(SALES, [FIRST], _rows([FIRST], 1))
+    assert lake.on(SALES, FIRST).amount_cents.execute().tolist() == [0]
+
+
 def test_a_range_and_single_days_give_the_same_bytes(tmp_path):
     days = days_between(FIRST, FIRST + timedelta(days=4))
     one, many = Lake(tmp_path / "one"), Lake(tmp_path / "many", threads=1)

@@ -300,6 +300,62 @@ def test_a_load_that_was_killed_is_as_if_it_had_not_begun(bucket, settings, tmp_
     assert sorted(path.name for path in manifest.parent.rglob("*") if path.is_file()) == names
 
 
+def test_what_was_landed_long_ago_stays_when_a_file_of_the_same_mapping_comes(bucket, monkeypatch):
+    lake, other = bucket(), bucket("other machine")
+
+    def names(machine):
+        folder = machine.root / "landing" / "shop" / "orders"
+        return sorted(path.name for path in folder.iterdir())
+
+    def land(name):
+        file = lake.root / "landing" / "shop" / "orders" / f"{name}-mapping.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)
+        lake.storage.push("landing")
+
+    land("a")
+    land("b")
+    other.storage.pull("landing")
+    monkeypatch.setattr(object_storage, "_REPLACED_SECONDS", -1)
+    land("c")
+    other.storage.reset("landing")
+    other.storage.push("landing")
+    landed = ["a-mapping.parquet", "b-mapping.parquet", "c-mapping.parquet"]
+    third = bucket("third machine")
+    third.storage.pull("landing")
+    assert names(other) == names(third) == landed
+
+
+def test_a_manifest_that_came_before_the_network_failed_is_not_taken_for_this_machines_own(bucket, monkeypatch):
+    lake, other = bucket(), bucket("other machine")
+
+    def land(text):
+        for source in ("a", "b"):
+            manifest = lake.root / "landing" / source / "manifest.json"
+            manifest.parent.mkdir(parents=True, exist_ok=True)
+            manifest.write_text(text)
+        lake.storage.push("landing")
+
+    def seen():
+        return {path.read_text() for path in (other.root / "landing").glob("*/manifest.json")}
+
+    land("first")
+    fetch = other.storage._bytes
+
+    async def broken(s3, wanted):
+        if "/b/" in wanted["Key"]:
+            raise TimeoutError
+        return await fetch(s3, wanted)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(other.storage, "_bytes", broken)
+        with pytest.raises(ObjectStorageError):
+            other.storage.pull("landing")
+    land("second")
+    other.storage.pull("landing")
+    assert seen() == {"second"}
+
+
 def refused(url, monkeypatch, place=f"s3://{BUCKET}/shop", **environment):
     """What is said where the store cannot be used."""
     for name, value in environment.items():
@@ -310,7 +366,7 @@ def refused(url, monkeypatch, place=f"s3://{BUCKET}/shop", **environment):
     text = str(told.value)
     assert place in text
     assert not any(secret in text for secret in (*KEYS.values(), "a-password") if len(secret) > 9)
-    assert told.value.__suppress_context__
+    assert told.value.__suppress_context__ or told.value.__context__ is None
     return text
 
 
@@ -322,6 +378,12 @@ def test_a_bucket_that_is_not_there_is_told_with_what_to_do(s3, keys, monkeypatc
 def test_a_server_that_cannot_be_reached_is_told_without_what_stands_before_its_host(keys, monkeypatch):
     told = refused("http://user:a-password@127.0.0.1:9", monkeypatch)
     assert "at http://127.0.0.1:9: it cannot be reached" in told
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:9000", "minio", "http://user:a-password@127.0.0.1:port"])
+def test_an_endpoint_that_is_no_address_is_told_without_what_stands_before_its_host(keys, monkeypatch, url):
+    told = refused(url, monkeypatch)
+    assert "SHOPAUTO_LAKE_ENDPOINT or AWS_ENDPOINT_URL is no address of a server: http://host:port" in told
 
 
 def test_keys_that_are_missing_or_wrong_are_told_and_not_shown(s3, keys, monkeypatch):
@@ -353,6 +415,8 @@ def test_the_settings_say_where_the_lake_is_and_take_no_other_kind_of_address(tm
     assert at("s3://my-lake/shop/").lake_bucket == "s3://my-lake/shop"
     assert at("s3://my-lake/shop").lake_path.parent == tmp_path / "copies"
     assert at("s3://my-lake/shop", known="then").lake_bucket is None
+    with pytest.raises(ValidationError, match=r"http://host:port, or https://host"):
+        at("s3://my-lake/shop", lake_endpoint="http://key:secret@minio:9000")
     for wrong in ("gs://my-lake", "s3://", "s3://key:secret@my-lake/shop"):
         with pytest.raises(ValidationError, match=r"must be a folder, or s3://bucket/prefix"):
             at(wrong)

@@ -193,3 +193,13 @@ def test_messages_are_told_by_the_day_and_over_many_days_by_the_week(plain):
     assert [period.messages[0] for period in words.periods(plain)] == [1, 1, 2, 1, 1, 2]
     weeks = words.periods(replace(plain, days=tuple(days_between(FIRST, FIRST + timedelta(days=20)))))
     assert [period.messages[0] for period in weeks] == [8, 0, 0]
+
+
+def test_the_pages_plot_has_a_bar_for_each_day_and_over_a_year_for_each_week(plain):
+    year = replace(plain, days=tuple(days_between(FIRST, FIRST + timedelta(days=364))))
+    by_day, by_week = (
+        re.findall(r"<title>([^<]*?), [^<]*?: ([0-9]+)</title>", report.page(one)) for one in (plain, year)
+    )
+    assert len({day for day, _ in by_day}) == 6
+    assert {week for week, _ in by_week} == {f"week from {FIRST}"}
+    assert sum(int(count) for _, count in by_week) == sum(int(count) for _, count in by_day) == 8 + 2

@@ -358,6 +358,21 @@ def test_before_older_rows_came_in_there_were_no_days_of_theirs(lake, settings, 
     ]
 
 
+def test_where_the_lake_of_everyday_is_another_one_now_its_rows_are_read_and_all_logs_written_again(
+    lake, settings, orders, tmp_path
+):
+    orders(TWO_DAYS)
+    refreshed(lake, date(2026, 1, 6))
+    at = settings.model_copy(update={"known": "then"})
+    days = [date(2026, 1, 6), date(2026, 1, 6)]
+    assert [step.logs for step in arrivals.steps(known.opened(at), *days, LOG)] == [(date(2026, 1, 5),) * 2]
+    shutil.copytree(lake.root, tmp_path / "elsewhere")
+    then = known.opened(at.model_copy(update={"lake": str(tmp_path / "elsewhere")}))
+    assert landing_root(then) == tmp_path / "elsewhere" / "landing"
+    then.write(LOG, [date(2026, 1, 5)], pa.table({"orders": [1], "cents": [1]}))
+    assert [step.logs for step in arrivals.steps(then, *days, LOG)] == [(date(2026, 1, 5),) * 2]
+
+
 def test_rows_that_stood_in_one_line_at_different_times_are_not_taken_for_each_other(lake, settings, tmp_path):
     mapping, days = declare(tmp_path, CUSTOMERS, ORDERS), [date(2026, 1, 6), date(2026, 1, 7)]
     customers = f"id,changed_at,created_at,email\nc1,{FIFTH},,\n"

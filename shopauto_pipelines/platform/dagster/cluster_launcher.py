@@ -14,7 +14,7 @@ from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, Worke
 from dagster._serdes import ConfigurableClassData
 from dagster_k8s import K8sRunLauncher
 
-from shopauto_pipelines.platform.dagster.runs import COMMAND_LINE_TAG
+from shopauto_pipelines.platform.dagster.runs import command_line
 from shopauto_pipelines.platform.dagster.warm_launcher import PROCESS_TAG, WarmLauncher
 
 #: How ``dagster-k8s`` ends its word on a run whose job is not there any more; what else is unknown is Kubernetes' silence.
@@ -73,7 +73,7 @@ class ClusterLauncher(K8sRunLauncher):
         """
         if PROCESS_TAG in run.tags:
             return self._here.check_run_worker_health(run)
-        if COMMAND_LINE_TAG in run.tags:
+        if command_line(run.tags):
             return CheckRunHealthResult(WorkerStatus.RUNNING, "started by a command line: not known")
         found = super().check_run_worker_health(run)
         if found.status == WorkerStatus.UNKNOWN and not (found.msg or "").endswith(_NO_POD):
@@ -82,7 +82,7 @@ class ClusterLauncher(K8sRunLauncher):
 
     def get_run_worker_debug_info(self, run: DagsterRun, include_container_logs: bool | None = True) -> str | None:
         """What the cluster says of a run's pod; nothing of what has none."""
-        if PROCESS_TAG in run.tags or COMMAND_LINE_TAG in run.tags:
+        if PROCESS_TAG in run.tags or command_line(run.tags):
             return None
         return super().get_run_worker_debug_info(run, include_container_logs)
 

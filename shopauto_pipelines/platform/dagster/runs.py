@@ -33,6 +33,11 @@ def this_process() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
+def command_line(tags: Mapping[str, str]) -> str | None:
+    """Host and process of the command line that a run is of; ``None`` for one that repeats it, whose tags it has, too."""
+    return None if any(name in tags for name in _REPEATS) else tags.get(COMMAND_LINE_TAG)
+
+
 def run_days(tags: Mapping[str, str]) -> list[date]:
     """The days of a run, in order; raises ``ValueError`` where the run has no partition, or a partition and a range."""
     partition, start, end = tags.get(_PARTITION), tags.get(_START), tags.get(_END)

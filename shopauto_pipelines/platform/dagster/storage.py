@@ -149,6 +149,8 @@ def _url() -> str:
         return url
     engine = sa.create_engine(url)
     with engine.begin() as connection:
+        # its parts start together, and two that make it at once would fail
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(_KNOWN_THEN, 0))))
         connection.execute(sa.text(f"create schema if not exists {_KNOWN_THEN}"))
     engine.dispose()
     there = sa.make_url(url).update_query_dict({"options": f"-csearch_path={_KNOWN_THEN}"})
