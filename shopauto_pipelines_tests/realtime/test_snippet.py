@@ -125,6 +125,19 @@ def test_nothing_is_kept_or_sent_before_the_visitor_says_yes(engine, shop, page)
     assert page.evaluate("localStorage.length + sessionStorage.length") == 0
 
 
+def test_who_says_no_while_an_answer_is_under_way_keeps_nothing(engine, shop, page):
+    loaded(page, f"{shop}/asks.html")
+    page.evaluate("""() => {
+        const real = window.fetch
+        window.fetch = (...given) => real(...given).then(answer => new Promise(done => setTimeout(done, 700, answer)))
+    }""")
+    page.evaluate("shopauto('add_to_cart', {product_id: 'P1', quantity: 1}); shopauto('consent', true)")
+    stored(engine, 3)
+    page.evaluate("shopauto('consent', false)")
+    page.wait_for_timeout(1000)
+    assert page.evaluate("localStorage.length + sessionStorage.length") == 0
+
+
 def test_what_could_not_be_stored_waits_for_the_next_page(engine, shop, page, monkeypatch):
     gone = sa.create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none", connect_args={"connect_timeout": 1})
     monkeypatch.setattr(postgres, "engine", lambda _: gone)

@@ -33,7 +33,11 @@
     return known;
   }
   function queue() { try { return JSON.parse(get(sessionStorage, 'shopauto.queue')) || []; } catch (_) { return []; } }
-  function keep(entries) { set(sessionStorage, 'shopauto.queue', JSON.stringify(entries.slice(-500))); }
+  // an answer may come in after a visitor has said no: then nothing is kept
+  function keep(entries) {
+    if (allowed && entries.length) set(sessionStorage, 'shopauto.queue', JSON.stringify(entries.slice(-500)));
+    else unset(sessionStorage, 'shopauto.queue');
+  }
 
   function add(type, fields) {
     var entry = {event_id: random(), happened_at: Date.now(), type: type, url: location.href.split('#')[0].slice(0, 4000)};
