@@ -26,12 +26,13 @@ The line of JSON at the end has, beside the seconds and MiB of everything above:
 
 - ``ratio_to_hand_sql``: ours ÷ SQL by hand, seconds from raw rows; both write rollups, features, view and membership as Parquet.
 - ``ratio_to_hand_sql_daily``: the same from rollups.
-- ``ratio_to_hand_sql_unstored``: ours ÷ SQL by hand that keeps the rollups in memory and writes only what follows from them. Not
-  the same work: the next day would have to read all raw rows again.
+- ``ratio_to_hand_sql_unstored``: both keep the rollups in the engine and write only what follows from them. The next day would
+  have to read all raw rows again, so nobody refreshes like this; it is the same work as that of pandas.
 - ``ratio_to_scan``: ours from raw rows ÷ reading the raw columns that the SQL needs, every value hashed.
 - ``daily_refresh_over_scan``: the whole daily refresh ÷ reading the columns of the lake that it reads of the whole history.
 - ``pandas_over_us_seconds``, ``pandas_over_us_memory``: pandas ÷ ours from raw rows, seconds and highest memory of the process.
-  Pandas keeps its rollups in memory, and writes what follows from them.
+  Both keep their rollups and write what follows from them. ``pandas_over_us_storing_…``: the same where ours writes its rollups
+  too, a sorted file for each of them and each day.
 - ``peak_mib``: the highest memory of any process of the two refreshes (``ru_maxrss``); the database server is apart.
 - ``dagster_share``: of the daily refresh, from the start of its process to its end, the share that is not spent inside the
   house's own functions: bodies of assets and checks, and the I/O manager. Imports and the start of everything are in it.
@@ -242,7 +243,9 @@ def _in_other_words(folder: Path, home: Path, day: date, memory: str) -> dict[st
     people = child("given")["people"]
     ran = {
         what: child(what)
-        for what in ("ours", "ours_daily", "hand", "hand_unstored", "hand_daily", "scan", "daily_scan")
+        for what in (
+            *("ours", "ours_unstored", "ours_daily", "hand", "hand_unstored", "hand_daily", "scan", "daily_scan"),
+        )
     }
     if people <= MOST_IN_PANDAS:
         ran["pandas"] = child("pandas")
@@ -256,10 +259,12 @@ def _in_other_words(folder: Path, home: Path, day: date, memory: str) -> dict[st
     figures["ratio_to_hand_sql"] = ours["seconds"] / ran["hand"]["seconds"]
     figures["ratio_to_hand_sql_cpu"] = ours["cpu_seconds"] / ran["hand"]["cpu_seconds"]
     figures["ratio_to_hand_sql_daily"] = ran["ours_daily"]["seconds"] / ran["hand_daily"]["seconds"]
-    figures["ratio_to_hand_sql_unstored"] = ours["seconds"] / ran["hand_unstored"]["seconds"]
+    unstored = ran["ours_unstored"]
+    figures["ratio_to_hand_sql_unstored"] = unstored["seconds"] / ran["hand_unstored"]["seconds"]
     if "pandas" in ran:
-        figures["pandas_over_us_seconds"] = ran["pandas"]["seconds"] / ours["seconds"]
-        figures["pandas_over_us_memory"] = ran["pandas"]["peak_mib"] / ours["peak_mib"]
+        for what, run in (("us", unstored), ("us_storing", ours)):
+            figures[f"pandas_over_{what}_seconds"] = ran["pandas"]["seconds"] / run["seconds"]
+            figures[f"pandas_over_{what}_memory"] = ran["pandas"]["peak_mib"] / run["peak_mib"]
     return figures
 
 
@@ -267,7 +272,7 @@ def _check(folder: Path, home: Path, day: date, pandas: bool) -> None:
     """All have made the same tables; ends the program where they have not."""
     say("compare what they made")
     ours = {name: folder / "ours" / f"{name}.parquet" for name in MADE}
-    for other in ("ours_daily", "hand", "hand_unstored", "hand_daily"):
+    for other in ("ours_unstored", "ours_daily", "hand", "hand_unstored", "hand_daily"):
         for name, file in ours.items():
             _same(file, folder / other / f"{name}.parquet", f"{other}: {name}")
     for name in MADE[:2]:
@@ -370,18 +375,16 @@ def _our_lake(told: Compared, name: str, *rooms: str) -> Any:
     return Lake(root, memory=told.memory)
 
 
-def _our_state(told: Compared, lake: Any, target: Path) -> None:
-    """Features, view and membership as the assets make them."""
+def _our_features(told: Compared, lake: Any, rollups: dict[str, Any]) -> Any:
+    """Features and view as the assets make them, of rollups by their names; the rows of ``predictions/scores``."""
     from shopauto_pipelines.features import customer_360 as view
     from shopauto_pipelines.features import tables
     from shopauto_pipelines.features.customer_features import customer_features
     from shopauto_pipelines.profiles.tables import CUSTOMERS, IDENTITIES
-    from shopauto_pipelines.segments import prepared
-    from shopauto_pipelines.segments.tables import MEMBERSHIP
 
     given, day = told.given, told.day
     activity, products, carts = (
-        lake.between(t, end=day) for t in (tables.DAILY_ACTIVITY, tables.DAILY_PRODUCTS, tables.DAILY_CARTS)
+        rollups[table.name] for table in (tables.DAILY_ACTIVITY, tables.DAILY_PRODUCTS, tables.DAILY_CARTS)
     )
     people = lake.on(IDENTITIES, day)
     features = customer_features(activity, products, carts, people, day, given.day_end, given.cart_minutes)
@@ -393,36 +396,87 @@ def _our_state(told: Compared, lake: Any, target: Path) -> None:
         more.select("customer_id", "best_hour"),
         more.select("customer_id", stage="journey_stage", score="lead_score"),
     )
-    lake.write(
-        tables.CUSTOMER_360,
-        [day],
-        view.customer_360(lake.on(CUSTOMERS, day), lake.on(tables.CUSTOMER_FEATURES, day), *parts),
-    )
-    lake.write(MEMBERSHIP, [day], prepared.rows(lake, [said.declaration for said in SEGMENTS], day))
-    for name, table in zip(MADE, (tables.CUSTOMER_FEATURES, tables.CUSTOMER_360, MEMBERSHIP), strict=True):
-        (target / f"{name}.parquet").symlink_to(lake.path(table, day))
+    seen = view.customer_360(lake.on(CUSTOMERS, day), lake.on(tables.CUSTOMER_FEATURES, day), *parts)
+    lake.write(tables.CUSTOMER_360, [day], seen)
 
 
-def _ours(folder: Path) -> dict[str, Any]:
+def _our_membership(told: Compared, lake: Any, rows: Any, target: Path) -> None:
+    """The day's membership; what was made is put into the folder ``target``."""
+    from shopauto_pipelines.features.tables import CUSTOMER_360, CUSTOMER_FEATURES
+    from shopauto_pipelines.segments.tables import MEMBERSHIP
+
+    lake.write(MEMBERSHIP, [told.day], rows)
+    for name, table in zip(MADE, (CUSTOMER_FEATURES, CUSTOMER_360, MEMBERSHIP), strict=True):
+        (target / f"{name}.parquet").symlink_to(lake.path(table, told.day))
+
+
+def _our_state(told: Compared, lake: Any, target: Path) -> None:
+    """Features, view and membership as the assets make them, of the rollups in the lake."""
+    from shopauto_pipelines.features import tables
+    from shopauto_pipelines.segments import prepared
+
+    kept = (tables.DAILY_ACTIVITY, tables.DAILY_PRODUCTS, tables.DAILY_CARTS)
+    _our_features(told, lake, {table.name: lake.between(table, end=told.day) for table in kept})
+    _our_membership(told, lake, prepared.rows(lake, [said.declaration for said in SEGMENTS], told.day), target)
+
+
+def _our_rollups(told: Compared, lake: Any) -> tuple[list[date], dict[Any, Any]]:
+    """The days of the raw tables, and the expressions of the rollups by their tables."""
     from shopauto_pipelines.features import rollups, tables
     from shopauto_pipelines.platform.lake import days_between
     from shopauto_pipelines.sources import tables as raw
 
+    days = days_between(lake.days(raw.ORDERS)[0], told.day)
+    orders, lines, refunds, events, messages = (
+        lake.between(t, days[0], days[-1])
+        for t in (raw.ORDERS, raw.ORDER_LINES, raw.REFUNDS, raw.EVENTS, raw.MESSAGE_EVENTS)
+    )
+    products = lake.between(raw.PRODUCTS, end=told.day)
+    return days, {
+        tables.DAILY_ACTIVITY: rollups.daily_activity(orders, lines, refunds, events, messages),
+        tables.DAILY_PRODUCTS: rollups.daily_products(lines, events, products),
+        tables.DAILY_CARTS: rollups.daily_carts(events, orders),
+        tables.DAILY_MESSAGES: rollups.daily_messages(messages),
+    }
+
+
+def _ours(folder: Path) -> dict[str, Any]:
     told = Compared(folder)
     lake, target = _our_lake(told, "ours", "raw", "profiles", "predictions"), told.target("ours")
 
     def compute() -> None:
-        days = days_between(lake.days(raw.ORDERS)[0], told.day)
-        span = (days[0], days[-1])
-        orders, lines, refunds, events, messages = (
-            lake.between(t, *span) for t in (raw.ORDERS, raw.ORDER_LINES, raw.REFUNDS, raw.EVENTS, raw.MESSAGE_EVENTS)
-        )
-        products = lake.between(raw.PRODUCTS, end=told.day)
-        lake.write(tables.DAILY_ACTIVITY, days, rollups.daily_activity(orders, lines, refunds, events, messages))
-        lake.write(tables.DAILY_PRODUCTS, days, rollups.daily_products(lines, events, products))
-        lake.write(tables.DAILY_CARTS, days, rollups.daily_carts(events, orders))
-        lake.write(tables.DAILY_MESSAGES, days, rollups.daily_messages(messages))
+        days, rollups = _our_rollups(told, lake)
+        for table, rows in rollups.items():
+            lake.write(table, days, rows)
         _our_state(told, lake, target)
+
+    return timed_with_cpu(compute)
+
+
+def _ours_unstored(folder: Path) -> dict[str, Any]:
+    from shopauto_pipelines.features.tables import CUSTOMER_360
+    from shopauto_pipelines.predictions.tables import SCORES
+    from shopauto_pipelines.profiles.tables import IDENTITIES
+    from shopauto_pipelines.segments.inputs import Inputs
+    from shopauto_pipelines.segments.membership import membership
+    from shopauto_pipelines.segments.tables import MEMBERSHIP
+
+    told = Compared(folder)
+    lake = _our_lake(told, "ours_unstored", "raw", "profiles", "predictions")
+    target = told.target("ours_unstored")
+
+    def compute() -> None:
+        _days, made = _our_rollups(told, lake)
+        rollups = {
+            table.name: lake.con.create_table(table.name.replace("/", "_"), rows, temp=True)
+            for table, rows in made.items()
+        }
+        _our_features(told, lake, rollups)
+        day = told.day
+        given = Inputs(lake.on(CUSTOMER_360, day), lake.on(SCORES, day), lake.on(IDENTITIES, day), rollups)
+        previous = told.yesterday, lake.on(MEMBERSHIP, told.yesterday)
+        segments = [said.declaration for said in SEGMENTS]
+        _our_membership(told, lake, membership(given, previous, segments, day), target)
 
     return timed_with_cpu(compute)
 
@@ -481,6 +535,7 @@ def _scan(folder: Path, tables: dict[str, Any], room: str = "") -> dict[str, Any
 CHILDREN: dict[str, Callable[[Path], dict[str, Any]]] = {
     "given": _given,
     "ours": _ours,
+    "ours_unstored": _ours_unstored,
     "ours_daily": _ours_daily,
     "hand": lambda folder: _hand(folder, "hand", stored=True),
     "hand_unstored": lambda folder: _hand(folder, "hand_unstored", stored=False),

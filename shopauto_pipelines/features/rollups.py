@@ -8,6 +8,8 @@ looks further back than a day belongs in ``customer_features``.
 
 from __future__ import annotations
 
+from datetime import date
+
 import ibis
 import ibis.expr.types as ir
 from ibis import _
@@ -18,6 +20,7 @@ from shopauto_pipelines.features import tables
 _CART_EVENTS = ("add_to_cart", "remove_from_cart", "checkout_started")
 _TICKETS = ("ticket_opened", "ticket_closed")
 _BY_CUSTOMER = ("day", "shop_customer_id")
+_NO_END = date(9999, 12, 31)
 
 
 def daily_activity(
@@ -79,7 +82,7 @@ def daily_activity(
         ),
     )
     measures = [column.name for column in tables.DAILY_ACTIVITY.columns[1:]]
-    return _added(parts, _BY_CUSTOMER, measures)
+    return _side_by_side(parts, _BY_CUSTOMER, measures)
 
 
 def daily_products(order_lines: ir.Table, events: ir.Table, products: ir.Table) -> ir.Table:
@@ -98,13 +101,9 @@ def daily_products(order_lines: ir.Table, events: ir.Table, products: ir.Table) 
             seen, keys, views=_.count(where=_.type == "product_view"), carted=_.count(where=_.type == "add_to_cart")
         ),
     )
-    rows = _added(parts, keys, ["orders", "quantity", "revenue_cents", "views", "carted"])
+    rows = _side_by_side(parts, keys, ["orders", "quantity", "revenue_cents", "views", "carted"])
     known = _categories(products)
-    in_force = (
-        (rows.product_id == known.of_product)
-        & (rows.day >= known.since)
-        & (known.until.isnull() | (rows.day < known.until))
-    )
+    in_force = (rows.product_id == known.of_product) & (rows.day >= known.since) & (rows.day < known.until)
     return rows.left_join(known, in_force).select(rows, "category")
 
 
@@ -185,26 +184,31 @@ def _summed(rows: ir.Table, keys: tuple[str, ...] = _BY_CUSTOMER, **measures: De
     return rows.group_by(*keys).aggregate(**measures)
 
 
-def _added(parts: tuple[ir.Table, ...], keys: tuple[str, ...], measures: list[str]) -> ir.Table:
-    """The parts' measures side by side, one row per key, zero where a part has nothing to say."""
-    zero = ibis.literal(0, "int64")
-    padded = [
-        part.select(
-            *(part[key].cast("date" if key == "day" else "string").name(key) for key in keys),
-            **{name: (part[name] if name in part.columns else zero).cast("int64") for name in measures},
-        )
-        for part in parts
+def _side_by_side(parts: tuple[ir.Table, ...], keys: tuple[str, ...], measures: list[str]) -> ir.Table:
+    """The parts' measures in one row per key, zero where a part has nothing to say.
+
+    Joined, not stacked and summed: DuckDB would keep a state for each measure of each key while it sums, and take half as long
+    again.
+    """
+    keyed = [
+        part.mutate(*(part[key].cast("date" if key == "day" else "string").name(key) for key in keys)) for part in parts
     ]
-    return ibis.union(*padded).group_by(*keys).aggregate(**{name: _[name].sum().fill_null(0) for name in measures})
+    rows = ibis.union(*(part.select(*keys) for part in keyed), distinct=True)
+    for number, part in enumerate(keyed):
+        rows = rows.left_join(part, list(keys), rname=f"{{name}}_{number}")
+    return rows.select(*keys, **{name: rows[name].fill_null(0).cast("int64") for name in measures})
 
 
 def _categories(products: ir.Table) -> ir.Table:
-    """Each product's category with the days it was in force: from ``since`` to before ``until``."""
+    """Each product's category with the days it was in force: from ``since`` to before ``until``, which is never null.
+
+    With an ``or`` in the condition engines do not join by the product's id, but compare every row with every product.
+    """
     latest = [ibis.desc(name) for name in ("changed_at", "source", "source_file", "source_row")]
     last_of_day = products.filter(ibis.row_number().over(group_by=["product_id", "day"], order_by=latest) == 0)
     return last_of_day.select(
         "category",
         of_product=_.product_id,
         since=_.day,
-        until=_.day.lead().over(group_by="product_id", order_by="day"),
+        until=_.day.lead().over(group_by="product_id", order_by="day").fill_null(_NO_END),
     )
