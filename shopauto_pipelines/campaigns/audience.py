@@ -390,9 +390,16 @@ def written(lake: Lake, table: Table, as_of: date, columns: Sequence[str]) -> It
     """The rows of an audience as they lie in the lake, in batches; raises ``MissingPartition``.
 
     Read from the file and not by the engine: a day's audiences are looked at again and again, and mostly they are small.
+    Columns that an earlier version did not write are null.
     """
     if lake.rows(table, as_of):
-        yield from pq.ParquetFile(lake.path(table, as_of)).iter_batches(columns=[*columns])
+        file, fields = pq.ParquetFile(lake.path(table, as_of)), {field.name: field for field in table.arrow_schema}
+        there = [name for name in columns if name in file.schema_arrow.names]
+        for batch in file.iter_batches(columns=there):
+            for name in columns:
+                if name not in there:
+                    batch = batch.append_column(name, pa.nulls(batch.num_rows, fields[name].type))
+            yield batch.select([*columns])
 
 
 def planned(lake: Lake, table: Table, as_of: date, columns: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -34,8 +34,10 @@ def dispatcher(engine: sa.Engine) -> Iterator[str]:
         try:
             yield name
             connection.execute(sa.delete(dispatchers).where(dispatchers.c.name == name))
-        finally:
             connection.execute(sa.select(sa.func.pg_advisory_unlock(_lock_of(name))))
+        except BaseException:
+            connection.invalidate()  # the lock ends with its session, in whatever state that is
+            raise
 
 
 def hand_over(connection: sa.Connection, message_ids: Collection[int], *, by: str) -> bool:

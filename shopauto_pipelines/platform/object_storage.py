@@ -52,9 +52,10 @@ _LIBRARIES = {"aiobotocore", "aiohttp", "botocore", "fsspec", "s3fs", "urllib3"}
 
 _COPIES = "_copies"
 _MARKER = "_computed-"
+_TOLD = re.compile(r"(\d+)-(\d+)-([0-9a-f]+)-([0-9a-f]+)")
 
 #: Rights that a lake needs, as policies call them.
-RIGHTS = "s3:ListBucket on the bucket, s3:GetObject, s3:PutObject and s3:DeleteObject on its objects"
+RIGHTS = "s3:ListBucket on the bucket, s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on its objects"
 
 _NOT_THERE = ("NoSuchKey", "404")
 _NOT_THIS_VERSION = ("PreconditionFailed", "412", *_NOT_THERE)
@@ -598,8 +599,8 @@ def _by_folder(found: Sequence[StoredObject]) -> dict[str, StoredObject]:
 
 def _with_times(item: StoredObject, markers: Sequence[str]) -> StoredObject:
     mark = _mark(item.etag)
-    told = (name.rpartition(_MARKER)[2].split("-") for name in markers)
-    times = [(int(computed), int(changed), columns) for computed, changed, of, columns in told if of == mark]
+    told = (_TOLD.fullmatch(name.rpartition(_MARKER)[2]) for name in markers)
+    times = [(int(one[1]), int(one[2]), one[4]) for one in told if one and one[3] == mark]
     if not times:  # its writer was killed in between: by the store
         return replace(item, markers=tuple(markers))
     computed, changed, columns = max(times)

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import ibis
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
@@ -196,6 +197,18 @@ def test_a_range_in_one_run_gives_the_bytes_of_daily_runs_and_a_second_run_chang
     for day in reversed(DAYS):
         refresh(day, day, carts=True)
     assert files(tmp_path) == at_once
+
+
+def test_an_audience_of_an_earlier_version_is_read_with_nulls_where_it_lacks_a_column(refreshed, tmp_path):
+    lake, table = (
+        Lake(Path(shutil.copytree(refreshed[0] / "lake", tmp_path / "lake")), threads=1),
+        tables.audience("newsletter"),
+    )
+    file = lake.path(table, LAST)
+    pq.write_table(pq.read_table(file, partitioning=None).drop_columns(["variant"]), file)
+    rows = [row for batch in logic.written(lake, table, LAST, ["variant", "customer_id"]) for row in batch.to_pylist()]
+    assert [*rows[0]] == ["variant", "customer_id"]
+    assert not any(row["variant"] for row in rows)
 
 
 def test_campaigns_of_higher_priority_use_up_the_cap_first(lake, refresh, monkeypatch):

@@ -23,6 +23,7 @@ from shopauto_pipelines.outbox import consents, ledger, links, schema
 from shopauto_pipelines.outbox.channels import Outcome
 from shopauto_pipelines.outbox.channels.inbox import LocalInbox
 from shopauto_pipelines.outbox.dispatch import dispatch, not_sent
+from shopauto_pipelines.outbox.dispatchers import dispatcher
 from shopauto_pipelines.outbox.windows import window
 from shopauto_pipelines.platform.clock import FixedClock
 from shopauto_pipelines.platform.lake import Lake
@@ -244,6 +245,21 @@ def test_four_dispatchers_at_once_deliver_each_of_2000_messages_once(engine, lak
         assert sum(pool.map(work, range(4))) == 2000
     assert len(delivered) == len(set(delivered)) == 2000
     assert len(_delivered(settings)) == 2000
+
+
+_LIVE = "from pg_locks join pg_database on oid = database where locktype = 'advisory' and datname = current_database()"
+
+
+def test_a_dispatcher_whose_session_ended_tells_what_happened_and_is_not_alive_any_more(engine):
+    def work() -> None:
+        with dispatcher(engine), engine.connect() as connection:
+            assert connection.execute(sa.text(f"select pg_terminate_backend(pid) {_LIVE}")).all() == [(True,)]
+            raise TimeoutError("the provider did not answer")
+
+    with pytest.raises(TimeoutError, match="the provider"):
+        work()
+    with engine.connect() as connection:
+        assert not connection.execute(sa.text(f"select pid {_LIVE}")).all()
 
 
 def _spawn(database: Path, **values) -> subprocess.Popen:

@@ -215,6 +215,15 @@ def test_rows_without_times_changed_when_the_store_took_them(bucket):
     assert lake.on(SALES, FIRST).amount_cents.sum().execute() == 15
 
 
+def test_objects_beside_a_partition_that_are_somebody_elses_do_not_matter(bucket):
+    lake = bucket()
+    lake.write(SALES, [FIRST], rows([FIRST]))
+    mine = lake.times(SALES)[FIRST]
+    for name in ("_computed-", "_computed-today-by-hand", "_computed-1-2-3"):
+        put(lake, f"{SALES.name}/day={FIRST}/{name}", b"")
+    assert bucket("other machine").times(SALES)[FIRST] == mine
+
+
 def put(lake, name, content):
     """As a writer does who is killed right after."""
     storage = lake.storage
