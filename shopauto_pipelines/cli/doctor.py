@@ -116,9 +116,10 @@ def _database(settings: Settings) -> Iterator[Finding]:
 
 
 def _lake(settings: Settings) -> Iterator[Finding]:
+    from shopauto_pipelines.cli import refreshing
     from shopauto_pipelines.features.tables import CUSTOMER_360
     from shopauto_pipelines.platform.lake import open_lake
-    from shopauto_pipelines.sources import landing, staleness
+    from shopauto_pipelines.sources import landing
     from shopauto_pipelines.sources.tables import QUARANTINE
 
     lake = open_lake(settings)
@@ -144,14 +145,11 @@ def _lake(settings: Settings) -> Iterator[Finding]:
         yield Finding("note", "refresh", f"last refreshed {computed[-1]}, data reaches {span[1]}", "shopauto refresh")
     else:
         yield Finding("ok", "refresh", f"{len(computed):,} days, the last {computed[-1]}")
-    stale = staleness.stale_days(lake, CUSTOMER_360)
-    if stale:
-        yield Finding(
-            "note",
-            "stale",
-            f"late rows changed {len(stale):,} days from {stale[0]} on",
-            "shopauto refresh --stale; `shopauto health` says what is stale, and why",
-        )
+    for found in refreshing.health(lake).problems if computed else ():
+        if found.kind != "behind":
+            days = sorted({day for of_table in found.days.values() for day in of_table})
+            when = f"{days[0]}" if len(days) == 1 else f"{len(days):,} days, {days[0]} … {days[-1]}"
+            yield Finding("note", found.kind, f"{when}: {found.why}", f"{found.repair}; `shopauto health` says more")
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from functools import cache
 
 import dagster as dg
 import psutil
+from dagster._core.execution.plan.objects import ErrorSource
 from dagster._core.instance import InstanceRef
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from rich.console import Console
@@ -155,6 +156,11 @@ def _definitions() -> dg.Definitions:
 
 
 def _reasons(result: dg.ExecuteInProcessResult, job: str, span: str) -> str:
+    if any(map(_interrupted, result.filter_events(lambda event: event.is_step_failure))):
+        return (
+            f"{job} {span} was interrupted (run {result.run_id}). Nothing is half written: `shopauto refresh --stale` "
+            "finishes the days that were begun, then `shopauto refresh` does the rest"
+        )
     lines = [f"{job} {span} did not finish (run {result.run_id}; open it in the Dagster UI for the full log):"]
     for check in result.get_asset_check_evaluations():
         if not check.passed:
@@ -171,6 +177,8 @@ def _reasons(result: dg.ExecuteInProcessResult, job: str, span: str) -> str:
 
 def _said(event: dg.DagsterEvent) -> str:
     """What a step said when it failed: its words for users, else the message of the error that began it."""
+    if _interrupted(event):
+        return "interrupted"
     failure = event.step_failure_data
     if failure.user_failure_data is not None and failure.user_failure_data.description:
         return str(failure.user_failure_data.description)
@@ -178,6 +186,11 @@ def _said(event: dg.DagsterEvent) -> str:
     while error is not None and error.cause is not None:
         error = error.cause
     return error.message.strip() if error else ""
+
+
+def _interrupted(event: dg.DagsterEvent) -> bool:
+    """Whether the step failed because somebody stopped the run, as by Ctrl+C."""
+    return event.step_failure_data.error_source == ErrorSource.INTERRUPT
 
 
 def _step_name(key: str | None) -> str:

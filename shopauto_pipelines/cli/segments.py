@@ -257,15 +257,20 @@ def check(
 
 def _day(lake: Lake, table: Table, wanted: date | None) -> date:
     """The day asked for, or the newest one of the table."""
+    from shopauto_pipelines.sources.landing import how_to_compute
+
     days = lake.days(table)
     if not days:
-        raise SegmentsError("no day has been computed: run `shopauto refresh` (`shopauto demo` for the sample shop)")
+        raise SegmentsError(
+            f"no day has been computed: run `{lake.refresh_command}` (`shopauto demo` for the sample shop)"
+        )
     if wanted is None:
         return days[-1]
     if wanted not in days:
         close = min(days, key=lambda day: (abs(day - wanted), day))
         raise SegmentsError(
-            f"{wanted} has not been computed: run `shopauto refresh --day {wanted}`; the nearest computed day is {close}"
+            f"{wanted} has not been computed; the nearest computed day is {close}. For {wanted}: "
+            f"{how_to_compute(lake, wanted, wanted)}"
         )
     return wanted
 

@@ -30,6 +30,7 @@ from shopauto_pipelines.predictions.own import Own, OwnModelError
 from shopauto_pipelines.predictions.store import ModelRefused, ModelStore
 from shopauto_pipelines.segments.declaration import SEPARATOR, SegmentDeclaration, load_segments
 from shopauto_pipelines.segments.why import Why, why
+from shopauto_pipelines.sources.landing import how_to_compute
 
 #: Most rows of a raw table.
 ROWS = 10
@@ -150,12 +151,15 @@ class Explainer:
         return found
 
     def _of_ledger(self, asked: Asked) -> dict[str, Any] | None:
-        """A message that the ledger has and the day's audience has not: of a cart, or of an audience computed again since."""
+        """A message that the ledger has and the day's audience has not: of a cart, or of an audience computed again since.
+
+        One of a later day is none: as of this day nothing had been decided on it.
+        """
         if self._connection is None or asked.step is None or asked.occasion is None:
             return None
         key = ledger.MessageKey(asked.campaign, asked.step, asked.customer_id, asked.occasion)
         kept = outcome.of_key(self._connection, key)
-        return outcome.as_row(kept) if kept else None
+        return outcome.as_row(kept) if kept and kept.message.as_of <= self._day else None
 
     def _known(self, cases: Sequence[Case]) -> Known:
         known = Known(self._lake, self._settings, self._campaigns, self._day, self._limit)
@@ -275,12 +279,12 @@ def day_of(lake: Lake, day: date | None) -> date:
     """The day asked about, or the newest that is computed; raises :class:`NothingThere`."""
     days = lake.days(CUSTOMER_360)
     if not days:
-        raise NothingThere("no day has been computed: run `shopauto refresh`")
+        raise NothingThere(f"no day has been computed: run `{lake.refresh_command}`")
     if day is None:
         return days[-1]
     if day not in days:
         nearest = min(days, key=lambda each: (abs(each - day), each))
         raise NothingThere(
-            f"{day} has not been computed; the nearest computed day is {nearest}. Run `shopauto refresh --day {day}`"
+            f"{day} has not been computed; the nearest computed day is {nearest}. For {day}: {how_to_compute(lake, day, day)}"
         )
     return day

@@ -164,7 +164,7 @@ def fitting(case: Case) -> Step:
 
     def told(rule: str, refuses: bool | None, text: str, rows: tuple[Row, ...] = ()) -> None:
         refusals[rule] = refuses
-        parts.append(Part(text, _mark(case, rule, refuses), rows=rows))
+        parts.append(Part(_read(case, {rule: refuses}, text), _mark(case, rule, refuses), rows=rows))
 
     if case.marketing and campaign.sunset_days is not None:
         signs = (profile[name] for name in ("last_order_on", "last_click_on", "last_visit_on", "created_on"))
@@ -182,7 +182,10 @@ def fitting(case: Case) -> Step:
         asked_on = f", asked on {profile['last_ticket_on']}" if waits else ""
         told("ticket_open", waits, text + asked_on)
     for exit_ in campaign.exit_on:
-        told(exit_, *_exit(case, exit_, since))
+        if case.reached:
+            told(exit_, *_exit(case, exit_, since))
+        else:
+            parts.append(Part(f"{_ENDS[exit_]} after the trigger would end it", "fact"))
     if case.reason == "cart_changed":
         told("cart_changed", None, REASONS["cart_changed"])
     text = "nothing has ended it" if not any(refusals.values()) else "something has ended it"
@@ -194,7 +197,7 @@ def fitting(case: Case) -> Step:
 def _exit(case: Case, exit_: str, since: date | None) -> tuple[bool | None, str, tuple[Row, ...]]:
     """Whether something ended the journey, in words, and the rows that say so."""
     profile, day = case.person.profile, case.day
-    when = f"since {_trigger_day(case)}" if case.reached else "since the trigger"
+    when = f"since {_trigger_day(case)}"
     if exit_ == "left_segment":
         segment = str(case.campaign.trigger.segment_entered)
         stays = [
@@ -202,9 +205,8 @@ def _exit(case: Case, exit_: str, since: date | None) -> tuple[bool | None, str,
             for row in case.person.memberships
             if segment in (row["segment"], row["segment"].partition(SEPARATOR)[0]) and row["entered_on"] == since
         ]
-        if not case.reached:
-            return None, f"whoever enters {segment} is in it", ()
-        return not stays, f"{'still' if stays else 'no more'} in {segment} {when}", ()
+        over = f"the stay in {segment} that began on {since} is over"
+        return not stays, f"still in {segment} {when}" if stays else over, ()
     if case.campaign.is_realtime and exit_ in ("ordered", "ticket_opened", "cart_emptied"):
         refused = case.refused_by(exit_)
         text = {"ordered": "ordered", "ticket_opened": "asked for help", "cart_emptied": "emptied the cart"}[exit_]
@@ -226,6 +228,16 @@ def _exit(case: Case, exit_: str, since: date | None) -> tuple[bool | None, str,
     return ended, f"{did} {last}, {when.replace('since', 'after')}" if ended else f"{not_done} {when}", ()
 
 
+#: What ends a journey, by the declaration's name.
+_ENDS = {
+    "ordered": "an order",
+    "unsubscribed": "unsubscribing, or a complaint,",
+    "left_segment": "leaving the segment",
+    "cart_emptied": "emptying the cart",
+    "ticket_opened": "a question to the shop's support",
+}
+
+
 def _perfect(exit_: str) -> str:
     return {"ordered": "ordered", "ticket_opened": "asked for help", "cart_emptied": "emptied it"}[exit_]
 
@@ -241,7 +253,11 @@ def holdout(case: Case) -> Step:
     of = {"holdout": ("all campaigns", everywhere), "campaign_holdout": (campaign.name, here)}
     parts = [
         Part(
-            f"{'in' if found[rule] else 'not in'} the holdout of {whose}, {percent:g} % of all people",
+            _read(
+                case,
+                {rule: found[rule]},
+                f"{'in' if found[rule] else 'not in'} the holdout of {whose}, {percent:g} % of all people",
+            ),
             _mark(case, rule, found[rule]),
         )
         for rule, (whose, percent) in of.items()
@@ -376,7 +392,13 @@ def _step(
     )
     asked = not case.reached or not refusals or any(case.refused_by(rule) is not None for rule in refusals)
     decided = case.reached and case.reason in refusals
-    return Step(key, title, mark, text, (*parts, *said), rows, decided=decided, asked=asked)
+    told = _read(case, refusals, text)
+    return Step(key, title, mark, told, (*parts, *said), rows, decided=decided, asked=asked)
+
+
+def _read(case: Case, refusals: Mapping[str, bool | None], text: str) -> str:
+    """The text, which is of now: said where the mark beside it, which is of what was recorded, says otherwise."""
+    return f"read anew: {text}" if any(differs(case, *one) for one in refusals.items()) else text
 
 
 def differs(case: Case, rule: str, refuses: bool | None) -> bool:

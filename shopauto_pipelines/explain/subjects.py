@@ -66,7 +66,7 @@ def find(
     when = day_of(lake, day)
     who = person_of(lake, when, text)
     if who is None:
-        raise NothingThere(_nobody(connection, lake, when, text))
+        raise NothingThere(_nobody(connection, lake, when, text, campaign))
     if campaign is None:
         if step is not None:
             raise NothingThere("--step asks about a step of one campaign: name it with --campaign")
@@ -83,6 +83,7 @@ def _of_number(
         return None
     _require("campaign", message.key.campaign, campaigns)
     when, aside = _computed(lake, day or message.as_of)
+    aside += _too_early(day, message.as_of)
     if person_of(lake, when, text):
         aside = f"{aside}There is also a customer {text}: --campaign NAME asks about them. "
     asked = Asked(message.key.customer_id, message.key.campaign, message.key.step, message.key.occasion)
@@ -99,11 +100,18 @@ def _of_name(
     asked = Asked(key.customer_id, key.campaign, key.step, key.occasion)
     if kept is not None:
         when, aside = _computed(lake, day or kept.message.as_of)
-        return Subject(key.customer_id, when, asked, aside.strip())
+        return Subject(key.customer_id, when, asked, (aside + _too_early(day, kept.message.as_of)).strip())
     decided = _decided_on(lake, key, day)
     if decided is None:
         raise NothingThere(_no_message(connection, lake, key, day))
     return Subject(key.customer_id, decided, asked)
+
+
+def _too_early(day: date | None, as_of: date) -> str:
+    """What is said of a day before the one that a message is of."""
+    return f"The message is of {as_of}, {day} was before it: without --day it is explained as of its day. " * (
+        day is not None and day < as_of
+    )
 
 
 def _decided_on(lake: Lake, key: ledger.MessageKey, day: date | None) -> date | None:
@@ -146,17 +154,21 @@ def _no_message(connection: sa.Connection, lake: Lake, key: ledger.MessageKey, d
     for each in reversed(lake.days(table)):
         rows = raw_rows.partition(lake, table, each, [who], names=["step", "occasion", "customer_id"])
         occasions |= {row["occasion"]: None for row in rows if row["step"] == key.step}
-    known = f": {nearest(key.occasion, occasions, quote=chr(39)).removesuffix('?')}" if occasions else ""
-    return f"{text}{known}. `shopauto explain {who} --campaign {key.campaign}` says why"
+    known = f": {nearest(key.occasion, occasions, quote=chr(39))}" if occasions else ""
+    return (
+        f"{text}{known}{'' if known.endswith('?') else '.'} `shopauto explain {who} --campaign {key.campaign}` says why"
+    )
 
 
-def _nobody(connection: sa.Connection, lake: Lake, day: date, text: str) -> str:
+def _nobody(connection: sa.Connection, lake: Lake, day: date, text: str, campaign: str | None = None) -> str:
     known = lake.on(IDENTITIES, day)
     ids = known.select(known=_.customer_id).union(known.select(known=_.shop_customer_id)).distinct()
     near = ids.mutate(far=_.known.levenshtein(text)).filter(_.far <= 2).order_by("far", "known").limit(1)
     close = lake.con.to_pyarrow(near).to_pylist()
     hint = f"; did you mean {close[0]['known']!r}?" if close else ""
-    if text.isdecimal():
+    if campaign is not None and text.isdecimal() and int(text) < 2**63 and ledger.find(connection, int(text)):
+        hint = f"; message {text} of the ledger is explained without --campaign"
+    elif campaign is None and text.isdecimal():
         newest = ledger.newest_id(connection)
         of_ledger = f"the ledger's numbers go up to {newest}" if newest else "the ledger is empty"
         return f"there is no message {text} ({of_ledger}), and no customer {text!r} as of {day}{hint}"

@@ -158,23 +158,26 @@ def _judged(
 ) -> tuple[dict[date, _Cause], list[date]]:
     """What is wrong with the days of one table, and on which days it lacks a partition that nobody misses.
 
-    Those before its first one: the table is newer than they are.
+    Those before its first one that no run failed to compute: the table is newer than they are.
     """
     table, there = made.table, disk[made.table.name]
     found: dict[date, _Cause] = {}
     if table in _LANDED:
         found |= _late(lake, table, there)
+    reads = [] if table in _LANDED else [*made.reads, *(other for other in made.earlier if other not in made.reads)]
     since = min(there, default=expected[-1]) if table.partition == "as_of" else expected[0]
     absent = [day for day in expected if day not in there and day not in found]
     for day in absent:
-        if day >= since:
-            found[day] = _Cause("missing", _failure(table, day, 0, failed) or "never computed")
-    reads = [] if table in _LANDED else [*made.reads, *(other for other in made.earlier if other not in made.reads)]
+        # a run that failed before the table was there has computed the others since
+        others = (disk[other.name][day].computed for other in made.reads if day in disk.get(other.name, {}))
+        failure = _failure(table, day, max(others, default=0), failed)
+        if failure or day >= since:
+            found[day] = _Cause("missing", failure or _failure(table, day, 0, failed) or "never computed")
     for upstream in (other for other in reads if other.name in disk):
         _add_stale(found, made, upstream, disk, causes, failed)
     for day, why in _outdated(lake, table, {d: t for d, t in there.items() if d not in found}):
         found[day] = _Cause("outdated", why)
-    return found, [day for day in absent if day < since]
+    return found, [day for day in absent if day not in found]
 
 
 def _add_stale(

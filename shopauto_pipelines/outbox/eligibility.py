@@ -26,12 +26,16 @@ FACTS = ("id", "customer_id", "occasion", "channel", "address_hash", "topic", "e
 class Cap:
     """At most ``messages`` to a person in ``days`` days, over all campaigns, the day of the send included.
 
-    ``None``: any number, as of transactional messages. Who asked for less gets one in ``less_often_days``.
+    ``None``: any number, as of transactional messages. Who asked for less gets one in ``less_often_days``. Of the campaigns
+    ``sharing`` the day, those that are planned together, a person gets at most ``a_day`` messages of one day (``None``: any
+    number). The planner has seen to it; but where a day is computed again it knows nothing of what has left for it already.
     """
 
     messages: int | None
     days: int
     less_often_days: int = 30
+    a_day: int | None = None
+    sharing: tuple[str, ...] = ()
 
     def on(self, as_of: date) -> dict[str, Any]:
         """The parameters of :func:`verdict` for messages of a day: what was sent after which day counts."""
@@ -39,6 +43,9 @@ class Cap:
             "cap": self.messages,
             "cap_after": as_of - timedelta(days=self.days),
             "less_often_after": as_of - timedelta(days=self.less_often_days),
+            "cap_day": self.a_day,
+            "shared_day": as_of,
+            "sharing": list(self.sharing),
         }
 
 
@@ -46,7 +53,7 @@ def verdict(chosen: sa.CTE) -> sa.CTE:
     """``id`` and ``blocked`` of the chosen messages (columns ``FACTS``): why it must not leave, null where it may.
 
     The reasons, the first that holds: ``no_address``; ``suppressed_…`` with the reason of the suppression; ``opted_out``
-    of all topics or of this one; an event that takes it back, as ``ordered``; ``cap``; ``less_often``. Of several
+    of all topics or of this one; an event that takes it back, as ``ordered``; ``cap``; ``day_cap``; ``less_often``. Of several
     messages to a person the earlier ones leave, as many as the cap allows. The statement takes the parameters of
     :meth:`Cap.on`.
 
@@ -57,19 +64,22 @@ def verdict(chosen: sa.CTE) -> sa.CTE:
     after, earlier = sa.bindparam("cap_after", type_=sa.Date), messages.alias("earlier")
     counted = earlier.c.state.in_(_COUNTED)
     people = sa.func.array(sa.select(checked.c.customer_id).scalar_subquery(), type_=ARRAY(sa.Text))
-    had = sa.select(sa.null(), earlier.c.customer_id, sa.null(), sa.false()).where(
+    of_the_day = (earlier.c.as_of == sa.bindparam("shared_day", type_=sa.Date)) & (
+        earlier.c.campaign == sa.any_(sa.bindparam("sharing", type_=ARRAY(sa.Text)))
+    )
+    had = sa.select(sa.null(), earlier.c.customer_id, sa.null(), sa.false(), of_the_day).where(
         # those of later days too: days may be sent in any order
         earlier.c.customer_id == sa.any_(people),
         earlier.c.as_of > after,
         counted,
     )
-    both = sa.union_all(sa.select(checked), had).cte("both")
-    nth = (
-        sa.func.count()
-        .filter(both.c.blocked.is_(None))
-        .over(partition_by=both.c.customer_id, order_by=both.c.id.nulls_first())
-    )
-    in_turn = sa.select(both, nth.label("nth")).cte("in_turn")
+    both = sa.union_all(sa.select(checked, sa.true().label("of_the_day")), had).cte("both")
+
+    def nth(*counted: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+        each = sa.func.count().filter(both.c.blocked.is_(None), *counted)
+        return each.over(partition_by=both.c.customer_id, order_by=both.c.id.nulls_first())
+
+    in_turn = sa.select(both, nth().label("nth"), nth(both.c.of_the_day).label("nth_of_day")).cte("in_turn")
     had_lately = sa.exists().where(
         earlier.c.customer_id == in_turn.c.customer_id,
         earlier.c.as_of > sa.bindparam("less_often_after", type_=sa.Date),
@@ -81,6 +91,7 @@ def verdict(chosen: sa.CTE) -> sa.CTE:
             sa.case(
                 (in_turn.c.blocked.is_not(None), in_turn.c.blocked),
                 (in_turn.c.nth > sa.bindparam("cap", type_=sa.Integer), "cap"),
+                (in_turn.c.nth_of_day > sa.bindparam("cap_day", type_=sa.Integer), "day_cap"),
                 (in_turn.c.wants_less & ((in_turn.c.nth > 1) | had_lately), "less_often"),
             ).label("blocked"),
         )

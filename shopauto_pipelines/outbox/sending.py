@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from shopauto_pipelines.campaigns.content import ContentError, Renderer
-from shopauto_pipelines.campaigns.declaration import Campaign
+from shopauto_pipelines.campaigns.declaration import Campaign, load_campaigns
 from shopauto_pipelines.campaigns.drafts import Drafts
 from shopauto_pipelines.campaigns.shown import Reader, showing
 from shopauto_pipelines.outbox import breakers, controls, dispatchers, ledger, links
@@ -124,6 +124,8 @@ class _Loop:
     ) -> None:
         self._engine, self._settings, self._channel, self._clock, self._me = engine, settings, channel, clock, me
         self._campaign, self._as_of = campaign, as_of
+        others = (one.name for one in load_campaigns().values() if one.kind == "marketing" and not one.is_realtime)
+        self._sharing = tuple({campaign.name, *others})
         self._writer = _Writer(lake, settings, campaign, as_of, profile_day)
         self._stopped: str | None = None
         self._trouble: Counter[str] = Counter()
@@ -181,15 +183,17 @@ class _Loop:
                 limit=most if left is None else min(most, left),
                 by=self._me,
                 via=self._channel.name,
-                cap=ledger.Cap(
-                    rules.cap_messages if self._campaign.kind == "marketing" else None,
-                    rules.cap_days,
-                    rules.less_often_days,
-                ),
+                cap=self._cap(rules),
                 at=self._clock.now(),
                 after=after,
                 hours=Hours.of(rules),
             )
+
+    def _cap(self, rules: Settings) -> ledger.Cap:
+        if self._campaign.kind != "marketing":
+            return ledger.Cap(None, rules.cap_days, rules.less_often_days)
+        a_day = None if self._campaign.is_realtime else rules.cap_day_messages
+        return ledger.Cap(rules.cap_messages, rules.cap_days, rules.less_often_days, a_day, self._sharing)
 
     def _leave(
         self, envelopes: Sequence[Envelope], unwritten: Mapping[int, Outcome], looked_at: int

@@ -72,6 +72,9 @@ _FRESH_SECONDS = 10.0
 #: When a state was last computed is noted to so many seconds: a day has some fifty of them.
 _TO_SECONDS = 60
 
+#: The note in a lake's root that makes it one as known then; what it says is the sources room's.
+KNOWN_THEN = "known_then.json"
+
 #: Looks at a partition that others replace each time before it is read.
 _LOOKS = 5
 
@@ -121,6 +124,11 @@ class Lake:
         self._tables_by_view: dict[str, Table] = {}
         self._origins_by_name: dict[str, Mapping[str, frozenset[tuple[str, str]]]] = {}
         self._scans: dict[tuple[object, ...], ir.Table] = {}
+
+    @property
+    def refresh_command(self) -> str:
+        """The command that computes days in this lake: that of everyday, or the one as known then."""
+        return "shopauto --known then refresh" if (self.root / KNOWN_THEN).exists() else "shopauto refresh"
 
     @staticmethod
     def first_day(place: Path | Storage) -> date | None:
@@ -263,7 +271,8 @@ class Lake:
         found = self.storage.partition(table.name, _folder(table, day))
         if found is None:
             raise MissingPartition(
-                f"{table.name} has not been computed for {day}: run `shopauto refresh --day {day}` or materialise it in the UI"
+                f"{table.name} has not been computed for {day}: run `{self.refresh_command} --day {day}` or materialise it in "
+                "the UI"
             )
         return found
 

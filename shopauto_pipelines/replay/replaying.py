@@ -13,6 +13,7 @@ from shopauto_pipelines.replay.readings import Reader, difference
 from shopauto_pipelines.replay.result import Replay
 from shopauto_pipelines.replay.simulation import Others, missing, playbook_with, replayed, simulate
 from shopauto_pipelines.replay.versions import ReplayError
+from shopauto_pipelines.sources.landing import how_to_compute
 
 #: What the versions are called.
 DECLARED, CHANGED = "as declared", "changed"
@@ -78,12 +79,10 @@ def _what_to_do(lake: Lake, lacking: Mapping[date, list[str]], *, some: bool) ->
     days = list(lacking)
     tables = sorted({table for of_day in lacking.values() for table in of_day})
     listed = ", ".join(tables[:3]) + (f" and {len(tables) - 3} more tables" if len(tables) > 3 else "")
-    first = Lake.first_day(lake.storage)
-    early = f" The data begins on {first}." if first and days[0] < first else ""
-    skip = ", or leave them out with --skip-missing" if some else ""
+    skip = ". --skip-missing leaves them out" if some else ""
     return (
-        f"{_spans(days)} cannot be replayed: {listed} {'have' if len(tables) > 1 else 'has'} not been computed.{early} "
-        f"Run `shopauto refresh --from {max(days[0], first) if first else days[0]} --to {days[-1]}`{skip}"
+        f"{_spans(days)} cannot be replayed: {listed} {'have' if len(tables) > 1 else 'has'} not been computed: "
+        f"{how_to_compute(lake, days[0], days[-1])}{skip}"
     )
 
 

@@ -193,8 +193,10 @@ def notes_on_aftermath(replay: Replay) -> list[str]:
         notes.append(f"But {really:,} of the messages really went out then, by the campaign itself.")
     recent = max(sum(one.recent for one in outcome.aftermath if one.step is None) for outcome in replay.outcomes)
     if recent:
+        who, whose = ("1 person is", "the") if recent == 1 else (f"{recent:,} people are", "their")
+        days = counted(replay.within_days, "day")
         notes.append(
-            f"{recent:,} people are left out: their {replay.within_days} days are not over on {replay.known_until}."
+            f"{who} left out: {whose} {days} after the message go beyond {replay.known_until}, where the data ends."
         )
     held = [sum(one.count for one in o.aftermath if one.group == "held" and one.step is None) for o in replay.outcomes]
     if max(held) < FEW:
@@ -210,6 +212,11 @@ def notes(replay: Replay) -> list[str]:
     if replay.offers_unknown:
         told.append(
             "What a cart brings as an offer depends on what was in it at that minute: these offers are not counted."
+        )
+    if replay.days[-1] >= replay.known_until:
+        told.append(
+            f"Messages of {replay.days[-1]} leave on the day after it, of which there is no data yet: none of them counts as "
+            "really sent, neither of this campaign nor of others."
         )
     if replay.skipped:
         first, last, many = replay.skipped[0], replay.skipped[-1], len(replay.skipped)

@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-from shopauto_pipelines.platform.lake import Lake, storage_of
+from shopauto_pipelines.platform.lake import KNOWN_THEN, Lake, storage_of
 from shopauto_pipelines.platform.postgres import locked
 from shopauto_pipelines.platform.settings import Settings
-
-_NOTE = "known_then.json"
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,11 @@ class Then:
 
 def noted(lake: Lake) -> Then | None:
     """What a lake as known then notes of itself; ``None`` for the lake of everyday."""
-    return _read(lake.root) if (lake.root / _NOTE).exists() else None
+    return _read(lake.root) if (lake.root / KNOWN_THEN).exists() else None
 
 
 def _read(root: Path) -> Then:
-    known = json.loads((root / _NOTE).read_text())
+    known = json.loads((root / KNOWN_THEN).read_text())
     start, end, behind = (known[name] and date.fromisoformat(known[name]) for name in ("start", "end", "behind"))
     return Then(known["landing"], Cut(start, end) if start else None, behind)
 
@@ -72,9 +70,9 @@ def note(lake: Lake, then: Then) -> None:
         "end": then.cut and then.cut.end.isoformat(),
         "behind": then.behind and then.behind.isoformat(),
     }
-    staged = lake.root / "_staging" / f"{_NOTE}-{uuid.uuid4().hex}"
+    staged = lake.root / "_staging" / f"{KNOWN_THEN}-{uuid.uuid4().hex}"
     staged.write_text(json.dumps(told))
-    os.replace(staged, lake.root / _NOTE)
+    os.replace(staged, lake.root / KNOWN_THEN)
 
 
 def opened(settings: Settings) -> Lake:
@@ -106,7 +104,7 @@ def alone(lake: Lake, settings: Settings) -> Iterator[None]:
 def told(settings: Settings) -> str:
     """What to tell of the lake as known then, before something in it is shown."""
     lake = settings.lake_path
-    if not (lake / _NOTE).exists():
+    if not (lake / KNOWN_THEN).exists():
         return "Nothing has been computed as known then: `shopauto --known then refresh --from DAY --to DAY`."
     then = _read(lake)
     logs = f" Logs and rollups are as known with the refresh of {then.cut.end}." if then.cut else ""

@@ -182,6 +182,17 @@ def landed_days(lake: Lake) -> tuple[date, date] | None:
     return (min(days), max(days)) if days else None
 
 
+def how_to_compute(lake: Lake, start: date, end: date) -> str:
+    """What to do for the days ``start`` … ``end`` to be there, as a clause: the command, or that there is no data of them."""
+    span = landed_days(lake) or (start, end)
+    first, last = max(start, span[0]), min(end, span[1])
+    data = f"there is data from {span[0]} to {span[1]}"
+    if first > last:
+        return data
+    days = f"--day {first}" if first == last else f"--from {first} --to {last}"
+    return f"run `{lake.refresh_command} {days}`" + ("" if (first, last) == (start, end) else f"; {data}")
+
+
 def land(
     lake: Lake,
     mapping: SourceMapping,

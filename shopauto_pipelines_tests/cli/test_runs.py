@@ -1,6 +1,7 @@
 """Runs that were killed, and what is told of runs that failed."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -60,6 +61,23 @@ def test_only_the_runs_of_processes_that_are_no_more_on_this_machine_are_closed(
 def refusing() -> None:
     """An asset that says what is wrong."""
     raise dg.Failure("the file\nis broken", allow_retries=False)
+
+
+@dg.asset
+def interrupted() -> None:
+    """An asset at which somebody types Ctrl+C."""
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+
+
+def test_a_run_that_somebody_stopped_says_so_and_not_how_it_came_about():
+    day = date(2026, 6, 1)
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize([interrupted], instance=instance, tags=runs.range_tags(day, day), raise_on_error=False)
+        assert not result.success
+        [run] = runs.failed_runs(instance)
+    assert run.why == "interrupted: interrupted"
+    assert runs._reasons(result, "daily_refresh", str(day)).startswith("daily_refresh 2026-06-01 was interrupted (run ")
 
 
 def test_of_a_run_that_failed_its_days_its_assets_and_what_its_first_step_said_are_told():

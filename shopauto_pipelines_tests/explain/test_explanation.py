@@ -17,10 +17,11 @@ from shopauto_pipelines.explain.case import Case
 from shopauto_pipelines.explain.explanation import Asked, Explainer, NothingThere, day_of
 from shopauto_pipelines.explain.subjects import find
 from shopauto_pipelines.explain.telling import Explanation, as_json
-from shopauto_pipelines.features.tables import DAILY_ACTIVITY
+from shopauto_pipelines.features.tables import CUSTOMER_360, DAILY_ACTIVITY
 from shopauto_pipelines.platform.clock import FixedClock
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.sources import tables as raw
 from shopauto_pipelines_tests.campaigns.conftest import lake_rows
 from shopauto_pipelines_tests.explain.conftest import AT, BIRTHDAY, DAY, MODEL, OWN, SECRET, before, noon
@@ -210,6 +211,31 @@ def test_what_comes_in_later_changes_nothing(lake, settings, campaigns, who):
     assert [as_json(each) for each in again] == explained
 
 
+def test_as_of_a_day_before_the_message_s_nothing_had_been_decided_on_it(lake, settings, connection, campaigns, who):
+    earlier = DAY - timedelta(days=1)
+    of_people = (CUSTOMER_360, IDENTITIES)
+    for table in of_people:
+        lake.write(table, [earlier], lake.on(table, DAY).drop("as_of"))
+    try:
+        found = find(connection, lake, campaigns, "1", day=earlier)
+        assert (
+            found.aside
+            == f"The message is of {DAY}, {earlier} was before it: without --day it is explained as of its day."
+        )
+        assert find(connection, lake, campaigns, "1", day=DAY).aside == ""
+        asked = Explainer(lake, settings, campaigns, earlier, connection, own=OWN)
+        assert asked._of_ledger(found.asked) is None
+    finally:
+        for table in of_people:
+            lake.delete(table, earlier)
+
+
+def test_of_who_was_not_reached_nothing_is_said_to_have_happened_since_the_trigger(explainer, who):
+    told = explainer.explain([Asked(who["buyer"], "welcome", "hello")])[0]
+    assert "fact: unsubscribing, or a complaint, after the trigger would end it" in lines(told, "fitting")
+    assert not [line for line in lines(told, "fitting") if "since" in line]
+
+
 def test_an_overview_has_a_line_for_every_campaign(explainer, who):
     told = explainer.overview(who["new"])
     assert [(each.campaign, each.step, each.mark, each.reason) for each in told.reached] == [
@@ -240,6 +266,7 @@ def test_what_was_recorded_counts_where_the_tables_say_something_else_now(explai
     step = rules.consent(Case(explainer._known(()), campaigns["welcome"], person, "hello", row, reached=True))
     assert (step.mark, step.decided) == ("no", True)
     assert step.parts[-1].text.startswith("recorded that day: refused by `no_consent`; read anew it is the other way")
+    assert step.text.startswith("read anew: email: opted_in since")
 
 
 def test_nothing_private_is_in_any_output(explainer, campaigns, who):
@@ -277,6 +304,8 @@ def test_what_is_not_there_is_answered_with_the_nearest(connection, lake, campai
         ({"text": f"welcome:hello:{who['new']}:2026-06-29"}, "did you mean '2026-06-30'"),
         ({"text": who["new"], "day": DAY + timedelta(days=3)}, "the nearest computed day is 2026-06-30"),
         ({"text": "1", "step": "hello"}, "leave --step out"),
+        ({"text": "1", "campaign": "welcome"}, "message 1 of the ledger is explained without --campaign"),
+        ({"text": "77", "campaign": "welcome"}, "there is no customer '77' as of 2026-06-30"),
     ):
         with pytest.raises(NothingThere) as told:
             find(connection, lake, campaigns, **arguments)

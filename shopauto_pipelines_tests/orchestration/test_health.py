@@ -121,6 +121,21 @@ def test_what_is_missing_on_a_refreshed_day_is_told_with_the_run_that_failed(lak
     assert found == [("missing", "run 33333333 failed: campaigns/hello: no template", {AUDIENCE.name: [9]})]
 
 
+def test_a_first_run_that_stopped_between_two_tables_leaves_no_day_that_counts_as_older_than_a_table(lake, shop):
+    for day in DAYS[1:4]:
+        lake.delete(AUDIENCE, day)
+    of_days = (DAYS[1], DAYS[3])
+    newer = [("note", "not computed then: the table is newer")]
+    before = FailedRun("5" * 32, of_days, frozenset(), 1, "it failed before the states of these days were computed")
+    assert [(each.kind, each.why) for each in examine(lake, FLOW, [before]).findings] == newer
+    stopped = FailedRun("6" * 32, of_days, frozenset(), time.time_ns(), "interrupted")
+    found = examine(lake, FLOW, [stopped])
+    missing = [day.day for day in DAYS[1:4]]
+    assert problems(lake, [stopped]) == [("missing", "run 66666666 failed: interrupted", {AUDIENCE.name: missing})]
+    assert found.findings == found.problems
+    assert repair_runs(found, FLOW) == ([of_days], [])
+
+
 def test_a_run_that_was_killed_between_two_tables_is_the_reason_why_the_second_is_stale(lake, shop):
     lake.write(STATE, [DAYS[4]], ibis.memtable({"orders": [7]}, schema={"orders": "int64"}))
     killed = FailedRun("4" * 32, (DAYS[4], DAYS[4]), frozenset(), time.time_ns(), "killed")

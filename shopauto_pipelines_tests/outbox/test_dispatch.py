@@ -129,6 +129,19 @@ def test_people_suppressed_after_the_audience_was_planned_get_nothing(engine, la
     assert len(_delivered(settings)) == 1
 
 
+def test_a_day_that_is_computed_again_sends_nobody_a_second_message_of_the_day(engine, lake, settings):
+    """As after a late row by which somebody is due for another campaign, too, whose message of the day has left."""
+    write_shop(lake, people=2)
+    with dispatcher(engine) as me, engine.begin() as connection:
+        ledger.plan(connection, rows(1, campaign="win_back", step="we_miss_you"), run_id=None, at=AT)
+        [left] = reserve(connection, campaign="win_back", by=me).messages
+        ledger.settle(connection, [ledger.Settled(left.id, "sent")], by=me, at=AT)
+    assert _run(engine, lake, settings).states == {("sent", ""): 1, ("suppressed", "day_cap"): 1}
+    two = settings.model_copy(update={"cap_day_messages": 2})
+    write_shop(lake, people=3)
+    assert _run(engine, lake, two).states == {("sent", ""): 2, ("suppressed", "day_cap"): 1}
+
+
 def test_a_backfill_and_a_closed_day_send_nothing_and_say_why(engine, lake, settings):
     write_shop(lake, people=2)
     assert _run(engine, lake, settings, barred="a backfill never sends").window.why == "a backfill never sends"

@@ -132,6 +132,26 @@ def test_the_cap_counts_later_days_too_as_days_may_be_sent_in_any_order(engine):
         assert reserve(connection, cap=ledger.Cap(1, 7)) == ([], 1, None)
 
 
+def test_a_day_that_is_computed_again_brings_nobody_more_than_a_day_may(engine):
+    """Whatever the audiences say then: what has left for the day counts, of the campaigns that share the day."""
+    cap = ledger.Cap(3, 7, a_day=1, sharing=("news", "welcome"))
+    _plan(engine, rows(1, campaign="news"))
+    _plan(engine, rows(1, start=1, campaign="carts"))
+    _plan(engine, rows(1, start=2, campaign="news", as_of=DAY - timedelta(days=1)))
+    with engine.begin() as connection:
+        for campaign, as_of in (("news", DAY), ("carts", DAY), ("news", DAY - timedelta(days=1))):
+            assert len(reserve(connection, campaign=campaign, as_of=as_of, cap=cap).messages) == 1
+    _plan(engine, rows(4))
+    _plan(engine, rows(1, start=3, step="second"))
+    with engine.begin() as connection:
+        free = reserve(connection, cap=cap).messages
+        assert [message.key.customer_id for message in free] == ["c000001", "c000002", "c000003"]
+        assert ledger.counts(connection, "welcome", DAY) == {("reserved", ""): 3, ("suppressed", "day_cap"): 2}
+    _plan(engine, rows(1, step="third"))
+    with engine.begin() as connection:
+        assert len(reserve(connection, cap=ledger.Cap(3, 7, a_day=2, sharing=("news",))).messages) == 1
+
+
 def test_without_a_cap_any_number_leaves(engine):
     _plan(engine, rows(1))
     _plan(engine, rows(1, campaign="shipped"))

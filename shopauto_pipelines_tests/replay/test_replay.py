@@ -152,7 +152,7 @@ def test_days_that_are_missing_are_named_with_the_command_that_makes_them(shop, 
         with pytest.raises(ReplayError) as refused:
             replay(campaign())
         assert f"{DAYS[2]} cannot be replayed: predictions/scores has not been computed" in str(refused.value)
-        assert f"shopauto refresh --from {DAYS[2]} --to {DAYS[2]}" in str(refused.value)
+        assert f"shopauto refresh --day {DAYS[2]}" in str(refused.value)
         found = replay(campaign(), skip_missing=True, end=DAYS[3])
     finally:
         away.rename(lacking)

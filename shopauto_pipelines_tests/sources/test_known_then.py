@@ -8,14 +8,14 @@ import pyarrow as pa
 import pytest
 from ibis import _
 
-from shopauto_pipelines.platform.lake import Lake, days_between
+from shopauto_pipelines.platform.lake import Lake, MissingPartition, days_between
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.platform.tables import Column, Table
 from shopauto_pipelines.sources import arrivals, known, raw, staleness, tables
-from shopauto_pipelines.sources.landing import land, landing_root, read_manifest
+from shopauto_pipelines.sources.landing import how_to_compute, land, landing_root, read_manifest
 from shopauto_pipelines.sources.reading import LandingError
 
-from .declared import CUSTOMERS, ORDERS, ORDERS_HEADER, declare, load, put
+from .declared import CUSTOMERS, ORDERS, ORDERS_HEADER, an_order_a_day, declare, load, put
 
 REFUNDS = """
     refunds:
@@ -403,3 +403,19 @@ def test_orders_are_judged_by_customers_from_the_day_on_that_customers_were_told
     for step in arrivals.steps(then, date(2026, 1, 5), date(2026, 1, 7), LOG):
         seen.append((step.days[0].day, raw.accepted(then, tables.ORDERS, *step.days).count().execute()))
     assert seen == [(5, 2), (7, 0)]
+
+
+def test_the_command_for_days_that_are_missing_stays_within_the_data_and_names_the_right_lake(lake, settings, tmp_path):
+    days = days_between(date(2026, 1, 5), date(2026, 1, 9))
+    an_order_a_day(lake, settings, tmp_path, days)()
+    data = "there is data from 2026-01-05 to 2026-01-09"
+    assert how_to_compute(lake, days[1], days[1]) == "run `shopauto refresh --day 2026-01-06`"
+    early = how_to_compute(lake, date(2025, 1, 1), days[2])
+    assert early == f"run `shopauto refresh --from 2026-01-05 --to 2026-01-07`; {data}"
+    assert how_to_compute(lake, date(2026, 2, 1), date(2026, 2, 3)) == data
+    then = known.opened(settings.model_copy(update={"known": "then"}))
+    assert how_to_compute(then, days[0], days[4]) == (
+        "run `shopauto --known then refresh --from 2026-01-05 --to 2026-01-09`"
+    )
+    with pytest.raises(MissingPartition, match="run `shopauto --known then refresh --day 2026-01-05`"):
+        then.on(tables.ORDERS, days[0])
