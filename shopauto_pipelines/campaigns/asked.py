@@ -37,6 +37,7 @@ def asked(
         "marketing": campaign.kind == "marketing",
         "pauses": campaign.pauses,
         "sunset_days": campaign.sunset_days,
+        "again_days": campaign.again_after_days,
         "cap_messages": rules.cap_messages,
         "cap_days": rules.cap_days,
         "cap_day_messages": rules.cap_day_messages,

@@ -117,7 +117,7 @@ def decisions(
         reached, others = triggers.triggered(campaign, sources.tables, as_of)
         known = {**asked(campaign, rules, as_of), "triggers": reached}
     of_day = _OfDay(sources, rules, as_of, known["asked"])
-    days = max(campaign.lookback_days, rules.cap_days)
+    days = max(campaign.history_days, rules.cap_days)
     if virtual is None:
         others |= of_day.happened(span(days))
     else:
@@ -138,7 +138,7 @@ def decisions(
         known |= {"received": told("received"), "planned": virtual.planned}
     else:
         known |= {
-            "received": of_day.received(span(days)),
+            "received": of_day.received(span(max(campaign.lookback_days, rules.cap_days))),
             "planned": _planned() if sources.before else nothing("planned"),
         }
     if not campaign.is_realtime:

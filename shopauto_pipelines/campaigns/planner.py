@@ -41,6 +41,7 @@ REASONS = {
     "holdout": "the person is in the holdout of all campaigns",
     "campaign_holdout": "the person is in the holdout of this campaign",
     "quiet_hours": "it was due in the person's quiet hours, and is not valid any more when they end",
+    "again": "the person had this step so lately, on another occasion, that they do not get it again yet",
     "cap": "the person gets as many messages as the frequency cap allows",
     "day_cap": "messages of a higher priority, or earlier steps, take the person's places of the day",
     "due": "the step is due and nothing speaks against it",
@@ -53,7 +54,7 @@ CART_FACTS = ("ordered", "emptied", "ticket_opened", "changed")
 
 _TRIGGER = {"customer_id": "string", "occasion": "string", "triggered_on": "date"}
 _OF_CARTS = {"told_at": "timestamp(6)"} | dict.fromkeys(("age", "lasted", "before", *CART_FACTS), "int64")
-_NUMBERS = ("sunset_days", "cap_messages", "cap_days", "cap_day_messages", "quiet_from", "quiet_hours", "quiet_to")
+_NUMBERS = ("sunset_days", "again_days", "cap_messages", "cap_days", "cap_day_messages", "quiet_from", "quiet_hours", "quiet_to")
 _WORDS = ("holdout_key", "holdout_end", "campaign_key", "campaign_end", "timezone")
 
 #: Columns of the inputs, as :class:`Inputs` tells of them.
@@ -79,7 +80,7 @@ SCHEMAS = {
         "consent": {"customer_id": "string", "channel": "string", "state": "string"},
         "membership": {"segment": "string", "customer_id": "string", "entered_on": "date", "through": "string"},
         "history": dict.fromkeys(("customer_id", "type", "campaign", "step", "occasion"), "string") | {"on": "date"},
-        "sent": dict.fromkeys(_KEY, "string"),
+        "sent": dict.fromkeys(_KEY, "string") | {"on": "date"},
         "received": {"customer_id": "string", "sent": "int64", "unsubscribed_on": "date"},
         "hours": {"zone": "string", "wanted_hour": "int64", "leaves": "int64", "send_from": "timestamp(6)"},
         "planned": {"customer_id": "string"},
@@ -170,15 +171,17 @@ def plan(inputs: Inputs, *, of_carts: bool = False) -> ir.Table:
         timed = _out_of_quiet_hours(_with_facts(_due_in_pauses(inputs.triggers, inputs.steps), inputs))
     else:
         due = _due(inputs.triggers, inputs.steps).anti_join(inputs.sent, _KEY)
-        timed = _at_their_hour(_with_facts(due, inputs), inputs.hours)
+        had = inputs.sent.group_by(["step", "customer_id"]).agg(had_on=_.on.max())
+        known = _with_facts(due.left_join(had, ["step", "customer_id"], rname="{name}_of_sent"), inputs)
+        timed = _at_their_hour(known, inputs.hours)
     return _explained(_decided(timed, of_carts), of_carts)
 
 
 def sent(history: ir.Table, asked: ir.Table) -> ir.Table:
-    """What the campaign sent up to the day. ``history``: what became of messages of all campaigns, and on which day."""
+    """What the campaign sent up to the day, ``on`` which one. ``history``: what became of messages of all campaigns."""
     until = history.cross_join(asked.select("as_of", mine="campaign"))
     mine = until.filter((_.type == "sent") & (_.campaign == _.mine) & (_.on <= _.as_of))
-    return mine.select(*_KEY).distinct()
+    return mine.group_by(_KEY).agg(on=_.on.max())
 
 
 def received(history: ir.Table, asked: ir.Table) -> ir.Table:
@@ -342,6 +345,7 @@ def _decided(known: ir.Table, of_carts: bool) -> ir.Table:
         "holdout": _.marketing & held(_.holdout_key, _.holdout_end),
         "campaign_holdout": held(_.campaign_key, _.campaign_end),
         "quiet_hours": _.send_from >= _.valid_until if of_carts else None,
+        "again": None if of_carts else -_.had_on.delta(_.as_of, unit="day") < _.again_days,
     }
     rules = [(holds, reason) for reason, holds in refusals.items() if holds is not None]
     judged = known.mutate(refusal=ibis.cases(*rules, else_=""))

@@ -124,8 +124,8 @@ class Explainer:
         return Standing(campaign.name, None, mark, row["reason"], f"{not_due}; {would}")
 
     def _people(self, ids: Iterable[str], asked: Iterable[str]) -> dict[str, Person]:
-        lookback = max((self._campaigns[name].lookback_days for name in asked), default=0)
-        since = facts.since(self._day, lookback, self._settings.cap_days)
+        days = max((self._campaigns[name].history_days for name in asked), default=0)
+        since = facts.since(self._day, days, self._settings.cap_days)
         return facts.people(self._lake, self._day, ids, list(self._campaigns), since)
 
     def _cases(self, asked: Asked, person: Person) -> list[Case]:

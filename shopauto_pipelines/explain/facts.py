@@ -128,6 +128,6 @@ def _days(lake: Lake, day: date, persons: Mapping[str, str]) -> dict[str, dict[s
     )
 
 
-def since(day: date, lookback_days: int, cap_days: int) -> date:
+def since(day: date, history_days: int, cap_days: int) -> date:
     """From when on the planner counts messages."""
-    return day - timedelta(days=max(lookback_days, cap_days))
+    return day - timedelta(days=max(history_days, cap_days))

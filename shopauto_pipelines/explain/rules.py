@@ -271,6 +271,24 @@ def holdout(case: Case) -> Step:
     return _step(case, "holdout", "Holdout and experiment", text, found, parts=tuple(parts), own_marks=False)
 
 
+def again(case: Case) -> Step | None:
+    """Whether the person had the step lately, on another occasion; none where every occasion counts."""
+    days = case.campaign.again_after_days
+    if days is None:
+        return None
+    name = f"{case.campaign.name}:{case.name}:"
+    had = [
+        row
+        for row in case.person.events
+        if row.values["type"] == "sent"
+        and (case.day - row.day).days < days
+        and str(row.values.get("message_id", "")).startswith(name)
+    ]
+    lately = f"had this step on {had[0].day}" if had else "has not had this step lately"
+    text = f"{lately}; nobody gets it again within {days} days"
+    return _step(case, "again", "Again", text, {"again": bool(had)}, rows=tuple(had[:1]))
+
+
 def caps(case: Case) -> Step:
     """The frequency cap with the messages that count towards it, and the cap of the day with those planned before."""
     rules = rules_of(case.known.settings)
@@ -429,4 +447,4 @@ def _listed(names: Any) -> str:
 
 
 #: The rules in the planner's order.
-RULES = (address, consent, segments, condition, fitting, holdout, caps, hour)
+RULES = (address, consent, segments, condition, fitting, holdout, again, caps, hour)

@@ -87,6 +87,20 @@ def test_a_step_that_was_sent_for_the_occasion_is_not_due_again(decide):
         assert len(decide(declared(), inputs(history=[other], **given_rows))) == 1
 
 
+def test_a_step_is_kept_from_those_who_had_it_lately_on_another_occasion_where_the_campaign_says_so(decide):
+    def had(days_ago: int, step: str = "first", kind: str = "sent", campaign: str = "hello") -> list[tuple]:
+        return [("ann", kind, campaign, step, "2026-03-01", TODAY - timedelta(days=days_ago))]
+
+    patient = declared(again_after_days=30)
+    assert _reason(decide, declared(), history=had(29)) == "due", "every occasion counts"
+    assert _reason(decide, patient, history=had(29)) == "again"
+    assert _reason(decide, patient, history=had(29) + had(50)) == "again", "the latest counts"
+    assert _reason(decide, patient, history=had(30)) == "due"
+    for other in (had(3, "second"), had(3, kind="open"), had(3, campaign="other"), had(-1)):
+        assert _reason(decide, patient, history=other) == "due"
+    assert _reason(decide, declared(again_after_days=30, holdout_percent=90), history=had(3)) in ("again", "campaign_holdout")
+
+
 def test_nobody_is_written_to_without_an_address(decide):
     assert _reason(decide, people=[("ann", False, "en", None, None)]) == "no_address"
     assert _reason(decide, people=[]) == "no_address"

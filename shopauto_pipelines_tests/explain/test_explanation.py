@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 import dagster as dg
@@ -267,6 +268,24 @@ def test_what_was_recorded_counts_where_the_tables_say_something_else_now(explai
     assert (step.mark, step.decided) == ("no", True)
     assert step.parts[-1].text.startswith("recorded that day: refused by `no_consent`; read anew it is the other way")
     assert step.text.startswith("read anew: email: opted_in since")
+
+
+def test_a_step_that_they_had_lately_is_told_with_the_message(explainer, campaigns, who):
+    person = explainer._people([who["full"]], campaigns)[who["full"]]
+    row = {**person.decided["welcome"][0], "reason": "again"}
+    patient = campaigns["welcome"].model_copy(update={"again_after_days": 5})
+    event = next(event for event in person.events if event.day == before(2))
+    mine = replace(event, values={**event.values, "message_id": f"welcome:hello:{who['full']}:earlier"})
+
+    def told(day):
+        case = Case(explainer._known(()), patient, replace(person, events=[replace(mine, day=day)]), "hello", row, True)
+        return rules.again(case)
+
+    step = told(before(4))
+    assert (step.mark, step.decided, [each.number for each in step.rows]) == ("no", True, [2])
+    assert step.text == f"had this step on {before(4)}; nobody gets it again within 5 days"
+    assert "read anew it is the other way" in told(before(5)).parts[-1].text
+    assert rules.again(Case(explainer._known(()), campaigns["welcome"], person, "hello", row, True)) is None
 
 
 def test_nothing_private_is_in_any_output(explainer, campaigns, who):

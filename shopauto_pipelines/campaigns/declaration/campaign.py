@@ -70,6 +70,13 @@ class Campaign(Declared):
         description="So many days after their last sign of life (order, click, visit, sign-up) people are left alone by this "
         "campaign; none: never.",
     )
+    again_after_days: int | None = Field(
+        None,
+        ge=1,
+        le=3650,
+        description="So many days after a step the person does not get it again, though they are triggered anew, as who "
+        "leaves a segment and comes back; none: every occasion counts.",
+    )
     experiment: Experiment | None = Field(None, description="An A/B test in one of the steps.")
     holdout_percent: float = Field(
         0.0, ge=0, le=90, description="Share of people who do not get this campaign, percent."
@@ -126,7 +133,7 @@ class Campaign(Declared):
             if step.offer and step.offer.kind:
                 says = "which offer a cart brings follows from the churn factor: leave `kind` out"
                 raise Misplaced(says, "steps", place, "offer", "kind")
-        for name in ("sunset_days", "experiment"):
+        for name in ("sunset_days", "again_after_days", "experiment"):
             if getattr(self, name):
                 raise Misplaced(f"`{name}` is for campaigns by the day, not for the trigger `cart_abandoned`", name)
 
@@ -200,6 +207,11 @@ class Campaign(Declared):
         if self.is_realtime:
             return ceil(max(step.wait_hours or 0 for step in self.steps) / 24) + 1
         return max(step.wait_days or 0 for step in self.steps) + self.valid_days
+
+    @property
+    def history_days(self) -> int:
+        """How many days back what the campaign sent decides of what it sends."""
+        return max(self.lookback_days, self.again_after_days or 0)
 
     def step(self, name: str, variant: str | None = None) -> Step:
         """The step ``name``, as the experiment's ``variant`` has it; raises ``KeyError``."""
