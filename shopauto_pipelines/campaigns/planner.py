@@ -54,7 +54,16 @@ CART_FACTS = ("ordered", "emptied", "ticket_opened", "changed")
 
 _TRIGGER = {"customer_id": "string", "occasion": "string", "triggered_on": "date"}
 _OF_CARTS = {"told_at": "timestamp(6)"} | dict.fromkeys(("age", "lasted", "before", *CART_FACTS), "int64")
-_NUMBERS = ("sunset_days", "again_days", "cap_messages", "cap_days", "cap_day_messages", "quiet_from", "quiet_hours", "quiet_to")
+_NUMBERS = (
+    "sunset_days",
+    "again_days",
+    "cap_messages",
+    "cap_days",
+    "cap_day_messages",
+    "quiet_from",
+    "quiet_hours",
+    "quiet_to",
+)
 _WORDS = ("holdout_key", "holdout_end", "campaign_key", "campaign_end", "timezone")
 
 #: Columns of the inputs, as :class:`Inputs` tells of them.

@@ -168,7 +168,7 @@ def load(
     settings = load_settings()
     lake = _lake(settings)
     refreshing.load(lake, settings, source, path, console, add=add, history=history)
-    console.print("Next: [bold]shopauto refresh[/bold]")
+    console.print(f"Next: [bold]{refreshing.next_command(lake)}[/bold]")
 
 
 @app.command()
@@ -215,7 +215,10 @@ def refresh(
     lake = _lake(settings)
     refreshing.land_changes(lake, settings)
     if stale:
-        last = refreshing.repair(lake, settings, console)
+        mended = refreshing.repair(lake, settings, console)
+        if mended is None:
+            return
+        last = mended
     else:
         first, last = refreshing.wanted_days(lake, day or start, day or end, console)
         refreshing.refresh(lake, settings, first, last, console, models=models or ())

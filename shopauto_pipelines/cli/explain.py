@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.padding import Padding
 
 from shopauto_pipelines.cli.lakes import existing_lake
-from shopauto_pipelines.cli.options import AsJson, connection_and_settings, day_option, print_json
+from shopauto_pipelines.cli.options import AsJson, connection_and_settings, day_option, in_a_folder, print_json
 from shopauto_pipelines.platform.settings import load_settings
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def explain(
     ] = None,
     day: Annotated[date | None, day_option("--day", "As of this day. Default: the message's, or the newest.")] = None,
     step: Annotated[str | None, typer.Option(metavar="NAME", help="One step of the campaign. Default: all.")] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write it as a page, with all rows.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", callback=in_a_folder, help="Also write it as a page, with all rows.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say why a person got a message or did not: every rule in the planner's order, with the values it rests on.
@@ -66,7 +68,6 @@ def explain(
     if overview is None and not told:
         raise NothingThere(f"nothing is known of {subject.customer_id!r} as of {subject.day}")
     if html:
-        html.parent.mkdir(parents=True, exist_ok=True)
         title = "Why they got it, or did not" if overview is None else f"{subject.customer_id} and all campaigns"
         about = f"{subject.aside} " if subject.aside else ""
         about += f"As of {subject.day}; what became of messages is as of now. Nothing private is shown."
@@ -105,7 +106,7 @@ def _show_overview(told: Overview) -> None:
 
 def _standing(each: Standing) -> str:
     name = f"[bold]{each.campaign}[/bold]" + (f" {each.step}" if each.step else "")
-    reason = f" [dim]({each.reason})[/dim]" if each.reason else ""
+    reason = f" [dim]({each.reason})[/dim]" if each.reason not in (None, "due") else ""
     return f"{_mark(each.mark)} {name}  {escape(each.text)}{reason}"
 
 

@@ -28,13 +28,17 @@ def bars(console: Console) -> Iterator[Progress]:
 
 @contextmanager
 def step_bar(console: Console, description: str) -> Iterator[None]:
-    """One bar that follows what is reported inside the block."""
+    """One bar that follows what is reported inside the block; it goes where the block fails."""
     with bars(console) as progress:
         bar = progress.add_task(description, total=None, detail="")
 
         def on_report(what: str, done: int, total: int) -> None:
             progress.update(bar, completed=done, total=total, detail=what)
 
-        with listening(on_report):
-            yield
+        try:
+            with listening(on_report):
+                yield
+        except BaseException:
+            progress.update(bar, visible=False)
+            raise
         progress.update(bar, detail="")

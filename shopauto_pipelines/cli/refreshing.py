@@ -178,17 +178,31 @@ def health(lake: Lake) -> Health:
         return examine(lake, runs.made_in_order(), runs.failed_runs(instance))
 
 
-def repair(lake: Lake, settings: Settings, console: Console) -> date:
+def next_command(lake: Lake) -> str:
+    """What to run after a load: the days that rows came in late for, before what is new."""
+    computed = lake.days(CUSTOMER_360)
+    late = staleness.stale_days(lake, CUSTOMER_360) if computed else []
+    new = not computed or computed[-1] < landed(lake)[1]
+    return " && ".join(
+        [*(["shopauto refresh --stale"] if late else []), *(["shopauto refresh"] if new or not late else [])]
+    )
+
+
+def repair(lake: Lake, settings: Settings, console: Console) -> date | None:
     """Compute again what is stale, of an earlier version, or missing on days that were refreshed; returns the last such day.
 
-    Days that follow each other are one run. Where there is none, it says so and returns the newest day that was refreshed.
+    Days that follow each other are one run. Where there is none, it says so and returns nothing.
     """
     from shopauto_pipelines.cli import runs
     from shopauto_pipelines.orchestration.health import repair_runs
 
+    newest = max(lake.days(CUSTOMER_360), default=None)
+    if newest is None:
+        raise RefreshError("no day has been refreshed yet: run `shopauto refresh`")
     days, logs = repair_runs(health(lake), runs.made_in_order())
     if not days and not logs:
         console.print("Nothing is stale.")
+        return None
     done = date.min
     for start, end in days:
         refresh(lake, settings, start, end, console, logs=[day for day in logs if done < day])
@@ -196,9 +210,6 @@ def repair(lake: Lake, settings: Settings, console: Console) -> date:
     if logs and logs[-1] > done:
         with runs.instance() as instance:
             runs.run_job(instance, "load_history", next(day for day in logs if day > done), logs[-1], console)
-    newest = max((day for day in lake.days(CUSTOMER_360)), default=None)
-    if newest is None:
-        raise RefreshError("no day has been refreshed yet: run `shopauto refresh`")
     return done if days else newest
 
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.padding import Padding
 
 from shopauto_pipelines.cli.lakes import existing_lake
-from shopauto_pipelines.cli.options import AsJson, day_option, print_json, small_table
+from shopauto_pipelines.cli.options import AsJson, day_option, in_a_folder, print_json, small_table
 from shopauto_pipelines.platform.settings import Settings, load_settings
 from shopauto_pipelines.platform.words import nearest
 
@@ -57,7 +57,9 @@ def replay(
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Leave out days that have not been computed.")
     ] = False,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report as a page with plots.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", callback=in_a_folder, help="Write the report as a page with plots.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Replay past days of a campaign: whom it would have reached, when, and at what cost. Nothing is sent.
@@ -90,7 +92,6 @@ def replay(
             skip_missing=skip_missing,
         )
     if html:
-        html.parent.mkdir(parents=True, exist_ok=True)
         html.write_text(report.page(found), encoding="utf-8")
     if as_json:
         print_json(found.as_json())

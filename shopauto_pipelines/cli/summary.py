@@ -129,7 +129,9 @@ def _messages(lake: Lake, settings: Settings, as_of: date) -> RichTable:
                 f"{_count(decided.filter(_.decision == 'planned')):,}",
                 f"{states['sent']:,}",
                 f"{sum(refused.values()):,}",
-                ", ".join(f"{reason} {count:,}" for reason, count in refused.most_common()),
+                ", ".join(
+                    f"{why} {count:,}" for why, count in sorted(refused.items(), key=lambda one: (-one[1], one[0]))
+                ),
             )
     return shown
 

@@ -69,6 +69,7 @@ def replay(
         currency=settings.currency,
         known_until=first.known_until,
         offers_unknown=campaigns[campaign].is_realtime and campaigns[campaign].brings_offers,
+        enabled=campaigns[campaign].enabled,
         outcomes=outcomes,
         difference=difference(first, readers[CHANGED], (DECLARED, CHANGED)) if changed else None,
     )

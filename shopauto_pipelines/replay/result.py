@@ -172,7 +172,7 @@ class Replay:
     """What a campaign would have done over the ``days``, in one version or two.
 
     ``known_until``: the last day of which is known what people did. ``offers_unknown``: which offers it brings is decided by
-    the minute, and not counted.
+    the minute, and not counted. ``enabled``: whether the campaign is; the replay takes every one as if it were.
     """
 
     campaign: str
@@ -186,6 +186,7 @@ class Replay:
     currency: str
     known_until: date
     offers_unknown: bool
+    enabled: bool
     outcomes: tuple[Outcome, ...]
     difference: Difference | None = None
 

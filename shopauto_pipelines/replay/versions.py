@@ -45,6 +45,8 @@ def changed_version(campaign: Campaign, file: Path, folder: Path = PLAYBOOK) -> 
             f"there is no file {file}: it holds what changes in {campaign.name}, e.g. `holdout_percent: 20`"
         )
     found = documents(file)
+    if not found:
+        raise ReplayError(f"{file} is empty: it holds what changes in {campaign.name}, e.g. `holdout_percent: 20`")
     if len(found) != 1:
         raise ReplayError(f"{file} holds {len(found)} declarations: one is asked for, of the campaign {campaign.name}")
     (said,) = found

@@ -209,6 +209,8 @@ def notes(replay: Replay) -> list[str]:
     really = "Of other campaigns those messages count that really went out."
     planned = "All campaigns of the playbook are replayed, in the order of their priority."
     told = [f"Nothing was sent. {really if replay.others == 'as-sent' else planned}"]
+    if not replay.enabled:
+        told.append("The campaign is switched off (`enabled: false`), and is replayed as if it were on.")
     if replay.offers_unknown:
         told.append(
             "What a cart brings as an offer depends on what was in it at that minute: these offers are not counted."

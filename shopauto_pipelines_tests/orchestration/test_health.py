@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from ibis import _
 
+from shopauto_pipelines.cli.refreshing import next_command
+from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.orchestration.health import FailedRun, Made, as_json, examine, ranges, repair_runs
 from shopauto_pipelines.platform.lake import days_between
 from shopauto_pipelines.platform.tables import Column, Table
@@ -210,3 +212,14 @@ def test_ranges_are_days_that_follow_each_other():
     days = [day, day + timedelta(days=1), day + timedelta(days=2), day + timedelta(days=9)]
     assert ranges(days[::-1]) == [(days[0], days[2]), (days[3], days[3])]
     assert ranges([]) == []
+
+
+def test_after_a_load_the_next_command_mends_what_came_late_before_it_computes_what_is_new(lake, shop):
+    assert next_command(lake) == "shopauto refresh", "nothing has been refreshed yet"
+    nobody = CUSTOMER_360.arrow_schema.empty_table()
+    lake.write(CUSTOMER_360, [DAYS[3]], nobody)
+    assert next_command(lake) == "shopauto refresh"
+    shop("late,2026-01-06,c1,,1")
+    assert next_command(lake) == "shopauto refresh --stale && shopauto refresh"
+    lake.write(CUSTOMER_360, [DAYS[4]], nobody)
+    assert next_command(lake) == "shopauto refresh --stale"

@@ -35,7 +35,7 @@ def test_a_replay_prints_what_would_have_been_and_leaves_no_row_and_no_file(shop
     with engine.begin() as connection:
         ledger.plan(connection, rows(2), run_id=None, at=AT)
     database, files = _database(engine), _files(home / "lake")
-    page = tmp_path / "out" / "page.html"
+    page = tmp_path / "page.html"
     shown = shopauto("replay", "welcome", "--from", DAYS[0], "--to", DAYS[3], "--html", page)
     assert "favourites" in shown
     assert "Nothing was sent." in shown
@@ -53,6 +53,10 @@ def test_a_replay_prints_what_would_have_been_and_leaves_no_row_and_no_file(shop
 
 def test_wrong_names_and_days_are_told_in_words(shopauto, tmp_path):
     (tmp_path / "home" / "lake").mkdir(parents=True)
+    nowhere = shopauto(
+        "replay", "welcome", "--from", DAYS[0], "--to", DAYS[3], "--html", tmp_path / "no" / "p.html", code=2
+    )
+    assert "there is no folder" in nowhere
     told = shopauto("replay", "welcom", "--from", DAYS[0], "--to", DAYS[3], code=1)
     assert "there is no campaign 'welcom': did you mean welcome?" in told
     told = shopauto("replay", "welcome", "--from", DAYS[0], "--to", DAYS[3], code=1)
