@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,10 @@ from shopauto_pipelines.platform.storage import STAGING
 
 if TYPE_CHECKING:
     from shopauto_pipelines.platform.settings import Settings
+
+
+#: Files that are merged at once: each holds some row groups in memory.
+_MERGES = 4
 
 
 class EngineError(ShopAutoError):
@@ -79,8 +84,8 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def merge(self, files: Files, target: Path) -> None:
-        """Write the rows of files, with their partition column, into one."""
+    def merge(self, parts: Sequence[tuple[Files, Path]]) -> None:
+        """Write the rows of files, with their partition column, into one: for each of ``parts``, these and its target."""
 
     @abstractmethod
     def ordered(self, rows: ir.Table, order: Sequence[str], chunk: int) -> Iterator[pa.RecordBatch]:
@@ -171,9 +176,9 @@ class DuckDB(Engine):
         self.con.raw_sql(f'create temp view "{name}" as {parts}')
         return self.table(name)
 
-    def merge(self, files: Files, target: Path) -> None:
-        """As it streams."""
-        self._raw.execute(f"copy ({reading(files)}) to '{target}' (format parquet, compression zstd)")
+    def merge(self, parts: Sequence[tuple[Files, Path]]) -> None:
+        """As they stream."""
+        merged(self._raw, parts)
 
     def ordered(self, rows: ir.Table, order: Sequence[str], chunk: int) -> Iterator[pa.RecordBatch]:
         """As they come out of the sort, which spills."""
@@ -265,6 +270,21 @@ def reading(files: Files) -> str:
     """DuckDB's query for the rows of files."""
     listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in files.paths)
     return f"select * from read_parquet([{listed}], hive_partitioning = {files.hive}, union_by_name = {files.mixed})"
+
+
+def merged(con: duckdb.DuckDBPyConnection, parts: Sequence[tuple[Files, Path]]) -> None:
+    """Write what each of ``parts`` reads into its file, by DuckDB.
+
+    Several at a time, as far as the connection may: most of it is opening small files, which one query does one after the other.
+    """
+
+    def write(part: tuple[Files, Path]) -> None:
+        with con.cursor() as cursor:
+            cursor.execute(f"copy ({reading(part[0])}) to '{part[1]}' (format parquet, compression zstd)")
+
+    threads: int = con.execute("select current_setting('threads')").fetchall()[0][0]
+    with ThreadPoolExecutor(min(threads, _MERGES)) as pool:
+        list(pool.map(write, parts))
 
 
 def batches(parts: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:

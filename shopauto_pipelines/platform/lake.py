@@ -15,12 +15,14 @@ import os
 import shutil
 import time
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -74,6 +76,9 @@ _TO_SECONDS = 60
 
 #: The note in a lake's root that makes it one as known then; what it says is the sources room's.
 KNOWN_THEN = "known_then.json"
+
+#: Files of days with up to so many rows are written by so many threads at once.
+_FEW_ROWS, _WRITERS = 65_536, 3
 
 #: Looks at a partition that others replace each time before it is read.
 _LOOKS = 5
@@ -246,15 +251,17 @@ class Lake:
             columns[table.partition] = expression[table.partition].cast("date")
         order = [*([table.partition] if len(days) > 1 else []), *table.key]
         batches = self.engine.ordered(expression.select(**columns), order, ROW_GROUP)
-        made: dict[date, tuple[int, int, Outcome]] = {}
         wanted = set(days)
         with self.storage.replacing(table.name, columns_mark(table), len(wanted)) as replaced:
-            for day, rows_of_day in self._by_day(table, days, batches):
+
+            def write(day: date, rows_of_day: Iterator[pa.RecordBatch]) -> tuple[int, int, Outcome]:
                 if day not in wanted:
                     raise ValueError(f"{table.name}: rows of {day}, which is not among the days to write")
-                made[day] = self._write_partition(table, day, rows_of_day, replaced)
+                return self._write_partition(table, day, rows_of_day, replaced)
+
+            made = dict(_several_at_once(write, self._by_day(table, days, batches)))
             for day in wanted - made.keys():
-                made[day] = self._write_partition(table, day, iter(()), replaced)
+                made[day] = write(day, iter(()))
         written = {day: Written(rows, size, changed()) for day, (rows, size, changed) in made.items()}
         if table.partition == "as_of":
             self._note_state(max(days))
@@ -322,30 +329,31 @@ class Lake:
             by_month.setdefault(part.folder.partition("=")[2][:7], []).append(part)
         newest = by_month.popitem()[1]
         in_all = Counter(day.isoformat()[:7] for day in there)
-        whole: list[Path] = []
-        days: list[Stored] = []
-        for month, of_month in by_month.items():
-            if len(of_month) == in_all[month]:
-                whole.append(self._month(table, month, of_month))
-            else:
-                days += of_month
-        return whole, [*days, *newest]
+        whole = {month: of_month for month, of_month in by_month.items() if len(of_month) == in_all[month]}
+        days = [part for month, of_month in by_month.items() if month not in whole for part in of_month]
+        return self._merged(table, whole), [*days, *newest]
 
-    def _month(self, table: Table, month: str, parts: Sequence[Stored]) -> Path:
-        """One file with the rows of ``parts`` and their partition column; another one where any of them has changed."""
-        stamps = [(part.folder, *part.version) for part in parts]
-        mark = hashlib.sha256(repr(stamps).encode()).hexdigest()[:16]
-        target = self.root / "_months" / table.name / f"{month}-{mark}.parquet"
-        if not used(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            staged = self._staged("month")
-            self.engine.merge(_files(table, self.storage.local(parts), hive=True), staged)
+    def _merged(self, table: Table, months: Mapping[str, Sequence[Stored]]) -> list[Path]:
+        """A file for each month: the rows of its parts and their partition column; another one where any part has changed."""
+        made: list[Path] = []
+        missing: list[tuple[Path, Files, Path]] = []
+        for month, parts in months.items():
+            stamps = [(part.folder, *part.version) for part in parts]
+            mark = hashlib.sha256(repr(stamps).encode()).hexdigest()[:16]
+            target = self.root / "_months" / table.name / f"{month}-{mark}.parquet"
+            made.append(target)
+            if not used(target):
+                missing.append((target, _files(table, self.storage.local(parts), hive=True), self._staged("month")))
+        if missing:
+            made[0].parent.mkdir(parents=True, exist_ok=True)
+            self.engine.merge([(files, staged) for _target, files, staged in missing])
+        for target, _read, staged in missing:
             os.replace(staged, target)
-            for old in target.parent.glob(f"{month}-*"):
+            for old in target.parent.glob(f"{target.name[:7]}-*"):
                 with suppress(FileNotFoundError):  # another process was faster
                     if old != target and time.time() - old.stat().st_atime > _KEPT_SECONDS:
                         old.unlink()
-        return target
+        return made
 
     @staticmethod
     def _by_day(
@@ -462,6 +470,34 @@ def _by_date(table: Table, folders: Mapping[str, _T]) -> dict[date, _T]:
     """What goes by the folders of a table's partitions, by their days."""
     prefix = f"{table.partition}="
     return {date.fromisoformat(name[len(prefix) :]): one for name, one in folders.items() if name.startswith(prefix)}
+
+
+def _several_at_once(
+    write: Callable[[date, Iterator[pa.RecordBatch]], _T], days: Iterator[tuple[date, Iterator[pa.RecordBatch]]]
+) -> Iterator[tuple[date, _T]]:
+    """What ``write`` gives for each of ``days``, in order. A day of few rows is held in memory, and the next are read meanwhile.
+
+    A file of some thousand rows takes longer to open and to close than to fill; a large one is written as its rows come.
+    """
+    running: deque[tuple[date, Future[_T]]] = deque()
+    with ThreadPoolExecutor(_WRITERS, "lake") as pool:
+        for day, batches in days:
+            held, rows = [], 0
+            for batch in batches:
+                held.append(batch)
+                rows += batch.num_rows
+                if rows > _FEW_ROWS:
+                    break
+            if rows > _FEW_ROWS:
+                yield day, write(day, chain(held, batches))
+                continue
+            running.append((day, pool.submit(write, day, iter(held))))
+            if len(running) > 2 * _WRITERS:
+                first, future = running.popleft()
+                yield first, future.result()
+        while running:
+            day, future = running.popleft()
+            yield day, future.result()
 
 
 def _regroup(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:

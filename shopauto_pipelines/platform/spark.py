@@ -31,7 +31,7 @@ import sqlglot.expressions as sge
 from ibis.backends.sql.compilers.base import NULL
 from ibis.backends.sql.compilers.pyspark import PySparkCompiler
 
-from shopauto_pipelines.platform.engine import Engine, EngineError, Files, Named, Statement, reading
+from shopauto_pipelines.platform.engine import Engine, EngineError, Files, Named, Statement, merged
 from shopauto_pipelines.platform.storage import staged_name
 
 with warnings.catch_warnings():
@@ -101,10 +101,10 @@ class Spark(Engine):
                 reader = reader.option("basePath", _address(folder))
             yield reader.parquet(*map(_address, paths))
 
-    def merge(self, files: Files, target: Path) -> None:
+    def merge(self, parts: Sequence[tuple[Files, Path]]) -> None:
         """By DuckDB on this machine."""
         with duckdb.connect() as con:
-            con.execute(f"copy ({reading(files)}) to '{target}' (format parquet, compression zstd)")
+            merged(con, parts)
 
     def ordered(self, rows: ir.Table, order: Sequence[str], chunk: int) -> Iterator[pa.RecordBatch]:
         """Workers compute the rows and write them down; here they are sorted, on disk where memory is short."""
