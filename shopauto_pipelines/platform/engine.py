@@ -282,7 +282,8 @@ def merged(con: duckdb.DuckDBPyConnection, parts: Sequence[tuple[Files, Path]]) 
         with con.cursor() as cursor:
             cursor.execute(f"copy ({reading(part[0])}) to '{part[1]}' (format parquet, compression zstd)")
 
-    threads: int = con.execute("select current_setting('threads')").fetchall()[0][0]
+    with con.cursor() as cursor:
+        ((threads,),) = cursor.execute("select current_setting('threads')").fetchall()
     with ThreadPoolExecutor(min(threads, _MERGES)) as pool:
         list(pool.map(write, parts))
 

@@ -56,6 +56,10 @@ class Stored(Protocol):
     def version(self) -> tuple[int | str, ...]:
         """Another one after the file was replaced."""
 
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
 
 class Storage(Protocol):
     """Files of a lake. ``root`` is local: the lake's folder, or the one of this machine's copies. ``place`` is for people."""
@@ -130,6 +134,11 @@ class LocalFile(NamedTuple):
         """Size and time."""
         stat = os.stat(self.path)
         return stat.st_size, stat.st_mtime_ns
+
+    @property
+    def size(self) -> int:
+        """As the file system has it."""
+        return os.stat(self.path).st_size
 
 
 class LocalStorage:

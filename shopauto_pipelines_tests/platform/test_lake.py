@@ -119,6 +119,37 @@ def test_a_range_and_single_days_give_the_same_bytes(tmp_path):
     assert [_bytes(one, day) for day in days] == [_bytes(many, day) for day in days]
 
 
+@pytest.mark.parametrize(("few", "writers"), [(0, 1), (2, 3), (10_000, 1), (10_000, 4)])
+def test_small_days_written_at_once_and_large_ones_in_turn_give_the_same_bytes(
+    lake, tmp_path, monkeypatch, few, writers
+):
+    days = days_between(FIRST, FIRST + timedelta(days=59))
+    expected = lake.write(SALES, days, _rows(days[5:50]))
+    monkeypatch.setattr(lake_module, "_FEW_ROWS", few)
+    monkeypatch.setattr(lake_module, "_WRITERS", writers)
+    other = Lake(tmp_path / "other")
+    assert other.write(SALES, days, _rows(days[5:50])) == expected
+    assert [_bytes(other, day) for day in days] == [_bytes(lake, day) for day in days]
+
+
+def test_a_day_that_cannot_be_written_among_several_at_once_stops_the_write_and_leaves_nothing_staged(
+    lake, monkeypatch
+):
+    days = days_between(FIRST, FIRST + timedelta(days=39))
+
+    def full(table, day, *others):
+        if day == days[20]:
+            raise OSError("no space left")
+        return write(table, day, *others)
+
+    write = lake._write_partition
+    monkeypatch.setattr(lake, "_write_partition", full)
+    with pytest.raises(OSError, match="no space left"):
+        lake.write(SALES, days, _rows(days))
+    assert set(lake.days(SALES)) < set(days)
+    assert not [entry for entry in (lake.root / "_staging").iterdir() if entry.name != "spill"]
+
+
 def test_a_rewrite_with_the_same_rows_leaves_the_file_alone(lake):
     lake.write(SALES, [FIRST], _rows([FIRST]))
     before = lake.path(SALES, FIRST).stat().st_ino
@@ -258,3 +289,17 @@ def test_a_long_read_goes_through_months_and_follows_every_change(lake, monkeypa
     lake.delete(SALES, date(2026, 2, 3))
     assert known(days[-1])["n"] == len(days) * 3 + 2 - 3
     assert column_lineage(lake.between(SALES), lake)["sale_id"] == {("test/sales", "sale_id")}
+
+
+def test_many_rows_are_taken_in_ranges_of_days_that_fit_and_a_large_day_alone(lake, monkeypatch):
+    days = days_between(FIRST, FIRST + timedelta(days=9))
+    assert [*lake.spans([], days)] == [days]
+    assert [*lake.spans([SALES], days)] == [days], "nothing is there"
+    lake.write(SALES, days, _rows(days))
+    of_a_day = lake.path(SALES, days[0]).stat().st_size
+    lake.write(SALES, [days[4]], _rows([days[4]], per_day=5_000).drop_columns("day"))
+    monkeypatch.setattr(lake_module, "AT_ONCE", 3 * of_a_day + 20)
+    spans = [*lake.spans([SALES], days)]
+    assert [day for span in spans for day in span] == days
+    assert [len(span) for span in spans] == [3, 1, 1, 3, 2]
+    assert [len(span) for span in lake.spans([SALES, SALES], days[:3])] == [1, 1, 1]

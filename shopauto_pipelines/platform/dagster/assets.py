@@ -118,9 +118,8 @@ def lake_asset(
     ``more`` are arguments of ``dg.asset``, which win.
     """
     common = spec_arguments(table, group or table.room, kinds)
-    LAKE_ASSETS[common["key"]] = LakeAsset(table, summary or LakeAsset.summary, origins, earlier)
-
     read = ins or {}
+    LAKE_ASSETS[common["key"]] = LakeAsset(table, summary or LakeAsset.summary, origins, earlier, tuple(read.values()))
     deps = [*map(asset_key, read.values()), *more.pop("deps", ())]
 
     def wrap(function: Callable[..., Any]) -> dg.AssetsDefinition:

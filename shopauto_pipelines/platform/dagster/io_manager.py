@@ -27,13 +27,15 @@ Origins = Mapping[str, Collection[tuple[str, str]]]
 class LakeAsset:
     """The table behind an asset, its summary, and its lineage where no expression tells it, or a function that does.
 
-    ``earlier``: tables of which it reads earlier partitions of the same kind as its own, its own table perhaps among them.
+    ``reads``: the tables it is made of. ``earlier``: those of which it reads earlier partitions of the same kind as its own, its
+    own table perhaps among them.
     """
 
     table: Table
     summary: Summary = lambda lake, day: {}
     origins: Origins | Callable[[], Origins] | None = None
     earlier: Collection[Table] = ()
+    reads: Collection[Table] = ()
 
     def lineage(self, expression: ir.Table, lake: Lake) -> Origins:
         """Of each column the columns it is computed from."""
@@ -49,9 +51,10 @@ LAKE_ASSETS: dict[dg.AssetKey, LakeAsset] = {}
 class LakeIOManager(dg.ConfigurableIOManager):
     """Inputs arrive as :class:`LakeTable`. Outputs are functions from days to Ibis tables.
 
-    An asset of a ``day`` table returns ``f(start, end)``, called once for the whole range of the run; an asset of an
-    ``as_of`` table returns ``f(as_of)``, called for each day in order. Row count, size and what the asset's ``summary`` says
-    are recorded on each partition's materialisation; the column lineage, the same for all, on the last one's.
+    An asset of a ``day`` table returns ``f(start, end)``, called for the whole range of the run, or part by part where there are
+    too many rows for one go; an asset of an ``as_of`` table returns ``f(as_of)``, called for each day in order. Row count, size
+    and what the asset's ``summary`` says are recorded on each partition's materialisation; the column lineage, the same for all,
+    on the last one's.
     """
 
     lake: dg.ResourceDependency[LakeResource]
@@ -75,16 +78,17 @@ class LakeIOManager(dg.ConfigurableIOManager):
             raise dg.Failure(f"Days as known then are computed in their order: {_THEN}", allow_retries=False)
         window = context.asset_partition_key_range
         days = days_between(date.fromisoformat(window.start), date.fromisoformat(window.end))
-        if table.partition == "day":
-            expression = obj(days[0], days[-1])
-            written = lake.write(table, days, expression)
-            report(table.name, len(days), len(days))
-        else:
-            written = {}
-            for count, day in enumerate(days, start=1):
-                expression = obj(day)
-                written |= lake.write(table, [day], expression)
-                report(table.name, count, len(days))
+        by_day = table.partition == "day"
+        spans = (
+            lake.spans([each for each in asset.reads if each.partition == "day"], days)
+            if by_day
+            else ([d] for d in days)
+        )
+        written: dict[date, Written] = {}
+        for span in spans:
+            expression = obj(span[0], span[-1]) if by_day else obj(span[0])
+            written |= lake.write(table, span, expression)
+            report(table.name, len(written), len(days))
         origins = asset.lineage(expression, lake)
         names = [*(("day",) if table.partition == "day" else ()), *(column.name for column in table.columns)]
         lineage = lineage_entries(lineage_metadata({name: origins.get(name, ()) for name in names}))
