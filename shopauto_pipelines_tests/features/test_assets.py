@@ -21,6 +21,7 @@ UPSTREAM = [
     dg.AssetSpec(**spec_arguments(table, table.room)).with_io_manager_key("lake_io")
     for table in (*raw.CORE_TABLES, raw.FORM_SUBMISSIONS, profiles.IDENTITIES, profiles.CUSTOMERS)
 ]
+write = Lake.write
 FIRST, LAST = date(2025, 1, 1), date(2025, 1, 10)
 
 
@@ -75,6 +76,21 @@ def _materialise(selection=ASSETS, **chosen) -> dg.ExecuteInProcessResult:
 
 def _range(start: date, end: date) -> dict:
     return {"tags": {"dagster/asset_partition_range_start": str(start), "dagster/asset_partition_range_end": str(end)}}
+
+
+def test_a_range_that_holds_too_many_rows_is_made_in_parts_with_the_same_files(made, filled, monkeypatch):
+    asked = []
+    monkeypatch.setattr("shopauto_pipelines.platform.lake.AT_ONCE", 1)
+    monkeypatch.setattr(
+        Lake, "write", lambda lake, table, days, rows: asked.append(days) or write(lake, table, days, rows)
+    )
+    result = _materialise([*ASSETS[:2]], **_range(DAYS[0], DAYS[-1]))
+    assert asked == [[day] for _asset in range(2) for day in DAYS]
+    for asset in ASSETS[:2]:
+        table = tables.DAILY_ACTIVITY if asset is ASSETS[0] else tables.DAILY_PRODUCTS
+        assert len(result.asset_materializations_for_node(asset.op.name)) == len(DAYS)
+        for day in DAYS:
+            assert filled.path(table, day).read_bytes() == made[0].path(table, day).read_bytes()
 
 
 def test_a_range_and_its_days_one_by_one_give_the_same_files(made, filled):
