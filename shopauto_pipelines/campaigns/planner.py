@@ -358,6 +358,10 @@ def _decided(known: ir.Table, of_carts: bool) -> ir.Table:
     }
     rules = [(holds, reason) for reason, holds in refusals.items() if holds is not None]
     judged = known.mutate(refusal=ibis.cases(*rules, else_=""))
+    if not of_carts:  # of several occasions on the day one is enough, too
+        nth = ibis.row_number().over(group_by=[_.customer_id, _.step, _.refusal], order_by=[_.triggered_on, _.occasion])
+        again = (_.refusal == "") & _.again_days.notnull() & (nth > 0)
+        judged = judged.mutate(refusal=ibis.ifelse(again, "again", _.refusal))
     earlier = ibis.row_number().over(
         group_by=[_.customer_id, _.refusal], order_by=[_.position, _.triggered_on, _.occasion]
     )

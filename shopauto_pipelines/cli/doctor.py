@@ -1,4 +1,4 @@
-"""Looks an installation over and says what is wrong and how to mend it. Changes nothing."""
+"""Looks an installation over and says what is wrong and how to mend it. Repairs nothing."""
 
 from __future__ import annotations
 

@@ -189,9 +189,10 @@ def next_command(lake: Lake) -> str:
 
 
 def repair(lake: Lake, settings: Settings, console: Console) -> date | None:
-    """Compute again what is stale, of an earlier version, or missing on days that were refreshed; returns the last such day.
+    """Compute again what is stale, of an earlier version, or missing on days that were refreshed.
 
-    Days that follow each other are one run. Where there is none, it says so and returns nothing.
+    Days that follow each other are one run. Returns the last of them, the newest refreshed day where only logs were written
+    again, and nothing, which it says, where there is nothing to do.
     """
     from shopauto_pipelines.cli import runs
     from shopauto_pipelines.orchestration.health import repair_runs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from functools import cache
@@ -19,7 +19,6 @@ from rich.console import Console
 from shopauto_pipelines.cli.progress import bars
 from shopauto_pipelines.orchestration.flow import flow
 from shopauto_pipelines.orchestration.health import FailedRun, Made
-from shopauto_pipelines.orchestration.jobs import JOBS
 from shopauto_pipelines.platform.dagster.runs import COMMAND_LINE_TAG, command_line, range_tags, run_days, this_process
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.progress import listening
@@ -118,16 +117,20 @@ def failed_runs(instance: dg.DagsterInstance) -> list[FailedRun]:
         except ValueError:  # a run of no days
             continue
         at = int((record.end_time or record.update_timestamp.timestamp()) * 1e9)
-        assets = frozenset(key.to_user_string() for key in run.asset_selection or _assets_of(run.job_name))
-        found.append(FailedRun(run.run_id, (days[0], days[-1]), assets, at, _why_failed(instance, run)))
+        found.append(
+            FailedRun(run.run_id, (days[0], days[-1]), _assets_of(instance, run), at, _why_failed(instance, run))
+        )
     return found
 
 
-def _assets_of(job: str) -> Iterable[dg.AssetKey]:
-    """The assets of one of the house's jobs."""
-    if job not in {each.name for each in JOBS}:
-        return ()
-    return _definitions().resolve_job_def(job).asset_layer.executable_asset_keys
+def _assets_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> frozenset[str]:
+    """What the run was for: those selected, or those its plan names, which may be fewer than its job has today."""
+    if run.asset_selection:
+        return frozenset(key.to_user_string() for key in run.asset_selection)
+    plan = run.execution_plan_snapshot_id
+    if plan is None:
+        return frozenset()
+    return frozenset(map(_step_name, instance.get_execution_plan_snapshot(plan).step_keys_to_execute))
 
 
 def _why_failed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
@@ -158,8 +161,8 @@ def _definitions() -> dg.Definitions:
 def _reasons(result: dg.ExecuteInProcessResult, job: str, span: str) -> str:
     if any(map(_interrupted, result.filter_events(lambda event: event.is_step_failure))):
         return (
-            f"{job} {span} was interrupted (run {result.run_id}). Nothing is half written: `shopauto refresh --stale` "
-            "finishes the days that were begun, then `shopauto refresh` does the rest"
+            f"{job} {span} was interrupted (run {result.run_id}). Nothing is half written: run it again. `shopauto health` "
+            "says what is left of days that were begun"
         )
     lines = [f"{job} {span} did not finish (run {result.run_id}; open it in the Dagster UI for the full log):"]
     for check in result.get_asset_check_evaluations():

@@ -153,13 +153,15 @@ class Explainer:
     def _of_ledger(self, asked: Asked) -> dict[str, Any] | None:
         """A message that the ledger has and the day's audience has not: of a cart, or of an audience computed again since.
 
-        One of a later day is none: as of this day nothing had been decided on it.
+        One of a later day that has been computed is none: as of this day nothing had been decided on it.
         """
         if self._connection is None or asked.step is None or asked.occasion is None:
             return None
         key = ledger.MessageKey(asked.campaign, asked.step, asked.customer_id, asked.occasion)
         kept = outcome.of_key(self._connection, key)
-        return outcome.as_row(kept) if kept and kept.message.as_of <= self._day else None
+        if kept is None or self._day < kept.message.as_of <= self._lake.days(CUSTOMER_360)[-1]:
+            return None
+        return outcome.as_row(kept)
 
     def _known(self, cases: Sequence[Case]) -> Known:
         known = Known(self._lake, self._settings, self._campaigns, self._day, self._limit)

@@ -41,7 +41,7 @@ _HELD = {
     "no_address": "there is no address any more",
     "opted_out": "the person opted out meanwhile",
     "cap": "the person has had as many messages as the cap allows",
-    "day_cap": "the person has had as many messages of this day as one may bring",
+    "day_cap": "the person has had as many messages of this day as one may bring, which the audience did not know of",
     "less_often": "the person asked for fewer messages",
     "ordered": "the person has ordered meanwhile",
     "unsubscribed": "the person has unsubscribed meanwhile",

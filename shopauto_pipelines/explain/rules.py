@@ -182,7 +182,7 @@ def fitting(case: Case) -> Step:
         asked_on = f", asked on {profile['last_ticket_on']}" if waits else ""
         told("ticket_open", waits, text + asked_on)
     for exit_ in campaign.exit_on:
-        if case.reached:
+        if case.reached or case.reason == exit_:
             told(exit_, *_exit(case, exit_, since))
         else:
             parts.append(Part(f"{_ENDS[exit_]} after the trigger would end it", "fact"))
@@ -191,7 +191,7 @@ def fitting(case: Case) -> Step:
     text = "nothing has ended it" if not any(refusals.values()) else "something has ended it"
     if any(each is None for each in refusals.values()) and case.reason in refusals:
         text = REASONS[str(case.reason)].removeprefix("exit: ")
-    return _step(case, "fitting", "Still fitting", text, refusals, parts=tuple(parts), own_marks=False)
+    return _step(case, "fitting", "Still fitting", text, refusals, parts=tuple(parts))
 
 
 def _exit(case: Case, exit_: str, since: date | None) -> tuple[bool | None, str, tuple[Row, ...]]:
@@ -268,7 +268,7 @@ def holdout(case: Case) -> Step:
         parts.append(Part(f"experiment {campaign.experiment.name}: drawn for {drawn}", aside=f"weights: {weights}"))
     held = [whose for rule, (whose, _percent) in of.items() if found[rule]]
     text = f"is held out of {' and '.join(held)}, so that its effect can be measured" if held else "is not held out"
-    return _step(case, "holdout", "Holdout and experiment", text, found, parts=tuple(parts), own_marks=False)
+    return _step(case, "holdout", "Holdout and experiment", text, found, parts=tuple(parts))
 
 
 def again(case: Case) -> Step | None:
@@ -276,13 +276,12 @@ def again(case: Case) -> Step | None:
     days = case.campaign.again_after_days
     if days is None:
         return None
-    name = f"{case.campaign.name}:{case.name}:"
+    name, own = f"{case.campaign.name}:{case.name}:", f":{case.row.get('occasion')}"
+    sent = ((row, str(row.values.get("message_id", ""))) for row in case.person.events if row.values["type"] == "sent")
     had = [
         row
-        for row in case.person.events
-        if row.values["type"] == "sent"
-        and (case.day - row.day).days < days
-        and str(row.values.get("message_id", "")).startswith(name)
+        for row, message in sent
+        if message.startswith(name) and not message.endswith(own) and (case.day - row.day).days < days
     ]
     lately = f"had this step on {had[0].day}" if had else "has not had this step lately"
     text = f"{lately}; nobody gets it again within {days} days"
@@ -392,7 +391,6 @@ def _step(
     *,
     parts: tuple[Part, ...] = (),
     rows: tuple[Row, ...] = (),
-    own_marks: bool = True,
     fact: bool = False,
 ) -> Step:
     """A step of one or several rules; ``refusals`` say of each whether it refuses by what is known now."""

@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from shopauto_pipelines.campaigns.content import ContentError, Renderer
-from shopauto_pipelines.campaigns.declaration import Campaign, load_campaigns
+from shopauto_pipelines.campaigns.declaration import Campaign, load_campaigns, planned_before
 from shopauto_pipelines.campaigns.drafts import Drafts
 from shopauto_pipelines.campaigns.shown import Reader, showing
 from shopauto_pipelines.outbox import breakers, controls, dispatchers, ledger, links
@@ -101,6 +101,14 @@ def send_planned(
         return loop.run(planned, stage)
 
 
+def _sharing(campaign: Campaign) -> set[str]:
+    """The campaigns whose messages of a day take a person's places, as the planner counts: marketing, and what goes first."""
+    campaigns = load_campaigns()
+    marketing = {one.name for one in campaigns.values() if one.kind == "marketing" and not one.is_realtime}
+    first = planned_before(campaign.name, campaigns) if campaign.name in campaigns else ()
+    return {campaign.name, *marketing, *first}
+
+
 def settled(message_id: int, outcome: Outcome) -> ledger.Settled:
     """An outcome as the ledger takes it: what was put off is planned again."""
     state = "planned" if outcome.state == "deferred" else outcome.state
@@ -124,8 +132,7 @@ class _Loop:
     ) -> None:
         self._engine, self._settings, self._channel, self._clock, self._me = engine, settings, channel, clock, me
         self._campaign, self._as_of = campaign, as_of
-        others = (one.name for one in load_campaigns().values() if one.kind == "marketing" and not one.is_realtime)
-        self._sharing = tuple({campaign.name, *others})
+        self._sharing = tuple(_sharing(campaign))
         self._writer = _Writer(lake, settings, campaign, as_of, profile_day)
         self._stopped: str | None = None
         self._trouble: Counter[str] = Counter()

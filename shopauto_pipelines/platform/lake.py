@@ -52,7 +52,7 @@ from shopauto_pipelines.platform.tables import Table
 if TYPE_CHECKING:
     from shopauto_pipelines.platform.settings import Settings
 
-#: Rows of a Parquet row group; also the most rows held in memory by a write.
+#: Rows of a Parquet row group; also the most rows of a large day held in memory by a write.
 ROW_GROUP = 131_072
 
 #: Bytes of Parquet of which a table of days is made in one go: they take some five times as much memory, or more.
@@ -279,7 +279,10 @@ class Lake:
                     raise ValueError(f"{table.name}: rows of {day}, which is not among the days to write")
                 return self._write_partition(table, day, rows_of_day, replaced)
 
-            made = dict(_several_at_once(write, self._by_day(table, days, batches)))
+            by_day = self._by_day(table, days, batches)
+            made = dict(
+                _several_at_once(write, by_day) if len(days) > 1 else ((day, write(day, rows)) for day, rows in by_day)
+            )
             for day in wanted - made.keys():
                 made[day] = write(day, iter(()))
         written = {day: Written(rows, size, changed()) for day, (rows, size, changed) in made.items()}
@@ -366,7 +369,12 @@ class Lake:
                 missing.append((target, _files(table, self.storage.local(parts), hive=True), self._staged("month")))
         if missing:
             made[0].parent.mkdir(parents=True, exist_ok=True)
-            self.engine.merge([(files, staged) for _target, files, staged in missing])
+            try:
+                self.engine.merge([(files, staged) for _target, files, staged in missing])
+            except BaseException:
+                for _target, _read, staged in missing:
+                    staged.unlink(missing_ok=True)
+                raise
         for target, _read, staged in missing:
             os.replace(staged, target)
             for old in target.parent.glob(f"{target.name[:7]}-*"):
@@ -477,7 +485,7 @@ def _lacks_columns(table: Table, file: Path, mtime_ns: int) -> bool:
         day = file.parent.name.partition("=")[2]
         raise OutdatedPartition(
             f"{table.name} of {day} was written by an earlier version: it has no `{required}`. "
-            f"Run `shopauto refresh --from {day}` to compute it again"
+            f"Run `shopauto refresh --day {day}` to compute it again"
         )
     return bool(lacking)
 
@@ -495,7 +503,7 @@ def _by_date(table: Table, folders: Mapping[str, _T]) -> dict[date, _T]:
 def _several_at_once(
     write: Callable[[date, Iterator[pa.RecordBatch]], _T], days: Iterator[tuple[date, Iterator[pa.RecordBatch]]]
 ) -> Iterator[tuple[date, _T]]:
-    """What ``write`` gives for each of ``days``, in order. A day of few rows is held in memory, and the next are read meanwhile.
+    """What ``write`` gives for each of ``days``. A day of few rows is held in memory, and the next are read meanwhile.
 
     A file of some thousand rows takes longer to open and to close than to fill; a large one is written as its rows come.
     """

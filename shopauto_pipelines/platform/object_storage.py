@@ -170,8 +170,9 @@ class ObjectStorage:
 
         def replaced(folder: str, staged: Path) -> Outcome:
             known = (before if partitions > 1 else _by_folder(self._listed(f"{table}/{folder}/"))).get(folder)
-            running.append(asyncio.run_coroutine_threadsafe(whole(folder, staged, known), s3.loop))
-            return running[-1].result
+            put = asyncio.run_coroutine_threadsafe(whole(folder, staged, known), s3.loop)
+            running.append(put)
+            return put.result
 
         try:
             yield replaced

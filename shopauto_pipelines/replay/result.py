@@ -173,6 +173,7 @@ class Replay:
 
     ``known_until``: the last day of which is known what people did. ``offers_unknown``: which offers it brings is decided by
     the minute, and not counted. ``enabled``: whether the campaign is; the replay takes every one as if it were.
+    ``last_unknown``: whether messages of the last day leave later than the data goes.
     """
 
     campaign: str
@@ -187,6 +188,7 @@ class Replay:
     known_until: date
     offers_unknown: bool
     enabled: bool
+    last_unknown: bool
     outcomes: tuple[Outcome, ...]
     difference: Difference | None = None
 

@@ -215,7 +215,7 @@ def notes(replay: Replay) -> list[str]:
         told.append(
             "What a cart brings as an offer depends on what was in it at that minute: these offers are not counted."
         )
-    if replay.days[-1] >= replay.known_until:
+    if replay.last_unknown:
         told.append(
             f"Messages of {replay.days[-1]} leave on the day after it, of which there is no data yet: none of them counts as "
             "really sent, neither of this campaign nor of others."

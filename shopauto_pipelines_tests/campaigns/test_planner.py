@@ -98,10 +98,11 @@ def test_a_step_is_kept_from_those_who_had_it_lately_on_another_occasion_where_t
     assert _reason(decide, patient, history=had(30)) == "due"
     for other in (had(3, "second"), had(3, kind="open"), had(3, campaign="other"), had(-1)):
         assert _reason(decide, patient, history=other) == "due"
-    assert _reason(decide, declared(again_after_days=30, holdout_percent=90), history=had(3)) in (
-        "again",
-        "campaign_holdout",
-    )
+    twice = {"triggers": [SIGNED_UP, ("ann", "2026-06-29", YESTERDAY)], "people": [ANN], "consent": [AGREED]}
+    roomy = replace(RULES, cap_day_messages=5)
+    for campaign, later in ((declared(), "due"), (patient, "again")):
+        rows = decide(campaign, inputs(**twice), roomy)
+        assert {row["occasion"]: row["reason"] for row in rows} == {"2026-06-29": "due", "2026-06-30": later}
 
 
 def test_nobody_is_written_to_without_an_address(decide):

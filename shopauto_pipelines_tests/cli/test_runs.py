@@ -99,6 +99,7 @@ def test_of_a_run_that_failed_its_days_its_assets_and_what_its_first_step_said_a
     assert set(found) == {result.run_id, killed.run_id}
     failed = found[result.run_id]
     assert (failed.days, failed.why) == ((start, end), "refusing: the file is broken")
+    assert failed.assets == {"refusing"}, "those of its plan: a table that was added since is none of them"
     assert 0 <= time.time_ns() - failed.ended < 60e9
     assert found[killed.run_id].why == "The process that ran it was killed."
     assert found[killed.run_id].assets == {"refusing"}

@@ -285,6 +285,9 @@ def test_a_step_that_they_had_lately_is_told_with_the_message(explainer, campaig
     assert (step.mark, step.decided, [each.number for each in step.rows]) == ("no", True, [2])
     assert step.text == f"had this step on {before(4)}; nobody gets it again within 5 days"
     assert "read anew it is the other way" in told(before(5)).parts[-1].text
+    itself = replace(event, values={**event.values, "message_id": f"welcome:hello:{who['full']}:{row['occasion']}"})
+    due = Case(explainer._known(()), patient, replace(person, events=[itself]), "hello", {**row, "reason": "due"}, True)
+    assert (rules.again(due).mark, rules.again(due).text[:17]) == ("yes", "has not had this "), "the message itself"
     assert rules.again(Case(explainer._known(()), campaigns["welcome"], person, "hello", row, True)) is None
 
 

@@ -51,10 +51,10 @@ LAKE_ASSETS: dict[dg.AssetKey, LakeAsset] = {}
 class LakeIOManager(dg.ConfigurableIOManager):
     """Inputs arrive as :class:`LakeTable`. Outputs are functions from days to Ibis tables.
 
-    An asset of a ``day`` table returns ``f(start, end)``, called for the whole range of the run, or part by part where there are
-    too many rows for one go; an asset of an ``as_of`` table returns ``f(as_of)``, called for each day in order. Row count, size
-    and what the asset's ``summary`` says are recorded on each partition's materialisation; the column lineage, the same for all,
-    on the last one's.
+    An asset of a ``day`` table returns ``f(start, end)``, called for the whole range of the run, or part by part where the tables
+    of days that it reads have too many rows for one go; an asset of an ``as_of`` table returns ``f(as_of)``, called for each day
+    in order. Row count, size and what the asset's ``summary`` says are recorded on each partition's materialisation; the column
+    lineage, the same for all, on the last one's.
     """
 
     lake: dg.ResourceDependency[LakeResource]
