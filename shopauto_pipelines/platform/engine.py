@@ -41,6 +41,16 @@ class EngineError(ShopAutoError):
     """An engine cannot be had, or cannot do what was asked for; the text says which and why."""
 
 
+#: What is raised where a query needs more than the engine may take, and cannot put it on disk.
+OUT_OF_MEMORY = duckdb.OutOfMemoryException
+
+#: What to do then.
+MORE_MEMORY = (
+    "does not fit into the query engine's memory. Each of its threads needs room of its own: give it more by "
+    "SHOPAUTO_ENGINE_MEMORY, or fewer of them by SHOPAUTO_ENGINE_THREADS"
+)
+
+
 class Files(NamedTuple):
     """Parquet files to read as one table.
 

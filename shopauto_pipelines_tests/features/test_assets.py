@@ -107,6 +107,13 @@ def test_a_range_and_its_days_one_by_one_give_the_same_files(made, filled):
     assert facts["dagster/row_count"].value == 20
 
 
+@pytest.mark.usefixtures("filled")
+def test_a_table_that_does_not_fit_into_the_engine_s_memory_says_what_to_change(monkeypatch):
+    monkeypatch.setenv("SHOPAUTO_ENGINE_MEMORY", "1MB")
+    with pytest.raises(dg.Failure, match=r"features/daily_activity does not fit .* SHOPAUTO_ENGINE_MEMORY, or fewer"):
+        _materialise(partition_key=str(DAYS[0]))
+
+
 def test_every_feature_names_the_columns_it_comes_from(made):
     _, result = made
     for table in (tables.CUSTOMER_FEATURES, tables.CUSTOMER_360):

@@ -10,6 +10,7 @@ import ibis.expr.types as ir
 
 from shopauto_pipelines.platform.dagster.resources import LakeResource
 from shopauto_pipelines.platform.dagster.runs import COMMAND_LINE_TAG, this_process
+from shopauto_pipelines.platform.engine import MORE_MEMORY, OUT_OF_MEMORY
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.lake import Lake, LakeTable, Written, days_between
 from shopauto_pipelines.platform.lineage import column_lineage
@@ -69,6 +70,10 @@ class LakeIOManager(dg.ConfigurableIOManager):
             self._write(context, obj)
         except ShopAutoError as error:
             raise dg.Failure(str(error), allow_retries=False) from None
+        except OUT_OF_MEMORY:
+            raise dg.Failure(
+                f"{LAKE_ASSETS[context.asset_key].table.name} {MORE_MEMORY}", allow_retries=False
+            ) from None
 
     def _write(self, context: dg.OutputContext, obj: Any) -> None:
         asset = LAKE_ASSETS[context.asset_key]
