@@ -290,7 +290,8 @@ def merged(con: duckdb.DuckDBPyConnection, parts: Sequence[tuple[Files, Path]]) 
 
     def write(part: tuple[Files, Path]) -> None:
         with con.cursor() as cursor:
-            cursor.execute(f"copy ({reading(part[0])}) to '{part[1]}' (format parquet, compression zstd)")
+            how = "format parquet, compression zstd, compression_level 1"  # a copy: the original is packed tighter
+            cursor.execute(f"copy ({reading(part[0])}) to '{part[1]}' ({how})")
 
     with con.cursor() as cursor:
         ((threads,),) = cursor.execute("select current_setting('threads')").fetchall()

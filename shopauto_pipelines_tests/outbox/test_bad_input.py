@@ -128,6 +128,7 @@ def test_e_mail_and_sms_of_one_campaign_leave_by_their_own_channels(engine, lake
     twilio = TwilioStandIn(None)
     live = Settings(
         _env_file=None,
+        cap_day_messages=2,
         home=tmp_path,
         smtp_host="127.0.0.1",
         smtp_port=relay.port,

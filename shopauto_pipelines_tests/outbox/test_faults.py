@@ -159,6 +159,7 @@ def world(homes, once) -> Iterator[World]:
             "shop_url": "https://shop.example.org",
             "secret_key": "secret",
             "cap_messages": _CAP.messages,
+            "cap_day_messages": 100,  # no planner has shared the day out
             "cap_days": _CAP.days,
         }
         shutil.copytree(once("lakes-of-the-faults", _make_lakes), home / "lakes")
