@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
@@ -40,6 +40,9 @@ _MERGES = 4
 class EngineError(ShopAutoError):
     """An engine cannot be had, or cannot do what was asked for; the text says which and why."""
 
+
+#: As DuckDB tells sizes.
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 #: What is raised where a query needs more than the engine may take, and cannot put it on disk.
 OUT_OF_MEMORY = duckdb.OutOfMemoryException
@@ -92,6 +95,11 @@ class Engine(ABC):
 
         Columns that no file has may be missing.
         """
+
+    @property
+    @abstractmethod
+    def room(self) -> int | None:
+        """Bytes of Parquet that a statement may read at once; none: any number."""
 
     @abstractmethod
     def merge(self, parts: Sequence[tuple[Files, Path]]) -> None:
@@ -185,6 +193,13 @@ class DuckDB(Engine):
         parts = " union all by name ".join(map(reading, files))
         self.con.raw_sql(f'create temp view "{name}" as {parts}')
         return self.table(name)
+
+    @cached_property
+    def room(self) -> int:  # type: ignore[override]
+        """An eighth of its memory: rows take some five times as much there as in a file, or more."""
+        ((limit,),) = self._raw.execute("select current_setting('memory_limit')").fetchall()
+        number, unit = limit.split()
+        return int(float(number) * 1024 ** _UNITS.index(unit)) // 8
 
     def merge(self, parts: Sequence[tuple[Files, Path]]) -> None:
         """As they stream."""

@@ -55,9 +55,6 @@ if TYPE_CHECKING:
 #: Rows of a Parquet row group; also the most rows of a large day held in memory by a write.
 ROW_GROUP = 131_072
 
-#: Bytes of Parquet of which a table of days is made in one go: they take some five times as much memory, or more.
-AT_ONCE = 256 * 2**20
-
 _FIRST_DAY = "first_day"
 _NEWEST_STATE = "newest_state"
 _SPILL = "spill"
@@ -230,16 +227,20 @@ class Lake:
         return self._seen(look)
 
     def spans(self, tables: Iterable[Table], days: Sequence[date]) -> Iterator[list[date]]:
-        """``days``, which follow each other, in ranges of which the ``tables`` hold :data:`AT_ONCE` bytes at most, or one day.
+        """``days``, which follow each other, in ranges: each has what the engine has room for of the ``tables``, or is one day.
 
         What is made of rows of the same days alone can be made range by range, in bounded memory however large the shop is.
         """
+        room = self.engine.room
+        if room is None:
+            yield [*days]
+            return
         there = [_by_date(table, self.storage.partitions(table.name)) for table in tables]
         span: list[date] = []
         held = 0
         for day in days:
             size = sum(parts[day].size for parts in there if day in parts)
-            if span and held + size > AT_ONCE:
+            if span and held + size > room:
                 yield span
                 span, held = [], 0
             span.append(day)

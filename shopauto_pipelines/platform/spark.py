@@ -101,6 +101,10 @@ class Spark(Engine):
                 reader = reader.option("basePath", _address(folder))
             yield reader.parquet(*map(_address, paths))
 
+    @property
+    def room(self) -> None:
+        """Workers divide the rows among themselves."""
+
     def merge(self, parts: Sequence[tuple[Files, Path]]) -> None:
         """By DuckDB on this machine."""
         with duckdb.connect() as con:

@@ -80,7 +80,7 @@ def _range(start: date, end: date) -> dict:
 
 def test_a_range_that_holds_too_many_rows_is_made_in_parts_with_the_same_files(made, filled, monkeypatch):
     asked = []
-    monkeypatch.setattr("shopauto_pipelines.platform.lake.AT_ONCE", 1)
+    monkeypatch.setattr("shopauto_pipelines.platform.engine.DuckDB.room", 1)
     monkeypatch.setattr(
         Lake, "write", lambda lake, table, days, rows: asked.append(days) or write(lake, table, days, rows)
     )

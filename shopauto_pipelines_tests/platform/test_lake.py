@@ -298,8 +298,16 @@ def test_many_rows_are_taken_in_ranges_of_days_that_fit_and_a_large_day_alone(la
     lake.write(SALES, days, _rows(days))
     of_a_day = lake.path(SALES, days[0]).stat().st_size
     lake.write(SALES, [days[4]], _rows([days[4]], per_day=5_000).drop_columns("day"))
-    monkeypatch.setattr(lake_module, "AT_ONCE", 3 * of_a_day + 20)
+    monkeypatch.setattr(lake.engine, "room", 3 * of_a_day + 20)
     spans = [*lake.spans([SALES], days)]
     assert [day for span in spans for day in span] == days
     assert [len(span) for span in spans] == [3, 1, 1, 3, 2]
     assert [len(span) for span in lake.spans([SALES, SALES], days[:3])] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("memory", ["1GB", "800MB", "2GiB", "1500MiB"])
+def test_the_engine_has_room_for_an_eighth_of_its_memory(tmp_path, memory):
+    size = (
+        float(memory.rstrip("GMiB")) * {"GB": 1e9, "MB": 1e6, "GiB": 2**30, "MiB": 2**20}[memory.lstrip("0123456789")]
+    )
+    assert Lake(tmp_path, memory=memory).engine.room == pytest.approx(size / 8, rel=0.05)
