@@ -257,7 +257,7 @@ def check(
 
 def _day(lake: Lake, table: Table, wanted: date | None) -> date:
     """The day asked for, or the newest one of the table."""
-    from shopauto_pipelines.sources.landing import how_to_compute
+    from shopauto_pipelines.sources.landing import not_computed
 
     days = lake.days(table)
     if not days:
@@ -267,11 +267,7 @@ def _day(lake: Lake, table: Table, wanted: date | None) -> date:
     if wanted is None:
         return days[-1]
     if wanted not in days:
-        close = min(days, key=lambda day: (abs(day - wanted), day))
-        raise SegmentsError(
-            f"{wanted} has not been computed; the nearest computed day is {close}. For {wanted}: "
-            f"{how_to_compute(lake, wanted, wanted)}"
-        )
+        raise SegmentsError(not_computed(lake, wanted, days))
     return wanted
 
 

@@ -14,6 +14,7 @@ from shopauto_pipelines.campaigns.declaration import Step as Declared
 from shopauto_pipelines.campaigns.planner import REASONS
 from shopauto_pipelines.explain.facts import Person
 from shopauto_pipelines.explain.moved import Moved
+from shopauto_pipelines.explain.telling import Row
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.predictions.store import Card
@@ -92,6 +93,13 @@ class Case:
             return None
         ours, theirs = _ORDER.index(rule), _ORDER.index(self.reason)
         return ours == theirs if ours <= theirs else None
+
+    @cached_property
+    def sent(self) -> Sequence[Row]:
+        """What the person was sent of the step, whatever the occasion, as far back as the planner looks."""
+        name = f"{self.campaign.name}:{self.name}:"
+        events = (row for row in self.person.events if row.values["type"] == "sent")
+        return [row for row in events if str(row.values.get("message_id", "")).startswith(name)]
 
     @cached_property
     def before(self) -> Sequence[str]:

@@ -30,7 +30,7 @@ from shopauto_pipelines.predictions.own import Own, OwnModelError
 from shopauto_pipelines.predictions.store import ModelRefused, ModelStore
 from shopauto_pipelines.segments.declaration import SEPARATOR, SegmentDeclaration, load_segments
 from shopauto_pipelines.segments.why import Why, why
-from shopauto_pipelines.sources.landing import how_to_compute
+from shopauto_pipelines.sources.landing import not_computed
 
 #: Most rows of a raw table.
 ROWS = 10
@@ -285,8 +285,5 @@ def day_of(lake: Lake, day: date | None) -> date:
     if day is None:
         return days[-1]
     if day not in days:
-        nearest = min(days, key=lambda each: (abs(each - day), each))
-        raise NothingThere(
-            f"{day} has not been computed; the nearest computed day is {nearest}. For {day}: {how_to_compute(lake, day, day)}"
-        )
+        raise NothingThere(not_computed(lake, day, days))
     return day

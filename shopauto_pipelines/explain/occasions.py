@@ -43,15 +43,9 @@ def trigger(case: Case) -> Step:
     parts = [Part(f"{case.campaign.trigger}: {words}")]
     if window := _due(case):
         parts.append(Part(f"{case.name} is due as of {case.day} for what happened from {window[0]} to {window[1]}"))
-    sent = [
-        row
-        for row in case.person.events
-        if row.values["type"] == "sent"
-        and str(row.values.get("message_id", "")).startswith(f"{case.campaign.name}:{case.name}:")
-    ]
     parts += [
         Part(f"sent already on {row.day}: nobody gets a step twice for one occasion", "no", rows=(row,))
-        for row in sent[:1]
+        for row in case.sent[:1]
     ]
     facts, rows = _LAST.get(kind, _nothing)(case)
     parts += [Part(facts, rows=rows)] if facts else []

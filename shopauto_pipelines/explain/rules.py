@@ -276,13 +276,9 @@ def again(case: Case) -> Step | None:
     days = case.campaign.again_after_days
     if days is None:
         return None
-    name, own = f"{case.campaign.name}:{case.name}:", f":{case.row.get('occasion')}"
-    sent = ((row, str(row.values.get("message_id", ""))) for row in case.person.events if row.values["type"] == "sent")
-    had = [
-        row
-        for row, message in sent
-        if message.startswith(name) and not message.endswith(own) and (case.day - row.day).days < days
-    ]
+    own = f":{case.row.get('occasion')}"
+    lately_sent = (row for row in case.sent if (case.day - row.day).days < days)
+    had = [row for row in lately_sent if not str(row.values["message_id"]).endswith(own)]
     lately = f"had this step on {had[0].day}" if had else "has not had this step lately"
     text = f"{lately}; nobody gets it again within {days} days"
     return _step(case, "again", "Again", text, {"again": bool(had)}, rows=tuple(had[:1]))

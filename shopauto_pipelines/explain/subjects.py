@@ -109,9 +109,9 @@ def _of_name(
 
 def _too_early(day: date | None, as_of: date) -> str:
     """What is said of a day before the one that a message is of."""
-    return f"The message is of {as_of}, {day} was before it: without --day it is explained as of its day. " * (
-        day is not None and day < as_of
-    )
+    if day is None or day >= as_of:
+        return ""
+    return f"The message is of {as_of}, {day} was before it: without --day it is explained as of its day. "
 
 
 def _decided_on(lake: Lake, key: ledger.MessageKey, day: date | None) -> date | None:

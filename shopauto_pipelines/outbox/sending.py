@@ -101,12 +101,17 @@ def send_planned(
         return loop.run(planned, stage)
 
 
-def _sharing(campaign: Campaign) -> set[str]:
-    """The campaigns whose messages of a day take a person's places, as the planner counts: marketing, and what goes first."""
+def _sharing(campaign: Campaign) -> tuple[str, ...]:
+    """The campaigns whose messages of a day take a person's places, as the planner counts: marketing, and what goes first.
+
+    None for a campaign that has no day to share: a transactional one, or one by the hour.
+    """
+    if campaign.kind != "marketing" or campaign.is_realtime:
+        return ()
     campaigns = load_campaigns()
     marketing = {one.name for one in campaigns.values() if one.kind == "marketing" and not one.is_realtime}
     first = planned_before(campaign.name, campaigns) if campaign.name in campaigns else ()
-    return {campaign.name, *marketing, *first}
+    return tuple({campaign.name, *marketing, *first})
 
 
 def settled(message_id: int, outcome: Outcome) -> ledger.Settled:
@@ -132,7 +137,7 @@ class _Loop:
     ) -> None:
         self._engine, self._settings, self._channel, self._clock, self._me = engine, settings, channel, clock, me
         self._campaign, self._as_of = campaign, as_of
-        self._sharing = tuple(_sharing(campaign))
+        self._sharing = _sharing(campaign)
         self._writer = _Writer(lake, settings, campaign, as_of, profile_day)
         self._stopped: str | None = None
         self._trouble: Counter[str] = Counter()
@@ -197,10 +202,13 @@ class _Loop:
             )
 
     def _cap(self, rules: Settings) -> ledger.Cap:
-        if self._campaign.kind != "marketing":
-            return ledger.Cap(None, rules.cap_days, rules.less_often_days)
-        a_day = None if self._campaign.is_realtime else rules.cap_day_messages
-        return ledger.Cap(rules.cap_messages, rules.cap_days, rules.less_often_days, a_day, self._sharing)
+        return ledger.Cap(
+            rules.cap_messages if self._campaign.kind == "marketing" else None,
+            rules.cap_days,
+            rules.less_often_days,
+            rules.cap_day_messages if self._sharing else None,
+            self._sharing,
+        )
 
     def _leave(
         self, envelopes: Sequence[Envelope], unwritten: Mapping[int, Outcome], looked_at: int

@@ -19,7 +19,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -191,6 +191,12 @@ def how_to_compute(lake: Lake, start: date, end: date) -> str:
         return data
     days = f"--day {first}" if first == last else f"--from {first} --to {last}"
     return f"run `{lake.refresh_command} {days}`" + ("" if (first, last) == (start, end) else f"; {data}")
+
+
+def not_computed(lake: Lake, day: date, computed: Iterable[date]) -> str:
+    """That a day is none of those ``computed``, which is the nearest, and what to do, as sentences."""
+    nearest = min(computed, key=lambda each: (abs(each - day), each))
+    return f"{day} has not been computed; the nearest computed day is {nearest}. For {day}: {how_to_compute(lake, day, day)}"
 
 
 def land(
