@@ -195,14 +195,18 @@ class LocalStorage:
 
     @staticmethod
     def _replace(target: Path, staged: Path) -> bool:
+        now = (time.time_ns(),) * 2  # the file system's own clock goes in steps of some milliseconds
         if target.exists() and filecmp.cmp(staged, target, shallow=False):
-            os.utime(target.parent)
+            os.utime(target.parent, ns=now)
             return False
+        os.utime(staged, ns=now)
+        os.utime(staged.parent, ns=now)
         target.parent.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.rename(staged.parent, target.parent)  # a new partition: the folder with its file
         except OSError:  # the partition is there already
             os.replace(staged, target)
+            os.utime(target.parent, ns=now)
         return True
 
     def delete(self, table: str, folder: str) -> None:
