@@ -1,6 +1,6 @@
 """The whole daily refresh and the full recompute, raw to audience, with checks, beside what the machine can do at best.
 
-    python benchmarks/refresh.py [--customers N] [--months N] [--memory 2GB] [--quick]
+    python benchmarks/refresh.py [--customers N] [--months N] [--memory 800MB] [--quick]
     python benchmarks/refresh.py --home DIR [...]        (keeps the home; one that was refreshed is measured as it is)
     python benchmarks/refresh.py --only-refreshes [...]  (not the same work in other words)
 
@@ -53,7 +53,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--customers", type=int, default=100_000)
     parser.add_argument("--months", type=int, default=37)
-    parser.add_argument("--memory", default="2GB", help="memory of the query engine")
+    parser.add_argument("--memory", help="memory of the query engine; 800MB up to 200,000 customers, 2500MB beyond")
     parser.add_argument("--home", type=Path, help="keep the home here, or measure the next day of the one that is here")
     parser.add_argument("--only-refreshes", action="store_true", help="not the same work in other words")
     parser.add_argument("--quick", action="store_true", help="3,000 customers, 13 months")
@@ -105,9 +105,10 @@ def main() -> None:
         print(json.dumps(CHILDREN[what](Path(folder)) | {"peak_mib": peak_mib()}))
         return
     size = (3_000, 13) if options.quick else (options.customers, options.months)
+    memory = options.memory or ("800MB" if size[0] <= MOST_IN_PANDAS else "2500MB")
     with tempfile.TemporaryDirectory(prefix="shopauto-benchmark-") as folder:
         home = options.home or Path(folder) / "home"
-        figures = measure(Path(folder), home, size, options.memory, alone=options.only_refreshes)
+        figures = measure(Path(folder), home, size, memory, alone=options.only_refreshes)
     width = max(map(len, figures))
     for name, value in figures.items():
         print(f"{name:{width}}  {value}")
@@ -424,24 +425,25 @@ def _our_state(told: Compared, lake: Any, target: Path) -> None:
     _our_membership(told, lake, prepared.rows(lake, [said.declaration for said in SEGMENTS], told.day), target)
 
 
-def _our_rollups(told: Compared, lake: Any) -> tuple[list[date], dict[Any, Any]]:
-    """The days of the raw tables, and the expressions of the rollups by their tables."""
+def _our_rollups(told: Compared, lake: Any) -> Iterator[tuple[Any, list[date], Any]]:
+    """The rollups as the assets make them, range by range: the table, the days, the expression."""
     from shopauto_pipelines.features import rollups, tables
     from shopauto_pipelines.platform.lake import days_between
     from shopauto_pipelines.sources import tables as raw
 
     days = days_between(lake.days(raw.ORDERS)[0], told.day)
-    orders, lines, refunds, events, messages = (
-        lake.between(t, days[0], days[-1])
-        for t in (raw.ORDERS, raw.ORDER_LINES, raw.REFUNDS, raw.EVENTS, raw.MESSAGE_EVENTS)
-    )
-    products = lake.between(raw.PRODUCTS, end=told.day)
-    return days, {
-        tables.DAILY_ACTIVITY: rollups.daily_activity(orders, lines, refunds, events, messages),
-        tables.DAILY_PRODUCTS: rollups.daily_products(lines, events, products),
-        tables.DAILY_CARTS: rollups.daily_carts(events, orders),
-        tables.DAILY_MESSAGES: rollups.daily_messages(messages),
-    }
+    logs_of_activity = (raw.ORDERS, raw.ORDER_LINES, raw.REFUNDS, raw.EVENTS, raw.MESSAGE_EVENTS)
+    for table, make, logs in (
+        (tables.DAILY_ACTIVITY, rollups.daily_activity, logs_of_activity),
+        (tables.DAILY_PRODUCTS, rollups.daily_products, (raw.ORDER_LINES, raw.EVENTS)),
+        (tables.DAILY_CARTS, rollups.daily_carts, (raw.EVENTS, raw.ORDERS)),
+        (tables.DAILY_MESSAGES, rollups.daily_messages, (raw.MESSAGE_EVENTS,)),
+    ):
+        for span in lake.spans(logs, days):
+            rows = [lake.between(log, span[0], span[-1], once=True) for log in logs]
+            if table is tables.DAILY_PRODUCTS:
+                rows.append(lake.between(raw.PRODUCTS, end=span[-1]))
+            yield table, span, make(*rows)
 
 
 def _ours(folder: Path) -> dict[str, Any]:
@@ -449,8 +451,7 @@ def _ours(folder: Path) -> dict[str, Any]:
     lake, target = _our_lake(told, "ours", "raw", "profiles", "predictions"), told.target("ours")
 
     def compute() -> None:
-        days, rollups = _our_rollups(told, lake)
-        for table, rows in rollups.items():
+        for table, days, rows in _our_rollups(told, lake):
             lake.write(table, days, rows)
         _our_state(told, lake, target)
 
@@ -470,11 +471,12 @@ def _ours_unstored(folder: Path) -> dict[str, Any]:
     target = told.target("ours_unstored")
 
     def compute() -> None:
-        _days, made = _our_rollups(told, lake)
-        rollups = {
-            table.name: lake.con.create_table(table.name.replace("/", "_"), rows, temp=True)
-            for table, rows in made.items()
-        }
+        rollups: dict[str, Any] = {}
+        for table, _days, rows in _our_rollups(told, lake):
+            if table.name in rollups:
+                lake.con.insert(table.name.replace("/", "_"), rows)
+            else:
+                rollups[table.name] = lake.con.create_table(table.name.replace("/", "_"), rows, temp=True)
         _our_features(told, lake, rollups)
         day = told.day
         given = Inputs(lake.on(CUSTOMER_360, day), lake.on(SCORES, day), lake.on(IDENTITIES, day), rollups)

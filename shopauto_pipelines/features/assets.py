@@ -37,7 +37,7 @@ def daily_activity(
 ) -> Callable:
     """Orders, visits and reactions to messages per shop customer and day."""
     logs = (orders, order_lines, refunds, events, message_events)
-    return lambda start, end: rollups.daily_activity(*(log.between(start, end) for log in logs))
+    return lambda start, end: rollups.daily_activity(*(log.once(start, end) for log in logs))
 
 
 @lake_asset(
@@ -48,33 +48,33 @@ def daily_activity(
 def daily_products(order_lines: LakeTable, events: LakeTable, products: LakeTable) -> Callable:
     """Products bought and seen per shop customer and day."""
     return lambda start, end: rollups.daily_products(
-        order_lines.between(start, end), events.between(start, end), products.until(end)
+        order_lines.once(start, end), events.once(start, end), products.until(end)
     )
 
 
 @lake_asset(tables.DAILY_CARTS, ins={"events": raw.EVENTS, "orders": raw.ORDERS})
 def daily_carts(events: LakeTable, orders: LakeTable) -> Callable:
     """What happened to each cart on the day."""
-    return lambda start, end: rollups.daily_carts(events.between(start, end), orders.between(start, end))
+    return lambda start, end: rollups.daily_carts(events.once(start, end), orders.once(start, end))
 
 
 @lake_asset(tables.DAILY_HOURS, ins={"orders": raw.ORDERS, "events": raw.EVENTS, "message_events": raw.MESSAGE_EVENTS})
 def daily_hours(orders: LakeTable, events: LakeTable, message_events: LakeTable) -> Callable:
     """When on the day each shop customer ordered, came, opened and clicked."""
     logs = (orders, events, message_events)
-    return lambda start, end: daytimes.daily_hours(*(log.between(start, end) for log in logs))
+    return lambda start, end: daytimes.daily_hours(*(log.once(start, end) for log in logs))
 
 
 @lake_asset(tables.DAILY_MESSAGES, ins={"message_events": raw.MESSAGE_EVENTS})
 def daily_messages(message_events: LakeTable) -> Callable:
     """Messages and what people did with them, per shop customer, channel, campaign and day."""
-    return lambda start, end: rollups.daily_messages(message_events.between(start, end))
+    return lambda start, end: rollups.daily_messages(message_events.once(start, end))
 
 
 @lake_asset(tables.DAILY_FORMS, ins={"form_submissions": raw.FORM_SUBMISSIONS})
 def daily_forms(form_submissions: LakeTable) -> Callable:
     """Forms filled in per shop customer and day."""
-    return lambda start, end: rollups.daily_forms(form_submissions.between(start, end))
+    return lambda start, end: rollups.daily_forms(form_submissions.once(start, end))
 
 
 @lake_asset(

@@ -4,8 +4,9 @@ A partition is written whole under a staging name and swapped in at once: a read
 killed. Rows are sorted by the table's key and cut into row groups of a fixed size: the same rows give the same bytes. A rewrite
 that changes nothing leaves the file alone. Where the files are, a folder or a bucket, only the storage knows.
 
-Reading years of small files costs more than their rows, so a read over many days goes through months: copies of a closed
-month's partitions in one file, under ``_months``, made by the first read that needs them and named by what they were made of.
+Reading years of small files again and again costs more than their rows, so a read over many days goes through months: copies of
+a closed month's partitions in one file, under ``_months``, made by the first read that needs them and named by what they were
+made of. Who reads days once reads them as they are.
 """
 
 from __future__ import annotations
@@ -216,13 +217,18 @@ class Lake:
         """The partitions of ``day`` of several tables with the same columns, as one; raises :class:`MissingPartition`."""
         return self._seen(lambda: self._scan(tables[0], [self._stored(table, day) for table in tables]))
 
-    def between(self, table: Table, start: date | None = None, end: date | None = None) -> ir.Table:
-        """All partitions from ``start`` to ``end``, both included; an empty table where there is none."""
+    def between(
+        self, table: Table, start: date | None = None, end: date | None = None, *, once: bool = False
+    ) -> ir.Table:
+        """All partitions from ``start`` to ``end``, both included; an empty table where there is none.
+
+        ``once``: these days are not read again and again, so no month of them is packed into a file for it.
+        """
 
         def look() -> ir.Table:
             there = _by_date(table, self.storage.partitions(table.name))
             days = sorted(d for d in there if (start is None or d >= start) and (end is None or d <= end))
-            return self._scan(table, [there[d] for d in days], there)
+            return self._scan(table, [there[d] for d in days], () if once else there)
 
         return self._seen(look)
 
@@ -323,7 +329,7 @@ class Lake:
         return look()
 
     def _scan(self, table: Table, parts: Sequence[Stored], there: Iterable[date] = ()) -> ir.Table:
-        """The rows of partitions, which are in the order of their days; ``there``: all days of the table."""
+        """The rows of partitions, which are in the order of their days; ``there``: all days of the table, to read by months."""
         months, singles = self._months(table, parts, there)
         days = self.storage.local(singles)
         read = tuple(self.engine.stamp(file) for file in (*months, *days))
@@ -462,6 +468,10 @@ class LakeTable:
     def between(self, start: date, end: date) -> ir.Table:
         """All partitions from ``start`` to ``end``, both included."""
         return self.lake.between(self.table, start, end)
+
+    def once(self, start: date, end: date) -> ir.Table:
+        """The same for who makes other tables of just these days of them, and does not come back."""
+        return self.lake.between(self.table, start, end, once=True)
 
     def before(self, day: date) -> tuple[date, ir.Table] | None:
         """The latest partition before ``day`` with its date; ``None`` where there is none."""

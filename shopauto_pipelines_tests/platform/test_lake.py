@@ -291,6 +291,19 @@ def test_a_long_read_goes_through_months_and_follows_every_change(lake, monkeypa
     assert column_lineage(lake.between(SALES), lake)["sale_id"] == {("test/sales", "sale_id")}
 
 
+def test_days_that_are_read_once_are_not_packed_into_months(lake, monkeypatch):
+    monkeypatch.setattr(lake_module, "_FEW_FILES", 10)
+    days = days_between(date(2026, 1, 1), date(2026, 3, 31))
+    lake.write(SALES, days, _rows(days))
+    before = lake.between(SALES, days[3], days[-4], once=True).agg(n=_.count(), first=_.day.min(), last=_.day.max())
+    expected = {"n": 3 * len(days[3:-3]), "first": days[3], "last": days[-4]}
+    assert before.to_pyarrow().to_pylist() == [expected]
+    assert LakeTable(lake, SALES).once(days[0], days[-1]).count().execute() == 3 * len(days)
+    assert not (lake.root / "_months").exists()
+    assert lake.between(SALES).count().execute() == 3 * len(days)
+    assert (lake.root / "_months").exists()
+
+
 def test_many_rows_are_taken_in_ranges_of_days_that_fit_and_a_large_day_alone(lake, monkeypatch):
     days = days_between(FIRST, FIRST + timedelta(days=9))
     assert [*lake.spans([], days)] == [days]
