@@ -13,7 +13,9 @@ from shopauto_pipelines.sources import tables as raw
 def claims(customers, orders, settings: SettingsResource):
     """Cleans each field of the days' records and infers country, language and time zone."""
     country, timezone = settings.settings.country, settings.settings.timezone
-    return lambda start, end: claiming.claims(customers.once(start, end), orders.once(start, end), country, timezone)
+    return lambda start, end: claiming.claims(
+        customers.between(start, end), orders.between(start, end), country, timezone
+    )
 
 
 @lake_asset(tables.IDENTITIES, ins={"customers": raw.CUSTOMERS, "orders": raw.ORDERS, "claims": tables.CLAIMS})
