@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 import ibis
+import ibis.expr.types as ir
 from ibis import _
 
 from shopauto_pipelines.features import clusters as grouping
@@ -20,6 +21,9 @@ from shopauto_pipelines.platform.dagster.resources import SettingsResource
 from shopauto_pipelines.platform.lake import Lake, LakeTable
 from shopauto_pipelines.profiles import tables as profiles
 from shopauto_pipelines.sources import tables as raw
+
+#: With more people the parts of their features are computed one after the other: as one statement they need 2 GB for a million.
+MANY_PEOPLE = 200_000
 
 
 @lake_asset(
@@ -90,16 +94,22 @@ def customer_features(
     activity: LakeTable, products: LakeTable, carts: LakeTable, identities: LakeTable, settings: SettingsResource
 ) -> Callable:
     """Behaviour of each person as of the day."""
-    chosen = settings.settings
-    return lambda as_of: behaviour.customer_features(
-        activity.until(as_of),
-        products.until(as_of),
-        carts.until(as_of),
-        identities.on(as_of),
-        as_of,
-        behaviour.end_of_day(as_of, chosen.zone),
-        chosen.cart_abandoned_minutes,
-    )
+    chosen, lake = settings.settings, identities.lake
+
+    def features(as_of: date) -> ir.Table:
+        many = lake.rows(profiles.IDENTITIES, as_of) > MANY_PEOPLE
+        return behaviour.customer_features(
+            activity.until(as_of),
+            products.until(as_of),
+            carts.until(as_of),
+            identities.on(as_of),
+            as_of,
+            behaviour.end_of_day(as_of, chosen.zone),
+            chosen.cart_abandoned_minutes,
+            lake.kept if many else behaviour.as_it_is,
+        )
+
+    return features
 
 
 @lake_asset(tables.INTERESTS, ins={"products": tables.DAILY_PRODUCTS, "identities": profiles.IDENTITIES})

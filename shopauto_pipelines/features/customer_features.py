@@ -60,6 +60,11 @@ _WINDOWS = {
 _CART_COLUMNS = ("cart_id", "first_at", "last_at", "longest_pause_seconds", "ordered_at", "coupon")
 
 
+def as_it_is(_name: str, part: ir.Table) -> ir.Table:
+    """The part, which is computed with the others in one statement."""
+    return part
+
+
 def customer_features(
     activity: ir.Table,
     products: ir.Table,
@@ -68,6 +73,7 @@ def customer_features(
     as_of: date,
     day_end: datetime,
     cart_abandoned_minutes: int = 60,
+    keep: Callable[[str, ir.Table], ir.Table] = as_it_is,
 ) -> ir.Table:
     """One row per person, with the columns of ``features/customer_features``.
 
@@ -81,6 +87,8 @@ def customer_features(
     The mean interval of a person is (last - first order day) / (order days - 1). People with one order day take the
     median of the repeat buyers who first ordered in the same month, or of all repeat buyers where the month has fewer
     than ``MINIMUM_COHORT``; without any repeat buyer they have none.
+
+    ``keep`` gets each part that is joined, with a name for it, and gives a table with its rows.
     """
     persons = identities.select(shop_customer_id=_.shop_customer_id.cast("string"), person=_.customer_id.cast("string"))
 
@@ -89,19 +97,20 @@ def customer_features(
         rows = rollup.select("shop_customer_id", "day", *columns).filter(_.day <= as_of)
         return _of_person(rows if days is None else rows.filter(_within(days, as_of)), persons)
 
-    ever, lately = _sums(read, activity, as_of)
-    rhythm = _rhythm(read(activity, "orders", "revenue_cents"), as_of)
-    repeat = rhythm.filter(_.orders > 1)
-    rows = persons.select(customer_id=_.person).union(ever.select("customer_id"), distinct=True)
-    parts = (
-        ever,
-        *lately,
-        rhythm,
-        _favourite_category(read(products, "orders", "category", "revenue_cents"), as_of),
-        _favourite_product(read(products, "orders", "product_id", "quantity"), as_of),
-        _cart_behaviour(read(carts, *_CART_COLUMNS), as_of, day_end, cart_abandoned_minutes),
-    )
-    for number, part in enumerate(parts):
+    ever, (year, quarter) = _sums(read, activity, as_of)
+    parts = {
+        "ever": ever,
+        "year": year,
+        "quarter": quarter,
+        "rhythm": _rhythm(read(activity, "orders", "revenue_cents"), as_of),
+        "category": _favourite_category(read(products, "orders", "category", "revenue_cents"), as_of),
+        "product": _favourite_product(read(products, "orders", "product_id", "quantity"), as_of),
+        "carts": _cart_behaviour(read(carts, *_CART_COLUMNS), as_of, day_end, cart_abandoned_minutes),
+    }
+    parts = {name: keep(f"features_{name}", part) for name, part in parts.items()}
+    repeat = parts["rhythm"].filter(_.orders > 1)
+    rows = persons.select(customer_id=_.person).union(parts["ever"].select("customer_id"), distinct=True)
+    for number, part in enumerate(parts.values()):
         rows = rows.left_join(part, "customer_id", rname=f"{{name}}_{number}")
     rows = rows.left_join(_usual_intervals(repeat), "cohort", rname="{name}_of_all")
     interval = ibis.coalesce(rows.own_interval, rows.usual_interval, repeat.own_interval.median().round(6).as_scalar())

@@ -114,8 +114,8 @@ class Engine(ABC):
         """Put ``rows`` under a name, in place of what had it; they are computed when they are read."""
 
     @abstractmethod
-    def keep(self, name: str, statement: Statement, *, more: bool = False) -> None:
-        """Run a statement now and keep its rows under a name, in place of what had it or as ``more`` of the same."""
+    def keep(self, name: str, rows: ir.Table | Statement, *, more: bool = False) -> None:
+        """Compute ``rows`` now and keep them under a name, in place of what had it or as ``more`` of the same."""
 
     def table(self, name: str) -> ir.Table:
         """What is under a name."""
@@ -221,10 +221,10 @@ class DuckDB(Engine):
             self._raw.execute(f'create or replace temp view "{name}" as {self._selecting(rows)}')
         self._kinds[name] = "view"
 
-    def keep(self, name: str, statement: Statement, *, more: bool = False) -> None:
+    def keep(self, name: str, rows: ir.Table | Statement, *, more: bool = False) -> None:
         """A temporary table: on disk where it does not fit into memory."""
         how = f'insert into "{name}"' if more else f'create or replace temp table "{name}" as'
-        self._raw.execute(f"{how} {statement.duckdb}")
+        self._raw.execute(f"{how} {self._selecting(rows)}")
         self._kinds[name] = "table"
 
     def table(self, name: str) -> ir.Table:

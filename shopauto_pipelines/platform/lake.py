@@ -36,6 +36,7 @@ import pyarrow.parquet as pq
 
 from shopauto_pipelines.platform.engine import DuckDB, Engine, Files
 from shopauto_pipelines.platform.errors import ShopAutoError
+from shopauto_pipelines.platform.lineage import column_lineage
 from shopauto_pipelines.platform.storage import (
     FILE,
     STAGING,
@@ -264,6 +265,16 @@ class Lake:
     def origins_of(self, name: str, column: str) -> frozenset[tuple[str, str]]:
         """Where a temporary table's column comes from, as far as it was noted."""
         return self._origins_by_name.get(name, {}).get(column, frozenset())
+
+    def kept(self, name: str, rows: ir.Table) -> ir.Table:
+        """``rows`` computed now, in a temporary table ``name`` until what is made of them has been written.
+
+        For the parts of a table that together would not fit into memory.
+        """
+        if name not in self._origins_by_name:  # they are the same for every day
+            self.note_origins(name, column_lineage(rows, self))
+        self.engine.keep(name, rows)
+        return self.engine.table(name)
 
     def write(self, table: Table, days: Sequence[date], rows: ir.Table | pa.Table) -> dict[date, Written]:
         """Replace the partitions ``days`` by ``rows``, each by one atomic swap.

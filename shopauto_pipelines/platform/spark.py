@@ -127,9 +127,9 @@ class Spark(Engine):
         """A view."""
         self._frame(rows).createOrReplaceTempView(name)
 
-    def keep(self, name: str, statement: Statement, *, more: bool = False) -> None:
+    def keep(self, name: str, rows: ir.Table | Statement, *, more: bool = False) -> None:
         """Files in the staging folder."""
-        folder = self._write(self._frame(statement))
+        folder = self._write(self._frame(rows))
         made = self._session.read.parquet(_address(folder))
         if more:
             made = self._session.table(name).unionByName(made)

@@ -24,6 +24,8 @@ UPSTREAM = [
 write = Lake.write
 FIRST, LAST = date(2025, 1, 1), date(2025, 1, 10)
 
+#: Assets up to the features of behaviour.
+OF_BEHAVIOUR = ("daily_activity", "daily_products", "daily_carts", "customer_features")
 
 DAYS = days_between(date(2025, 1, 9), LAST)
 
@@ -93,6 +95,29 @@ def test_a_range_that_holds_too_many_rows_is_made_in_parts_with_the_same_files(m
             assert filled.path(table, day).read_bytes() == made[0].path(table, day).read_bytes()
 
 
+def test_features_of_many_people_are_made_part_by_part_with_the_same_files_and_lineage(made, filled, monkeypatch):
+    lake, run = made
+    kept, keep = [], Lake.kept
+    monkeypatch.setattr("shopauto_pipelines.features.assets.MANY_PEOPLE", 0)
+    monkeypatch.setattr(Lake, "kept", lambda lake, name, rows: kept.append((lake, name)) or keep(lake, name, rows))
+    result = _materialise([asset for asset in ASSETS if asset.key.path[-1] in OF_BEHAVIOUR], **_range(DAYS[0], LAST))
+    assert len(kept) == 7 * len(DAYS)
+    assert not {name for _lake, name in kept} & {*kept[0][0].con.list_tables()}, (
+        "they are dropped when the rows are written"
+    )
+    for day in DAYS:
+        assert (
+            filled.path(tables.CUSTOMER_FEATURES, day).read_bytes()
+            == lake.path(tables.CUSTOMER_FEATURES, day).read_bytes()
+        )
+
+    def lineage(of: dg.ExecuteInProcessResult) -> dg.TableColumnLineage:
+        told = of.asset_materializations_for_node("features__customer_features")[-1].metadata
+        return told["dagster/column_lineage"].value
+
+    assert lineage(result) == lineage(run)
+
+
 def test_a_range_and_its_days_one_by_one_give_the_same_files(made, filled):
     def files(lake: Lake) -> dict[Path, bytes]:
         return {path.relative_to(lake.root): path.read_bytes() for path in lake.root.glob("features/**/*.parquet")}
@@ -139,8 +164,7 @@ def test_the_abandonment_threshold_and_the_shop_s_midnight_come_from_the_setting
             "shop_customer_id": "s1", "cart_id": "late", "source": "t", "source_file": "t", "source_row": 1}  # fmt: skip
     filled.write(raw.EVENTS, [day], pa.Table.from_pylist([cart], raw.EVENTS.arrow_schema))
 
-    names = ("daily_activity", "daily_products", "daily_carts", "customer_features")
-    behaviour = [asset for asset in ASSETS if asset.key.path[-1] in names]
+    behaviour = [asset for asset in ASSETS if asset.key.path[-1] in OF_BEHAVIOUR]
 
     def abandoned() -> int:
         _materialise(behaviour, **_range(date(2025, 1, 8), day))
