@@ -69,9 +69,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="250 customers, too few for models, and 6 days")
     parser.add_argument("--check-bytes", type=int, metavar="DAYS", help="live so many days, and backfill them")
     parser.add_argument("--known-then", action="store_true", help="with --check-bytes: also all days as known then")
-    parser.add_argument("--home", type=Path, help="keep everything in this folder, which must not be there yet")
+    parser.add_argument(
+        "--home", type=Path, help="keep everything in this folder; days lived in it are not lived again"
+    )
     options = parser.parse_args()
     customers = options.customers or (600 if options.check_bytes else 250 if options.quick else 100_000)
+    if options.home and options.home.exists() and not options.check_bytes:
+        parser.error(f"{options.home} is there already: what is in it would be measured too")
     with _folder(options.home) as folder:
         if options.check_bytes:
             figures = check_bytes(folder, customers, options.check_bytes, known_then=options.known_then)
@@ -158,14 +162,22 @@ def measure(folder: Path, customers: int, days: int, separate: int) -> dict[str,
 def check_bytes(folder: Path, customers: int, days: int, *, known_then: bool) -> dict[str, Any]:
     """Live ``days`` days one by one, backfill them, load a late row; ends the program where bytes differ."""
     home, shop, files = folder / "home", folder / "shop", folder / "files"
-    months = 6 + days // 30
-    shopauto(home, f"sample of {customers:,} customers", "sample", shop, "--customers", customers, "--months", months)
-    files.mkdir()
+    if not shop.exists():
+        months = 6 + days // 30
+        shopauto(
+            home, f"sample of {customers:,} customers", "sample", shop, "--customers", customers, "--months", months
+        )
+    files.mkdir(exist_ok=True)
     lived = [LAST - timedelta(days=n) for n in reversed(range(days))]
+    note = folder / "lived_until"
+    done = date.fromisoformat(note.read_text()) if note.exists() else date.min
     for count, day in enumerate(lived, start=1):
+        if day <= done:
+            continue
         _export(shop, files, until=day)
         shopauto_forked(home, f"{day}, {count} of {days}", "load", "sample", files)
         shopauto_forked(home, "  refresh, and send", "refresh", "--day", day)
+        note.write_text(day.isoformat())
     by_day, sent = _digests(home), len(list((home / "inbox").rglob("*.eml")))
     _forget(home)
     threads = {"SHOPAUTO_ENGINE_THREADS": "1"}
@@ -258,7 +270,7 @@ def _same(these: dict[str, str], those: dict[str, str], otherwise: str) -> None:
 @contextmanager
 def _folder(wanted: Path | None) -> Iterator[Path]:
     if wanted:
-        wanted.mkdir(parents=True)
+        wanted.mkdir(parents=True, exist_ok=True)
         yield wanted
     else:
         with tempfile.TemporaryDirectory(prefix="shopauto-benchmark-") as folder:
