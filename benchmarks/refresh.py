@@ -94,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--customers", type=int, default=100_000)
     parser.add_argument("--months", type=int, default=37)
-    parser.add_argument("--memory", help="memory of the query engine; 800MB up to 200,000 customers, 2500MB beyond")
+    parser.add_argument("--memory", help="memory of the query engine; 800MB up to 200,000 customers, 2GB beyond")
     parser.add_argument("--home", type=Path, help="keep the home here, or measure the next day of the one that is here")
     parser.add_argument("--only-refreshes", action="store_true", help="not the same work in other words")
     parser.add_argument("--quick", action="store_true", help="3,000 customers, 13 months")
@@ -105,7 +105,7 @@ def main() -> None:
         print(json.dumps(CHILDREN[what](Path(folder)) | {"peak_mib": peak_mib()}))
         return
     size = (3_000, 13) if options.quick else (options.customers, options.months)
-    memory = options.memory or ("800MB" if size[0] <= MOST_IN_PANDAS else "2500MB")
+    memory = options.memory or ("800MB" if size[0] <= MOST_IN_PANDAS else "2GB")
     with tempfile.TemporaryDirectory(prefix="shopauto-benchmark-") as folder:
         home = options.home or Path(folder) / "home"
         figures = measure(Path(folder), home, size, memory, alone=options.only_refreshes)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from great_expectations.core.batch_definition import BatchDefinition
 
 #: Rows of a batch; Great Expectations takes about 2 s for twelve expectations on it.
-BATCH_ROWS = 1_000_000
+BATCH_ROWS = 250_000
 
 #: Row keys that a finding lists.
 LISTED_ROWS = 10
