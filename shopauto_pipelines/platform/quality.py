@@ -27,7 +27,7 @@ from shopauto_pipelines.platform.tables import Table
 if TYPE_CHECKING:
     from great_expectations.core.batch_definition import BatchDefinition
 
-#: Rows of a batch; Great Expectations takes about 2 s for twelve expectations on it.
+#: Rows of a batch; Great Expectations takes about half a second for twelve expectations on it.
 BATCH_ROWS = 250_000
 
 #: Row keys that a finding lists.

@@ -102,6 +102,14 @@ def test_a_shop_that_rests_on_sundays_is_compared_with_its_sundays(lake, setting
     assert fresh(lake, settings).passed
 
 
+@pytest.mark.parametrize(("usual", "passed"), [(99, True), (100, False)])
+def test_a_day_without_one_of_few_visitors_is_no_day_that_has_not_come_in(lake, settings, usual, passed):
+    for day in days_before(28):
+        fill(lake, raw.EVENTS, day, [{"event_id": f"{day}:{n}"} for n in range(usual)])
+    (found,) = (each for each in freshness(lake, settings, DAY) if each.part == "freshness of raw/events")
+    assert found.passed is passed
+
+
 @pytest.mark.parametrize(("days", "usual"), [(6, 100), (28, 19)])
 def test_a_short_or_a_small_past_says_nothing(lake, settings, days, usual):
     for day in days_before(days):

@@ -10,14 +10,17 @@ from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.sources import tables as raw
 
+#: Rows of a usual day below which a table says nothing. A visit leaves some five events; of few visitors a day may see none.
+_FEW_ROWS = {raw.ORDERS: FEW, raw.EVENTS: 5 * FEW}
+
 
 def freshness(lake: Lake, settings: Settings, as_of: date) -> Iterator[Finding]:
     """Whether the day's orders and events have arrived: as many rows, about, as such days usually have."""
-    for table in (raw.ORDERS, raw.EVENTS):
+    for table, few in _FEW_ROWS.items():
         days = set(lake.days(table))
         usual = usual_of(lambda day, table=table: lake.rows(table, day), days, as_of)  # type: ignore[misc]
         name = f"freshness of {table.name}"
-        if usual is None or usual < FEW:
+        if usual is None or usual < few:
             yield Finding(name, True, "there is no usual number of rows to compare with")
             continue
         rows = lake.rows(table, as_of) if as_of in days else 0

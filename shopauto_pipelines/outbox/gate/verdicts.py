@@ -16,7 +16,7 @@ from shopauto_pipelines.platform.tables import Table
 #: Weeks, or else days, that the usual is taken from, and the fewest of each that make one.
 WEEKS, DAYS, FEWEST_WEEKS, FEWEST_DAYS = 8, 28, 3, 7
 
-#: Rows of a usual day below which a table says nothing, and people below which a share does.
+#: Orders of a usual day below which they say nothing, and people below which a share does.
 FEW = 20
 
 
