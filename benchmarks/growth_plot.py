@@ -62,7 +62,8 @@ def measured(file: Path) -> list[dict[str, Any]]:
 def growth(runs: Sequence[dict[str, Any]]) -> dict[str, float]:
     """The figures of the largest shop over those of the next smaller one that has them."""
     found: dict[str, float] = {}
-    for name in ("customers", "raw_rows", *(name for name, _label, _colour in (*SECONDS, *MEMORY))):
+    shown = (name for name, _label, _colour in (*SECONDS, *MEMORY))
+    for name in ("customers", "raw_rows", "full_seconds", "daily_seconds", *shown):
         values = [run[name] for run in runs if name in run]
         if len(values) > 1:
             found[f"growth_{name}"] = round(values[-1] / values[-2], 2)

@@ -37,6 +37,7 @@ import pyarrow.parquet as pq
 from shopauto_pipelines.platform.engine import DuckDB, Engine, Files
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.lineage import column_lineage
+from shopauto_pipelines.platform.memory import give_back
 from shopauto_pipelines.platform.storage import (
     FILE,
     STAGING,
@@ -309,6 +310,7 @@ class Lake:
         for step in expression.op().find(ops.DatabaseTable):
             if step.name in self._origins_by_name:  # towards these rows, and it may be as large as they are
                 self.engine.drop(step.name)
+        give_back(sum(each.rows for each in written.values()))
         return written
 
     def delete(self, table: Table, day: date) -> None:

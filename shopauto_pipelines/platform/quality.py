@@ -22,6 +22,7 @@ import pandas as pd
 from ibis import _
 
 from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.memory import give_back
 from shopauto_pipelines.platform.tables import Table
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def run_suite(lake: Lake, suite: Suite, days: Sequence[date]) -> tuple[list[Find
             _validate(found, frame, by_row, keys)
     facts = _facts(rows, suite, partition)
     _validate(found, facts, [e for e in suite.expectations if e.fact], [partition])
+    give_back(seen)
     return list(found.values()), seen if by_row else int(facts["rows"].sum())
 
 
