@@ -186,18 +186,8 @@ def check_bytes(folder: Path, customers: int, days: int, *, known_then: bool) ->
     say(f"  {len(by_day):,} partitions, all with the bytes they had")
 
     late = lived[-min(days // 2, MOST_TOUCHED)]
-    _add_late_order(files, late)
-    shopauto(home, f"load an order of {late} that comes late", "load", "sample", files)
-    shopauto(home, "refresh what is stale", "refresh", "--stale")
-    mended = _digests(home)
-    changed = sorted(name for name in mended if mended[name] != by_day.get(name))
-    early = [name for name in changed if _day(name) < late]
-    logs = [name for name in changed if "/day=" in name and _day(name) != late]
-    if early or logs or not changed:
-        sys.exit(f"a late row of {late} changed {early + logs or 'nothing'}")
-    _forget(home, since=late)
-    shopauto(home, "the days since then once more", "refresh", "--from", late, "--to", LAST)
-    _same(mended, _digests(home), "mending what was stale gave other bytes than computing it")
+    mended = mend(home, files, late, by_day)
+    changed = [name for name in mended if mended[name] != by_day.get(name)]
     then: dict[str, str] = {}
     if known_then:
         shopauto(home, "all days as known then", "--known", "then", "refresh", "--from", lived[0], "--to", LAST)
@@ -217,6 +207,24 @@ def check_bytes(folder: Path, customers: int, days: int, *, known_then: bool) ->
     }
 
 
+def mend(home: Path, files: Path, late: date, before: dict[str, str]) -> dict[str, str]:
+    """Load a late order of a day, mend what is stale: digests afterwards. Ends the program where other days changed than may."""
+    _add_late_order(files, late)
+    shopauto(home, f"load an order of {late} that comes late", "load", "sample", files)
+    shopauto(home, "refresh what is stale", "refresh", "--stale")
+    mended = _digests(home)
+    changed = sorted(name for name in mended if mended[name] != before.get(name))
+    wrong = [name for name in changed if _day(name) < late or ("/day=" in name and _day(name) != late)]
+    seen = f"features/customer_features/as_of={LAST}/data.parquet" in changed
+    if wrong or not seen:
+        sys.exit(f"a late order of {late} changed {wrong or 'nothing of today'}")
+    say(f"  {len(changed):,} partitions changed, of {len({_day(name) for name in changed})} days, none of a day before")
+    _forget(home, since=late)
+    shopauto(home, "the days since then once more", "refresh", "--from", late, "--to", LAST)
+    _same(mended, _digests(home), "mending what was stale gave other bytes than computing it")
+    return mended
+
+
 def _export(shop: Path, files: Path, until: date) -> None:
     """The shop's files as they stand at the end of a day: rows in the order they happened."""
     for file in shop.glob("*.csv"):
@@ -229,11 +237,12 @@ def _export(shop: Path, files: Path, until: date) -> None:
 
 
 def _add_late_order(files: Path, day: date) -> None:
-    """One more order of a day, of somebody who is known, at the end of the file."""
+    """One more order of a day, of whoever ordered last before, at the end of the file."""
     file = files / "orders.csv"
     header, *rows = file.read_text().splitlines()
     names = header.split(",")
-    order = dict(zip(names, rows[-1].split(","), strict=True))
+    orders = [dict(zip(names, row.split(","), strict=True)) for row in rows]
+    order = max((each for each in orders if each["ordered_at"] < f"{day}"), key=lambda each: each["ordered_at"])
     order |= {"order_id": "late-1", "ordered_at": f"{day}T12:00:00Z", "cart_id": "", "coupon_code": ""}
     file.write_text("\n".join([header, *rows, ",".join(order[name] for name in names)]) + "\n")
 
