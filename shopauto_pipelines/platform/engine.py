@@ -13,7 +13,7 @@ from datetime import date, datetime
 from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import duckdb
 import ibis
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from shopauto_pipelines.platform.settings import Settings
 
 
+_T = TypeVar("_T")
+
 #: Files that are merged at once: each holds some row groups in memory.
 _MERGES = 4
 
@@ -47,10 +49,9 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 #: What is raised where a query needs more than the engine may take, and cannot put it on disk.
 OUT_OF_MEMORY = duckdb.OutOfMemoryException
 
-#: What to do then.
+#: What to do where that happens with a single thread, too.
 MORE_MEMORY = (
-    "does not fit into the query engine's memory. Each of its threads needs room of its own: give it more by "
-    "SHOPAUTO_ENGINE_MEMORY, or fewer of them by SHOPAUTO_ENGINE_THREADS"
+    "does not fit into the query engine's memory, not even with one thread: give it more by SHOPAUTO_ENGINE_MEMORY"
 )
 
 
@@ -142,6 +143,10 @@ class Engine(ABC):
         It sees up to ``chunk`` rows at once, and runs where the engine computes, so it must be one that can be pickled.
         """
 
+    def sparing(self, work: Callable[[], _T]) -> _T:
+        """What ``work`` gives, which is called again, more sparing of memory, where it did not fit."""
+        return work()
+
     def stamp(self, file: Path) -> object:
         """What a reading of the file is good for: with another stamp it is read anew."""
         return file
@@ -209,9 +214,9 @@ class DuckDB(Engine):
         """As they come out of the sort, which spills."""
         if (query := self._of_table(rows)) is not None:
             by = ", ".join(f'"{name}" asc nulls first' for name in order)
-            return iter(self._raw.execute(f"{query} order by {by}").fetch_record_batch(chunk))
+            return streamed(self._raw.execute(f"{query} order by {by}").fetch_record_batch(chunk))
         in_order = rows.order_by([ibis.asc(name, nulls_first=True) for name in order])
-        return iter(self.con.to_pyarrow_batches(in_order, chunk_size=chunk))
+        return streamed(self.con.to_pyarrow_batches(in_order, chunk_size=chunk))
 
     def put(self, name: str, rows: Named) -> None:
         """A view."""
@@ -258,6 +263,21 @@ class DuckDB(Engine):
                 for batch in batches(self.con.to_pyarrow_batches(rows, chunk_size=chunk), chunk):
                     writer.write_table(function(batch))
             return self.con.create_table(name, self.con.read_parquet(file), temp=True, overwrite=True)
+
+    def sparing(self, work: Callable[[], _T]) -> _T:
+        """With half the threads each time, down to one: each needs room of its own. Rows are the same with any number of them."""
+        ((wanted,),) = self._raw.execute("select current_setting('threads')").fetchall()
+        threads = wanted
+        try:
+            while threads > 1:
+                try:
+                    return work()
+                except OUT_OF_MEMORY:
+                    threads //= 2
+                    self._raw.execute(f"set threads = {threads}")
+            return work()
+        finally:
+            self._raw.execute(f"set threads = {wanted}")
 
     @property
     def _raw(self) -> duckdb.DuckDBPyConnection:
@@ -312,6 +332,16 @@ def merged(con: duckdb.DuckDBPyConnection, parts: Sequence[tuple[Files, Path]]) 
         ((threads,),) = cursor.execute("select current_setting('threads')").fetchall()
     with ThreadPoolExecutor(min(threads, _MERGES)) as pool:
         list(pool.map(write, parts))
+
+
+def streamed(rows: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The batches as they come. What goes wrong in DuckDB meanwhile comes through Arrow, as an ``OSError``."""
+    try:
+        yield from rows
+    except OSError as error:
+        if str(error).startswith("Out of Memory Error"):
+            raise OUT_OF_MEMORY(str(error)) from None
+        raise
 
 
 def batches(parts: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:

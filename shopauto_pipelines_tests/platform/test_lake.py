@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from ibis import _
 
 from shopauto_pipelines.platform import lake as lake_module
+from shopauto_pipelines.platform.engine import OUT_OF_MEMORY, streamed
 from shopauto_pipelines.platform.lake import Lake, LakeTable, MissingPartition, OutdatedPartition, days_between
 from shopauto_pipelines.platform.lineage import column_lineage
 from shopauto_pipelines.platform.tables import Column, Table
@@ -316,6 +318,40 @@ def test_many_rows_are_taken_in_ranges_of_days_that_fit_and_a_large_day_alone(la
     assert [day for span in spans for day in span] == days
     assert [len(span) for span in spans] == [3, 1, 1, 3, 2]
     assert [len(span) for span in lake.spans([SALES, SALES], days[:3])] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("fits_with", "tried"), [(8, [8]), (3, [8, 4, 2]), (1, [8, 4, 2, 1]), (0, [8, 4, 2, 1])])
+def test_what_does_not_fit_is_tried_with_fewer_threads_which_come_back_afterwards(tmp_path, fits_with, tried):
+    engine, seen = Lake(tmp_path, threads=8).engine, []
+
+    def threads() -> int:
+        return engine.fetch("select current_setting('threads') as n")["n"][0].as_py()
+
+    def work() -> str:
+        seen.append(threads())
+        if seen[-1] > fits_with:
+            raise OUT_OF_MEMORY("failed to allocate")
+        return "made"
+
+    if fits_with:
+        assert engine.sparing(work) == "made"
+    else:
+        with pytest.raises(OUT_OF_MEMORY):
+            engine.sparing(work)
+    assert seen == tried
+    assert threads() == 8
+
+
+@pytest.mark.parametrize(("told", "raised"), [("Out of Memory Error: no block", OUT_OF_MEMORY), ("disk full", OSError)])
+def test_memory_that_ends_while_rows_come_is_told_as_such(told, raised):
+    def broken() -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch({"n": [1]})
+        raise OSError(told)
+
+    rows = streamed(broken())
+    assert next(rows).num_rows == 1
+    with pytest.raises(raised, match=told):
+        next(rows)
 
 
 @pytest.mark.parametrize("memory", ["1GB", "800MB", "2GiB", "1500MiB"])

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -91,8 +92,8 @@ class LakeIOManager(dg.ConfigurableIOManager):
         )
         written: dict[date, Written] = {}
         for span in spans:
-            expression = obj(span[0], span[-1]) if by_day else obj(span[0])
-            written |= lake.write(table, span, expression)
+            expression, made = lake.engine.sparing(partial(_made, obj, lake, table, span))
+            written |= made
             report(table.name, len(written), len(days))
         origins = asset.lineage(expression, lake)
         names = [*(("day",) if table.partition == "day" else ()), *(column.name for column in table.columns)]
@@ -103,6 +104,13 @@ class LakeIOManager(dg.ConfigurableIOManager):
                 asset_key=context.asset_key,
                 partition_key=day.isoformat(),
             )
+
+
+def _made(
+    body: Callable[..., ir.Table], lake: Lake, table: Table, days: list[date]
+) -> tuple[ir.Table, dict[date, Written]]:
+    expression = body(days[0], days[-1]) if table.partition == "day" else body(days[0])
+    return expression, lake.write(table, days, expression)
 
 
 #: The command that computes days as known then, and what of earlier days it takes.
