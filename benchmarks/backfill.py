@@ -20,9 +20,10 @@ models are trained, and it was computed before; of a year of days thirteen train
 ``…_cpu`` are the same of the seconds of all cores: they hold on a machine that has other things to do.
 
 ``--check-bytes`` measures nothing. It lives the last N days as a shop does: each morning the day's rows are added to the files,
-loaded, refreshed, and its messages sent to the inbox. Then all computed tables are deleted, and backfilled in one run on another
-number of threads: every file must have the same bytes. Then a late row is loaded: only the days it touches may change, and with
-``--known-then`` no file may have other bytes as known then than it had before. It fails otherwise.
+loaded, refreshed, and its messages sent to the inbox, by processes that are forked with the libraries imported. Then all computed
+tables are deleted, and backfilled in one run on another number of threads: every file must have the same bytes. A late row is
+then loaded: only the days it touches may change, and with ``--known-then`` no file may have other bytes as known then than it had
+before. It fails otherwise.
 
 Ends with one line of JSON.
 """

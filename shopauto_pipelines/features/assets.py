@@ -22,7 +22,7 @@ from shopauto_pipelines.platform.lake import Lake, LakeTable
 from shopauto_pipelines.profiles import tables as profiles
 from shopauto_pipelines.sources import tables as raw
 
-#: With more people the parts of their features are computed one after the other: as one statement they need 2 GB for a million.
+#: With more people the parts of their features are computed one after the other: one statement for a million needs over 2 GB.
 MANY_PEOPLE = 200_000
 
 

@@ -260,7 +260,7 @@ class DuckDB(Engine):
         with TemporaryDirectory(dir=self._options[0].parent) as folder:
             file = Path(folder) / "mapped.parquet"
             with pq.ParquetWriter(file, schema) as writer:
-                for batch in batches(self.con.to_pyarrow_batches(rows, chunk_size=chunk), chunk):
+                for batch in batches(streamed(self.con.to_pyarrow_batches(rows, chunk_size=chunk)), chunk):
                     writer.write_table(function(batch))
             return self.con.create_table(name, self.con.read_parquet(file), temp=True, overwrite=True)
 
