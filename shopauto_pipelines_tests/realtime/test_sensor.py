@@ -85,9 +85,10 @@ def range_of(request: dg.RunRequest) -> tuple[int, int]:
 
 
 @pytest.fixture
-def hand(engine, settings, monkeypatch):
+def hand(engine, settings, monkeypatch, tmp_path):
     monkeypatch.setattr(sensors, "engine", lambda _: engine)
-    with dg.DagsterInstance.ephemeral() as instance:
+    # in files: the sensor and the end of a run meet there, and one in memory does not wait while the other writes
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         yield Hand(engine, settings, instance)
 
 
