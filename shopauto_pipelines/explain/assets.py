@@ -6,11 +6,11 @@ from shopauto_pipelines.campaigns.declaration import load_campaigns
 from shopauto_pipelines.campaigns.tables import audience
 from shopauto_pipelines.explain import examples, page
 from shopauto_pipelines.platform.dagster.assets import FRESHNESS, OWNERS, PARTITION_TAG, asset_key
+from shopauto_pipelines.platform.dagster.failures import errors_told
 from shopauto_pipelines.platform.dagster.io_manager import lineage_entries, lineage_metadata
 from shopauto_pipelines.platform.dagster.partitions import DAILY, ONE_RUN
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.dagster.runs import run_days
-from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.postgres import engine
 
 _CAMPAIGNS = load_campaigns()
@@ -54,12 +54,9 @@ _LINEAGE = lineage_metadata({name: [(audience(campaign).name, name) for campaign
 def decisions(context: dg.AssetExecutionContext, settings: SettingsResource, lake: LakeResource) -> None:
     """The newest day's examples; earlier days of the run show nothing of their own."""
     day = run_days(context.run.tags)[-1]
-    try:
-        with engine(settings.settings).connect() as connection:
-            chosen, clock = settings.settings, settings.clock
-            shown = examples.explained(lake.front(), chosen, load_campaigns(), day, connection, clock)
-    except ShopAutoError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+    with errors_told(), engine(settings.settings).connect() as connection:
+        chosen, clock = settings.settings, settings.clock
+        shown = examples.explained(lake.front(), chosen, load_campaigns(), day, connection, clock)
     metadata = {
         "dagster/row_count": len(shown.told),
         "explained": dg.MetadataValue.md(page.markdown(shown.told) or "Nobody was due a message."),

@@ -143,8 +143,8 @@ class Engine(ABC):
         It sees up to ``chunk`` rows at once, and runs where the engine computes, so it must be one that can be pickled.
         """
 
-    def sparing(self, work: Callable[[], _T]) -> _T:
-        """What ``work`` gives, which is called again, more sparing of memory, where it did not fit."""
+    def sparing(self, work: Callable[[], _T], tell: Callable[[str], object]) -> _T:
+        """What ``work`` gives, which is called again, more sparing of memory, where it did not fit; ``tell`` is told how."""
         return work()
 
     def stamp(self, file: Path) -> object:
@@ -264,7 +264,7 @@ class DuckDB(Engine):
                     writer.write_table(function(batch))
             return self.con.create_table(name, self.con.read_parquet(file), temp=True, overwrite=True)
 
-    def sparing(self, work: Callable[[], _T]) -> _T:
+    def sparing(self, work: Callable[[], _T], tell: Callable[[str], object]) -> _T:
         """With half the threads each time, down to one: each needs room of its own. Rows are the same with any number of them."""
         ((wanted,),) = self._raw.execute("select current_setting('threads')").fetchall()
         threads = wanted
@@ -273,6 +273,9 @@ class DuckDB(Engine):
                 try:
                     return work()
                 except OUT_OF_MEMORY:
+                    tell(
+                        f"does not fit into the query engine's memory with {threads} threads: tried with {threads // 2}"
+                    )
                     threads //= 2
                     self._raw.execute(f"set threads = {threads}")
             return work()

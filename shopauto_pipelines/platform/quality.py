@@ -106,9 +106,11 @@ def run_suite(lake: Lake, suite: Suite, days: Sequence[date]) -> tuple[list[Find
     keys = [partition, *suite.table.key]
     seen = 0
     if by_row:
-        for frame in _batches(rows, keys, sorted({e.column for e in by_row} | set(keys))):
-            seen += len(frame)
-            _validate(found, frame, by_row, keys)
+        needed = rows.select(sorted({e.column for e in by_row} | set(keys)))
+        for batch in lake.engine.ordered(needed, keys, BATCH_ROWS):
+            if batch.num_rows:
+                seen += batch.num_rows
+                _validate(found, batch.to_pandas(), by_row, keys)
     facts = _facts(rows, suite, partition)
     _validate(found, facts, [e for e in suite.expectations if e.fact], [partition])
     give_back(seen)
@@ -123,13 +125,6 @@ def _facts(rows: ir.Table, suite: Suite, partition: str) -> pd.DataFrame:
         more = rows.group_by(partition).agg(**extra)
         duplicates = duplicates.join(more, partition)
     return duplicates.order_by(partition).to_pandas()
-
-
-def _batches(rows: ir.Table, order: list[str], columns: list[str]) -> Iterator[pd.DataFrame]:
-    reader = rows.select(columns).order_by([ibis.asc(name) for name in order]).to_pyarrow_batches(chunk_size=BATCH_ROWS)
-    for part in reader:
-        if part.num_rows:
-            yield part.to_pandas()
 
 
 @contextmanager

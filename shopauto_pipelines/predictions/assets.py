@@ -10,6 +10,7 @@ from pydantic import Field
 from shopauto_pipelines.features import customer_features as behaviour
 from shopauto_pipelines.features import tables as features
 from shopauto_pipelines.platform.dagster.assets import lake_asset
+from shopauto_pipelines.platform.dagster.failures import errors_told
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.lake import Lake, LakeTable
 from shopauto_pipelines.platform.settings import load_settings
@@ -17,7 +18,7 @@ from shopauto_pipelines.predictions import plots, serving, tables
 from shopauto_pipelines.predictions.dataset import Shop, sampled
 from shopauto_pipelines.predictions.declaration import load_predictions
 from shopauto_pipelines.predictions.lineage import SCORES_LINEAGE, models_lineage
-from shopauto_pipelines.predictions.store import ModelStore, UnknownModel
+from shopauto_pipelines.predictions.store import ModelStore
 from shopauto_pipelines.profiles import identity
 from shopauto_pipelines.profiles import tables as profiles
 from shopauto_pipelines.sources import tables as raw
@@ -94,10 +95,8 @@ def models(
         )
 
     store = ModelStore(chosen.models_path, own)
-    try:
+    with errors_told():
         named = store.named(config.named)
-    except UnknownModel as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
     trainer = serving.Trainer(
         store=store,
         shop=shop,

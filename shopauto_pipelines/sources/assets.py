@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from shopauto_pipelines.platform.dagster.assets import asset_key, lake_asset
+from shopauto_pipelines.platform.dagster.failures import errors_told
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.tables import Table
@@ -20,7 +21,6 @@ from shopauto_pipelines.sources.component import files_key
 from shopauto_pipelines.sources.expressions import SOURCE_ROW
 from shopauto_pipelines.sources.landing import landed_days, refresh_landing
 from shopauto_pipelines.sources.mapping import mappings
-from shopauto_pipelines.sources.reading import LandingError
 from shopauto_pipelines.sources.tables import (
     COLLECTED_TABLES,
     CORE_TABLES,
@@ -75,11 +75,9 @@ def _origins(table: Table) -> dict[str, set[tuple[str, str]]]:
 def _landed(settings: SettingsResource, lake: LakeResource) -> Lake:
     """The lake, with what changed on disk landed; one as known then is made of what was."""
     now = settings.clock.now().astimezone(settings.settings.zone)
-    try:
+    with errors_told():
         if settings.settings.known == "now":
             refresh_landing(lake.front(), _SOURCES, settings.settings, now.date())
-    except LandingError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
     if landed_days(lake.front()) is None:
         raise dg.Failure(
             "Nothing has been loaded. Run `shopauto load SOURCE PATH`, or `shopauto demo` to see the sample shop.",

@@ -322,7 +322,7 @@ def test_many_rows_are_taken_in_ranges_of_days_that_fit_and_a_large_day_alone(la
 
 @pytest.mark.parametrize(("fits_with", "tried"), [(8, [8]), (3, [8, 4, 2]), (1, [8, 4, 2, 1]), (0, [8, 4, 2, 1])])
 def test_what_does_not_fit_is_tried_with_fewer_threads_which_come_back_afterwards(tmp_path, fits_with, tried):
-    engine, seen = Lake(tmp_path, threads=8).engine, []
+    engine, seen, told = Lake(tmp_path, threads=8).engine, [], []
 
     def threads() -> int:
         return engine.fetch("select current_setting('threads') as n")["n"][0].as_py()
@@ -334,11 +334,12 @@ def test_what_does_not_fit_is_tried_with_fewer_threads_which_come_back_afterward
         return "made"
 
     if fits_with:
-        assert engine.sparing(work) == "made"
+        assert engine.sparing(work, told.append) == "made"
     else:
         with pytest.raises(OUT_OF_MEMORY):
-            engine.sparing(work)
+            engine.sparing(work, told.append)
     assert seen == tried
+    assert [how.rpartition(" ")[2] for how in told] == [str(threads) for threads in tried[1:]]
     assert threads() == 8
 
 

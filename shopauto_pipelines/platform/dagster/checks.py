@@ -1,8 +1,11 @@
 """How a Great Expectations suite becomes a blocking asset check."""
 
+from functools import partial
+
 import dagster as dg
 
 from shopauto_pipelines.platform.dagster.assets import asset_key
+from shopauto_pipelines.platform.dagster.failures import errors_told, sparing
 from shopauto_pipelines.platform.dagster.resources import LakeResource
 from shopauto_pipelines.platform.dagster.runs import run_days
 from shopauto_pipelines.platform.quality import Finding, Suite, run_suite
@@ -20,7 +23,9 @@ def suite_check(suite: Suite) -> dg.AssetChecksDefinition:
     )
     def quality(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
         days = run_days(context.run.tags)
-        findings, rows = run_suite(lake.front(), suite, days)
+        opened, what = lake.front(), f"the check of {suite.table.name}"
+        with errors_told(what):
+            findings, rows = sparing(opened.engine, what, context.log, partial(run_suite, opened, suite, days))
         for finding in findings:
             context.log.error(describe(suite, finding))
         return dg.AssetCheckResult(

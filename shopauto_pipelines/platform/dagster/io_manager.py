@@ -9,10 +9,9 @@ from typing import Any
 import dagster as dg
 import ibis.expr.types as ir
 
+from shopauto_pipelines.platform.dagster.failures import errors_told, sparing
 from shopauto_pipelines.platform.dagster.resources import LakeResource
 from shopauto_pipelines.platform.dagster.runs import COMMAND_LINE_TAG, this_process
-from shopauto_pipelines.platform.engine import MORE_MEMORY, OUT_OF_MEMORY
-from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.lake import Lake, LakeTable, Written, days_between
 from shopauto_pipelines.platform.lineage import column_lineage
 from shopauto_pipelines.platform.progress import report
@@ -67,14 +66,8 @@ class LakeIOManager(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Compute and write every partition of the run. An error meant for users is told without a traceback."""
-        try:
+        with errors_told(LAKE_ASSETS[context.asset_key].table.name):
             self._write(context, obj)
-        except ShopAutoError as error:
-            raise dg.Failure(str(error), allow_retries=False) from None
-        except OUT_OF_MEMORY:
-            raise dg.Failure(
-                f"{LAKE_ASSETS[context.asset_key].table.name} {MORE_MEMORY}", allow_retries=False
-            ) from None
 
     def _write(self, context: dg.OutputContext, obj: Any) -> None:
         asset = LAKE_ASSETS[context.asset_key]
@@ -92,7 +85,7 @@ class LakeIOManager(dg.ConfigurableIOManager):
         )
         written: dict[date, Written] = {}
         for span in spans:
-            expression, made = lake.engine.sparing(partial(_made, obj, lake, table, span))
+            expression, made = sparing(lake.engine, table.name, context.log, partial(_made, obj, lake, table, span))
             written |= made
             report(table.name, len(written), len(days))
         origins = asset.lineage(expression, lake)

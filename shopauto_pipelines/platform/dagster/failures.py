@@ -1,0 +1,31 @@
+"""How errors end a step in the UI: those meant for users without a traceback, a lack of memory with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from logging import Logger
+from typing import TypeVar
+
+import dagster as dg
+
+from shopauto_pipelines.platform.engine import MORE_MEMORY, OUT_OF_MEMORY, Engine
+from shopauto_pipelines.platform.errors import ShopAutoError
+
+_T = TypeVar("_T")
+
+
+@contextmanager
+def errors_told(what: str = "The query") -> Iterator[None]:
+    """Errors meant for users end the step with their text alone; ``what`` is what would not fit into memory."""
+    try:
+        yield
+    except ShopAutoError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    except OUT_OF_MEMORY:
+        raise dg.Failure(f"{what} {MORE_MEMORY}", allow_retries=False) from None
+
+
+def sparing(engine: Engine, what: str, log: Logger, work: Callable[[], _T]) -> _T:
+    """What ``work`` gives; where it does not fit into memory, ``log`` says how ``what`` is tried again."""
+    return engine.sparing(work, lambda how: log.warning(f"{what} {how}"))
