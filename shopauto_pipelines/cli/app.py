@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from shopauto_pipelines import __version__
 from shopauto_pipelines.cli import (
     explain,
     health,
@@ -65,9 +66,18 @@ _NOT_THEN = ("demo", "load", "outbox", "live-settings", "health", "inbox", "coll
 _LOOK = ("segments", "explain", "preview", "replay", "readout")
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        console.print(f"shopauto {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def begin(
     context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
     known: Annotated[
         str | None,
         typer.Option(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from shopauto_pipelines import __version__
 from shopauto_pipelines.cli.doctor import examine
 from shopauto_pipelines.platform.settings import PROJECT_ROOT
 
@@ -61,6 +62,10 @@ def test_the_program_without_arguments_lists_its_commands_and_the_first_steps(sh
     assert all(f"{command} " in shown for command in COMMANDS)
     assert "First steps" in shown
     assert shopauto(code=2).split() == shown.split()
+
+
+def test_it_tells_its_version(shopauto):
+    assert shopauto("--version").strip() == f"shopauto {__version__}"
 
 
 def test_help_is_quick_because_it_imports_nothing_heavy():
