@@ -16,7 +16,7 @@ from shopauto_pipelines.cli.progress import step_bar
 from shopauto_pipelines.features.tables import CUSTOMER_360, DAILY_ACTIVITY
 from shopauto_pipelines.platform.clock import SystemClock
 from shopauto_pipelines.platform.errors import ShopAutoError
-from shopauto_pipelines.platform.lake import Lake, days_between
+from shopauto_pipelines.platform.lake import Lake, days_between, open_lake
 from shopauto_pipelines.platform.postgres import engine
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.realtime.closed_days import land_held_rows
@@ -148,6 +148,13 @@ def refresh_then(settings: Settings, start: date, end: date, console: Console, *
     if start < first or end > last:
         raise RefreshError(f"there is data from {first} to {last}; {start if start < first else end} is outside")
     ModelStore(settings.models_path).named(models)
+    if begin := _carried_over_from(lake, settings, start):
+        console.print(
+            f"What carries over from day to day begins anew with {start}: membership of segments, behaviour clusters, "
+            f"assignments. The days before it have not been computed as known then. To have it as it was, begin earlier: "
+            f"[bold]shopauto --known then refresh --from {begin} --to {end}[/bold]",
+            soft_wrap=True,
+        )
     with known.alone(lake, settings), runs.instance() as instance:
         for step in arrivals.steps(lake, start, end, DAILY_ACTIVITY):
             if step.late:
@@ -162,6 +169,13 @@ def refresh_then(settings: Settings, start: date, end: date, console: Console, *
         f"Look with the same commands, e.g. [bold]shopauto --known then segments list --as-of {end}[/bold]",
         soft_wrap=True,
     )
+
+
+def _carried_over_from(lake: Lake, settings: Settings, start: date) -> date | None:
+    """The first day to compute as known then for ``start`` to carry over what it did; ``None`` where it does anyway."""
+    newest = max((day for day in lake.days(CUSTOMER_360) if day < start), default=date.min)
+    refreshed = open_lake(settings.model_copy(update={"known": "now"})).days(CUSTOMER_360)
+    return min((day for day in refreshed if newest < day < start), default=None)
 
 
 def _came_in_late(step: arrivals.Step) -> str:
