@@ -89,7 +89,7 @@ def wanted_days(lake: Lake, start: date | None, end: date | None, console: Conso
     first, last = landed(lake)
     if start is None or end is None:
         newest = max((day for day in lake.days(CUSTOMER_360) if day <= last), default=None)
-        start, end = (min(newest + timedelta(days=1), last) if newest else last), last
+        start, end = (max(first, min(newest + timedelta(days=1), last)) if newest else last), last
     if start > end:
         raise RefreshError(f"--from {start} is after --to {end}")
     if start < first or end > last:

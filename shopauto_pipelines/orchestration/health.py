@@ -165,7 +165,7 @@ def _judged(
     if table in _LANDED:
         found |= _late(lake, table, there)
     reads = [] if table in _LANDED else [*made.reads, *(other for other in made.earlier if other not in made.reads)]
-    since = min(there, default=expected[-1]) if table.partition == "as_of" else expected[0]
+    since = min(there, default=max(expected, default=date.max)) if table.partition == "as_of" else date.min
     absent = [day for day in expected if day not in there and day not in found]
     for day in absent:
         # a run that failed before the table was there has computed the others since

@@ -94,7 +94,9 @@ class Settings(BaseSettings):
         description="ISO 3166 country to read local phone numbers in, where the customer's own is not known.",
     )
     language: str = Field("en", description="Language of messages to people whose language is not known.")
-    first_day: date | None = Field(None, description="First daily partition. Unset: the first day of the data loaded.")
+    first_day: date | None = Field(
+        None, description="First daily partition, where that is before the first day of the data loaded."
+    )
     known: Literal["now", "then"] = Field(
         "now",
         description="What past days are computed from, and which lake commands look at. `now`: all that has been loaded by now. "

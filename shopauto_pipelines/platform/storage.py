@@ -174,7 +174,10 @@ class LocalStorage:
 
     def times(self, tables: Sequence[str]) -> dict[str, dict[str, Times]]:
         """Two ``stat`` for each partition."""
-        return {table: {folder: self._times(table, folder) for folder in self.days(table)} for table in tables}
+        return {
+            table: {folder: times for folder in self.days(table) if (times := self._times(table, folder))}
+            for table in tables
+        }
 
     def local(self, files: Sequence[Stored]) -> list[Path]:
         """The files themselves."""
@@ -246,9 +249,11 @@ class LocalStorage:
         """A folder needs nothing."""
         return self.place
 
-    def _times(self, table: str, folder: str) -> Times:
+    def _times(self, table: str, folder: str) -> Times | None:
         path = f"{self.place}/{table}/{folder}"
-        return Times(os.stat(f"{path}/{FILE}").st_mtime_ns, os.stat(path).st_mtime_ns)
+        with suppress(FileNotFoundError):  # somebody deleted the file and left the folder
+            return Times(os.stat(f"{path}/{FILE}").st_mtime_ns, os.stat(path).st_mtime_ns)
+        return None
 
 
 def used(file: Path) -> bool:

@@ -18,7 +18,7 @@ from shopauto_pipelines.platform.lake import Lake, days_between
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.sources.known import Cut, note, noted
 from shopauto_pipelines.sources.landing import OWN_SOURCE, Landed, Manifest, Replaced, landing_root, manifests
-from shopauto_pipelines.sources.tables import CUSTOMERS, ORDERS
+from shopauto_pipelines.sources.tables import CUSTOMERS, ORDERS, QUARANTINE, RAW_TABLES
 
 #: Tables by whose sources rows of others are judged: from the first load of such a source on.
 _JUDGING = (CUSTOMERS.name, ORDERS.name)
@@ -87,7 +87,7 @@ def steps(lake: Lake, start: date, end: date, log: Table) -> Iterator[Step]:
 
     While a step is handed out the lake shows the rows that it is made of. It counts as done when the next one is asked for; what
     was not is done again another time. Logs are written from the first day that lacks the table ``log``, or of which other rows
-    are visible than when its logs were written.
+    are visible than when its logs were written: none perhaps, where history came later.
     """
     late = _late(lake)
     turns = sorted({start, *(day for day in late if start < day <= end)})
@@ -97,8 +97,8 @@ def steps(lake: Lake, start: date, end: date, log: Table) -> Iterator[Step]:
         cut = Cut(begin, following - _DAY)
         first, there = _first_day(lake, cut), {*lake.days(log)}
         redo = [next((day for day in days_between(first, begin - _DAY) if day not in there), None)]
-        redo += [_first_difference(lake, then.cut, cut), then.behind]
-        since = max(first, min((day for day in redo if day), default=begin))
+        redo += [_first_difference(lake, then.cut, cut), _first_change(lake, cut), then.behind]
+        since = max(min([first, *there]), min((day for day in redo if day), default=begin))
         note(lake, replace(then, cut=cut, behind=min(since, begin)))
         logs = (since, begin - _DAY) if since < begin else None
         yield Step((cut.start, cut.end), logs, sorted(late.get(begin, ())))
@@ -123,6 +123,25 @@ def _first_difference(lake: Lake, before: Cut | None, after: Cut) -> date | None
         for day, (known, until) in version.days.items():
             if day < after.start and before.shows(known, until) != after.shows(known, until):
                 found.append(day)
+    return min(found, default=None)
+
+
+def _first_change(lake: Lake, cut: Cut) -> date | None:
+    """The first day before ``cut`` whose visible rows were landed again after its logs were written; ``None``: there is none.
+
+    Rows of a day that was not over, of a mapping that was changed, and those told to be history are not late.
+    """
+    written = lake.times_of([*RAW_TABLES, QUARANTINE])
+    found = []
+    for manifest in manifests(lake):
+        for landed in manifest.files.values():
+            logs = written[f"raw/{landed.table}"], written[QUARANTINE.name]
+            for told, (_, changed) in landed.days.items():
+                day = date.fromisoformat(told)
+                if day >= cut.start or _day(landed.known.get(told)) > cut.end:
+                    continue
+                if any(day in log and log[day].computed < changed for log in logs):
+                    found.append(day)
     return min(found, default=None)
 
 

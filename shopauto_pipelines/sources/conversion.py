@@ -235,14 +235,20 @@ class Conversion:
         columns = ", ".join(_quoted(name) for name in mappable(self.table))
         lineage = f"{_text(self.source.name)} as source, {_text(self.file)} as source_file, _row as source_row"
         good = f"select {columns}, {lineage}, day from ({marked}) where bad_reason is null and not _again order by day, _row"
-        last = self.con.execute(f"select coalesce(max(day), date '{self.today}') from {self._all()}").fetchone()[0]  # type: ignore[index]
+        undated, first = self.con.execute(
+            f"select count(*) filter (day is null), coalesce(min(day), date '{self.today}') from {self._all()}"
+        ).fetchone() or (0, self.today)
+        # a row without a day lies on that of the nearest row above it, where it stays when the file grows
+        above = f"(select _row as _above, day as _day_above from {self._all()} where day is not null)"
+        near = f"(select * from ({marked}) asof left join {above} on _row >= _above)" if undated else f"({marked})"
+        own = f"coalesce(day, _day_above, date '{first}')" if undated else "day"
         values = ", ', ', ".join(f"cast({_quoted(name)} as varchar)" for name in self.table.key)
         bad = f"""select {_text(self.table.name)} as "table", {lineage},
             case when bad_reason is not null then bad_column else {_text(", ".join(self.table.key))} end as "column",
             coalesce(bad_reason, 'duplicate key') as reason,
             {_shortened(f"case when bad_reason is not null then bad_value else concat({values}) end")} as raw_value,
-            coalesce(day, date '{last}') as day
-            from ({marked}) where bad_reason is not null or _again order by day, source_row"""
+            {own} as day
+            from {near} where bad_reason is not null or _again order by day, source_row"""
         quarantine = target.with_name(target.name.replace(".parquet", ".quarantine.parquet"))
         self._swap(good, target)
         self._swap(bad, quarantine)

@@ -238,7 +238,6 @@ def land(
             load.file(file, _relative(path, file), tables)
         load.save()
         progress(f"land {mapping.name}", len(plan), len(plan))
-    _note_first_day(lake, load.report)
     return load.report
 
 
@@ -280,14 +279,7 @@ def land_rows(
         _sweep(lake, load.manifest)
         load.file(file, file.name, [short])
         load.save()
-    _note_first_day(lake, load.report)
     return load.report.files[0]
-
-
-def _note_first_day(lake: Lake, result: LandingReport) -> None:
-    landed = [day for file in result.files if file.landed for day in file.days]
-    if landed:
-        lake.note_first_day(min(landed))
 
 
 def refresh_landing(
@@ -296,8 +288,11 @@ def refresh_landing(
     """Land again what changed, or was in the future, since it was loaded.
 
     For files this costs a few ``stat`` where nothing did; a path that is gone keeps what was landed. A database is read
-    again unless it was within ``fresh_for``. Raises :class:`LandingError`.
+    again unless it was within ``fresh_for``. A lake that was deleted but for what is landed learns its first day again. Raises
+    :class:`LandingError`.
     """
+    if span := landed_days(lake):
+        lake.note_first_day(span[0])
     by_name = {mapping.name: mapping for mapping in sources}
     reports = []
     for manifest in manifests(lake):
@@ -351,7 +346,6 @@ def _land_database(
             load.table(table, feeds[table], rows, Path(folder))
         load.save()
         progress(f"land {mapping.name}", len(staged), len(staged))
-    _note_first_day(lake, load.report)
     return load.report
 
 
@@ -462,7 +456,10 @@ class _Load:
         self._convert(staged, folder, table, work, digest, staged.count, now)
 
     def save(self) -> None:
-        """Make what was landed visible."""
+        """Make what was landed visible, once its first day is noted."""
+        days = [day for landed in self.manifest.files.values() for day, (mark, _) in landed.days.items() if mark]
+        if days:
+            self.lake.note_first_day(date.fromisoformat(min(days)))
         _save(self.lake, self.manifest)
 
     def _mapping_digest(self, table: str) -> str:
@@ -541,7 +538,7 @@ class _Load:
         """Keep the rows of the landing named, of the days named, in files of their own."""
         folder = landing_root(self.lake) / self.mapping.name
         rows = folder / replaced.landing
-        kept = rows.with_name(f"{rows.stem}.until-{replaced.until}.parquet")
+        kept = rows.with_name(f"{rows.stem}-{len(self.manifest.replaced)}.until-{replaced.until}.parquet")
         days = ", ".join(f"date '{day}'" for day in replaced.days)
         for source, target in ((rows, kept), (_refused(rows), _refused(kept))):
             staged = self.lake.root / "_staging" / f"kept-{uuid.uuid4().hex}"

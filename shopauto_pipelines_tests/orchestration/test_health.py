@@ -9,8 +9,9 @@ import ibis
 import pyarrow.parquet as pq
 import pytest
 from ibis import _
+from rich.console import Console
 
-from shopauto_pipelines.cli.refreshing import next_command
+from shopauto_pipelines.cli.refreshing import next_command, wanted_days
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.orchestration.health import FailedRun, Made, as_json, examine, ranges, repair_runs
 from shopauto_pipelines.platform.lake import days_between
@@ -19,7 +20,15 @@ from shopauto_pipelines.sources import raw
 from shopauto_pipelines.sources.tables import CUSTOMERS as RAW_CUSTOMERS
 from shopauto_pipelines.sources.tables import ORDERS as RAW_ORDERS
 from shopauto_pipelines.sources.tables import QUARANTINE
-from shopauto_pipelines_tests.sources.declared import an_order_a_day
+from shopauto_pipelines_tests.sources.declared import (
+    CUSTOMERS,
+    ORDERS,
+    ORDERS_HEADER,
+    an_order_a_day,
+    declare,
+    load,
+    put,
+)
 
 COUNT = (Column("orders", "int64", "orders", required=True),)
 ROLLUP = Table("features/rollup", "Orders of a day.", COUNT, ("orders",), "day")
@@ -121,6 +130,23 @@ def test_what_is_missing_on_a_refreshed_day_is_told_with_the_run_that_failed(lak
     failed = FailedRun("3" * 32, (DAYS[3], DAYS[4]), frozenset({AUDIENCE.name}), now, "campaigns/hello: no template")
     found = problems(lake, [of_others, of_another_day, failed])
     assert found == [("missing", "run 33333333 failed: campaigns/hello: no template", {AUDIENCE.name: [9]})]
+
+
+def test_a_partition_whose_file_was_deleted_and_whose_folder_was_left_is_missing(lake, shop):
+    lake.path(AUDIENCE, DAYS[4]).unlink()
+    assert problems(lake) == [("missing", "never computed", {AUDIENCE.name: [9]})]
+
+
+def test_where_the_files_begin_after_all_refreshed_days_health_is_told_and_a_refresh_begins_with_them(
+    lake, settings, shop, tmp_path
+):
+    lake.write(CUSTOMER_360, [DAYS[4]], CUSTOMER_360.arrow_schema.empty_table())
+    later = days_between(date(2026, 1, 20), date(2026, 1, 22))
+    customers = "id,changed_at,created_at,email\nc1,2026-01-20,,\n"
+    orders = ORDERS_HEADER + "".join(f"{day.day},{day},c1,,1\n" for day in later)
+    load(lake, settings, declare(tmp_path, CUSTOMERS, ORDERS), put(tmp_path, customers=customers, orders=orders))
+    assert any(why.startswith("late rows of") for _kind, why, _days in problems(lake))
+    assert wanted_days(lake, None, None, Console()) == (later[0], later[-1])
 
 
 def test_a_first_run_that_stopped_between_two_tables_leaves_no_day_that_counts_as_older_than_a_table(lake, shop):

@@ -391,6 +391,87 @@ def test_rows_that_stood_in_one_line_at_different_times_are_not_taken_for_each_o
     assert seen == [[("a", 100, 2)], [("a", 300, 3), ("c", 400, 1)]]
 
 
+@pytest.fixture
+def shop_orders(lake, settings, tmp_path):
+    """Loads the orders of a shop of one customer, where tables of all kinds are declared."""
+    heads = HEADS | {"customers": f"{HEADS['customers']}c1,{FIFTH},2025-11-01,\n"}
+
+    def loaded(text, mapping=ORDERS, **more):
+        declared = declare(tmp_path, CUSTOMERS, mapping, REFUNDS, CONSENTS)
+        return land(lake, declared, put(tmp_path, **heads | {"orders": text}), settings, date(2026, 1, 31), **more)
+
+    return loaded
+
+
+@pytest.fixture
+def paid_then(lake, settings):
+    """Computes a January day as known then: what had been paid by it, cents."""
+
+    def computed(day):
+        then = known.opened(settings.model_copy(update={"known": "then"}))
+        refresh_then(then, date(2026, 1, day), date(2026, 1, day))
+        return states(then, [date(2026, 1, day)])[date(2026, 1, day)]["cents"]
+
+    return computed
+
+
+THREE_DAYS = f"{TWO_DAYS}c,{SEVENTH},c1,,4\n"
+
+
+def test_history_that_is_told_after_its_days_were_computed_reaches_their_logs(lake, shop_orders, paid_then):
+    shop_orders(THREE_DAYS)
+    refreshed(lake, date(2026, 1, 7))
+    assert paid_then(7) == 700
+    shop_orders(f"{THREE_DAYS}x,{FIFTH},c1,,1000\n", history=True)
+    assert paid_then(7) == 100_700
+
+
+def test_a_mapping_that_is_changed_after_days_were_computed_reaches_their_logs(lake, shop_orders, paid_then):
+    shop_orders(THREE_DAYS)
+    refreshed(lake, date(2026, 1, 7))
+    assert paid_then(7) == 700
+    shop_orders(THREE_DAYS, mapping=ORDERS.replace("cents(total)", "cents(total) * 2"))
+    assert paid_then(7) == 1400
+
+
+def test_the_rest_of_a_day_that_was_computed_before_it_was_over_reaches_its_log(lake, settings, shop_orders, paid_then):
+    shop_orders(TWO_DAYS)
+    noon = int(settings.midnight(date(2026, 1, 6)).timestamp() * 1e9) + 12 * 3600 * 10**9
+    refreshed(lake, date(2026, 1, 6), computed=noon)
+    assert paid_then(6) == 300
+    shop_orders(f"{TWO_DAYS}b2,{SIXTH},c1,,1000\nc,{SEVENTH},c1,,4\n")
+    refreshed(lake, date(2026, 1, 7))
+    assert paid_then(7) == 100_700
+
+
+def test_going_back_to_a_day_before_older_history_came_in_empties_the_logs_of_it(lake, shop_orders, paid_then):
+    shop_orders(TWO_DAYS)
+    refreshed(lake, date(2026, 1, 6))
+    shop_orders(f"{TWO_DAYS}old,2025-12-01,c1,,1000\nc,{SEVENTH},c1,,4\n")
+    assert [paid_then(6), paid_then(7), paid_then(6)] == [300, 100_700, 300]
+
+
+def test_of_a_file_that_goes_back_to_what_it_was_all_that_is_replaced_is_kept(lake, shop_orders, paid_then):
+    shop_orders(TWO_DAYS)
+    refreshed(lake, date(2026, 1, 6))
+    for text in (TWO_DAYS.replace("c1,,1", "c1,,10"), TWO_DAYS, TWO_DAYS.replace("c1,,2", "c1,,20")):
+        shop_orders(text)
+    assert len({gone.landing for gone in read_manifest(lake, "shop").replaced}) == 2
+    assert paid_then(6) == 300
+
+
+def test_a_row_without_a_day_makes_no_day_late_when_the_file_grows(lake, settings, shop_orders):
+    days = days_between(date(2026, 1, 5), date(2026, 1, 9))
+    text = f"{ORDERS_HEADER}bad,not a date,c1,,1\n"
+    for day in days:
+        text += f"o{day.day},{day},c1,,1\nbad{day.day},not a date,c1,,1\n"
+        shop_orders(text)
+        refreshed(lake, day)
+    assert told(lake)[1] == []
+    then = known.opened(settings.model_copy(update={"known": "then"}))
+    assert [step.days for step in arrivals.steps(then, days[0], days[-1], LOG)] == [(days[0], days[-1])]
+
+
 def test_orders_are_judged_by_customers_from_the_day_on_that_customers_were_told_of(lake, settings, orders, tmp_path):
     orders(TWO_DAYS)
     refreshed(lake, date(2026, 1, 6))

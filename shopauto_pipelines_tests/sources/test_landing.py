@@ -11,7 +11,7 @@ from shopauto_pipelines.sources import tables
 from shopauto_pipelines.sources.landing import land_rows, landed_days, landing_root, refresh_landing, touched_days
 from shopauto_pipelines.sources.reading import LandingError
 
-from .declared import ORDERS, ORDERS_HEADER, TODAY, declare, landed, load, put, refused
+from .declared import CUSTOMERS, ORDERS, ORDERS_HEADER, TODAY, declare, landed, load, put, refused
 
 
 @pytest.fixture
@@ -67,8 +67,40 @@ def test_values_of_a_wrong_type_are_quarantined_with_column_reason_and_value(lak
     ]
     days = {row["source_row"]: row["day"] for row in refused(lake)}
     assert days[1] == date(2026, 1, 5)
-    assert days[2] == date(2026, 1, 7), "an undated row lies on the last day of its file"
+    assert days[2] == date(2026, 1, 5), "an undated row lies on the day of the row above it"
     assert report.reasons == {"is missing": 2, "not a time": 1, "not an amount of money": 1}
+
+
+def test_a_row_without_a_day_stays_on_its_day_when_the_file_grows(lake, settings, shop, tmp_path):
+    rows = ["0,yesterday,c1,,1", "1,2026-01-05,c1,,1", "2,yesterday,c1,,1", "3,yesterday,c1,,1", "4,2026-01-07,c1,,1"]
+    first = {1: date(2026, 1, 5), 3: date(2026, 1, 5), 4: date(2026, 1, 5)}
+    load(lake, settings, shop, put(tmp_path, orders=_orders(*rows)))
+    assert {row["source_row"]: row["day"] for row in refused(lake)} == first
+    report = load(lake, settings, shop, put(tmp_path, orders=_orders(*rows, "5,yesterday,c1,,1", "6,2026-01-08,c1,,1")))
+    assert {row["source_row"]: row["day"] for row in refused(lake)} == first | {6: date(2026, 1, 7)}
+    assert touched_days(report) == [date(2026, 1, 7), date(2026, 1, 8)]
+
+
+def test_a_file_without_any_day_lies_on_the_day_of_its_load(lake, settings, shop, tmp_path):
+    load(lake, settings, shop, put(tmp_path, orders=_orders("1,yesterday,c1,,1")))
+    assert [row["day"] for row in refused(lake)] == [TODAY]
+
+
+def test_the_first_day_is_noted_of_files_before_one_that_stops_a_load(lake, settings, tmp_path):
+    both = declare(tmp_path, CUSTOMERS, ORDERS)
+    files = put(tmp_path, customers="id,changed_at,created_at,email\nc1,2026-01-03,,\n", orders="wrong\n1\n")
+    with pytest.raises(LandingError, match=r"orders\.csv"):
+        load(lake, settings, both, files)
+    load(lake, settings, both, put(tmp_path, orders=_orders("1,2026-01-05,c1,,1")))
+    assert landed_days(lake) == (date(2026, 1, 3), date(2026, 1, 5))
+    assert Lake.first_day(lake.root) == date(2026, 1, 3)
+
+
+def test_a_lake_that_was_deleted_but_for_what_is_landed_learns_its_first_day_again(lake, settings, shop, tmp_path):
+    load(lake, settings, shop, put(tmp_path, orders=_orders("1,2026-01-05,c1,,1")))
+    (lake.root / "first_day").unlink()
+    refresh_landing(lake, [shop], settings, TODAY)
+    assert Lake.first_day(lake.root) == date(2026, 1, 5)
 
 
 def test_of_rows_with_the_same_key_the_first_in_the_file_stays(lake, settings, shop, tmp_path):

@@ -17,8 +17,11 @@ _settings = load_settings()
 #: First day where no setting says so and nothing has been loaded: the first day of the sample shop.
 _DEFAULT_FIRST_DAY = date(2025, 1, 1)
 
+#: Never after the first day of the data: what is refreshed is made of all of it.
+_FIRST_DAYS = [day for day in (_settings.first_day, Lake.first_day(storage_of(_settings))) if day]
+
 DAILY = dg.DailyPartitionsDefinition(
-    start_date=(_settings.first_day or Lake.first_day(storage_of(_settings)) or _DEFAULT_FIRST_DAY).isoformat(),
+    start_date=min(_FIRST_DAYS, default=_DEFAULT_FIRST_DAY).isoformat(),
     timezone=_settings.timezone,
 )
 
