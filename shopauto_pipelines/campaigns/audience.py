@@ -247,10 +247,11 @@ def _history(virtual: bool, of_carts: str | None) -> Prepared:
     What that one sent on the day itself is no reason to plan less of it.
     """
     events = unseen(MESSAGE_EVENTS, "message_events", partitions=True).filter(_.day >= getvariable(_SINCE))
-    rows = history(events, unseen(IDENTITIES, "identities"))
+    people = unseen(IDENTITIES, "identities")
+    rows = history(events, people)
     if virtual:
         messages = ibis.table(SCHEMAS["history"], name=_VIRTUAL)
-        rows = with_virtual(rows, messages, ibis.table({"campaign": "string", "until": "date"}, name=_REAL))
+        rows = with_virtual(rows, messages, ibis.table({"campaign": "string", "until": "date"}, name=_REAL), people)
     if of_carts is not None:
         rows = rows.filter((_.on < getvariable(_AS_OF)) | (_.campaign != of_carts))
     return Prepared.of(rows, {"message_events": MESSAGE_EVENTS, "identities": IDENTITIES})
@@ -356,11 +357,14 @@ def history(message_events: ir.Table, identities: ir.Table) -> ir.Table:
     )
 
 
-def with_virtual(happened: ir.Table, messages: ir.Table, real: ir.Table) -> ir.Table:
+def with_virtual(happened: ir.Table, messages: ir.Table, real: ir.Table, identities: ir.Table) -> ir.Table:
     """:func:`history` with ``messages`` and ``real`` of :class:`Virtual`. What people did, unsubscribing above all, stays."""
     kept = happened.left_join(real, "campaign").drop("campaign_right")
     kept = kept.filter((_.type != "sent") | _.until.isnull() | (_.on <= _.until)).drop("until")
-    return kept.select(*SCHEMAS["history"]).union(messages.select(*SCHEMAS["history"]))
+    people = identities.select("shop_customer_id", person="customer_id")
+    theirs = messages.left_join(people, messages.customer_id == people.shop_customer_id)
+    theirs = theirs.mutate(customer_id=ibis.coalesce(_.person, _.customer_id))
+    return kept.select(*SCHEMAS["history"]).union(theirs.select(*SCHEMAS["history"]))
 
 
 @dataclass(frozen=True)

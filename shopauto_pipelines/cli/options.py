@@ -39,6 +39,8 @@ def in_a_folder(file: Path | None) -> Path | None:
     """The file to write, whose folder is there: a folder that is misspelt is told before the work begins."""
     if file is not None and not file.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {file.parent}")
+    if file is not None and file.is_dir():
+        raise typer.BadParameter(f"{file} is a folder: name a file in it")
     return file
 
 

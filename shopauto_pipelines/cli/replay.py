@@ -211,9 +211,11 @@ def _show_difference(found: Replay) -> None:
         f"\n[bold]Who gets it in one version only[/bold]\n{difference.people_in_both:,} people in both, {only}."
     )
     for version in difference.people_only:
-        named = [one for one in difference.named if one.version == version]
-        for one in named[:_LISTED]:
+        named, further = difference.only(version, _LISTED)
+        for one in named:
             what = f"[bold]{escape(one.customer_id)}[/bold] {one.step}, {one.day}, only {version}"
             console.print(f"  {what}  [dim]otherwise: {escape(words.instead(one.instead))}[/dim]", soft_wrap=True)
-        if (more := difference.messages_only[version] - len(named[:_LISTED])) > 0:
-            console.print(f"  … and {words.counted(more, 'more message')} only {version}")
+        if named and further:
+            console.print(f"  … and {words.counted(further, 'more message')} only {version}")
+    if difference.named is None:
+        console.print(f"  {words.UNNAMED}")

@@ -42,6 +42,11 @@ class Known:
     cards: Mapping[str, Card] = field(default_factory=dict)
     unmoved: str = ""
 
+    @property
+    def birthdays(self) -> frozenset[str]:
+        """Campaigns whose messages would tell the birthday by their day."""
+        return frozenset(name for name, campaign in self.campaigns.items() if campaign.trigger.birthday is not None)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -65,7 +70,8 @@ class Case:
     @cached_property
     def step(self) -> Declared:
         """The step as the person's variant has it."""
-        return self.campaign.step(self.name, self.row.get("variant"))
+        variant, drawn = self.row.get("variant"), self.campaign.experiment
+        return self.campaign.step(self.name, variant if drawn and variant in drawn.variants else None)
 
     @property
     def reason(self) -> str | None:

@@ -205,7 +205,14 @@ def files(case: Case) -> Step:
     parts = []
     for table, did in kinds:
         days = [day for day in person.days[did] if day <= case.day]
-        found = raw_rows.rows(lake, table, days[:limit], person.ids, limit=limit)
+        found = raw_rows.rows(
+            lake,
+            table,
+            days[:limit],
+            person.ids,
+            lambda row: row.get("campaign") not in case.known.birthdays,
+            limit=limit,
+        )
         more = f", the latest {len(found)} shown" if found else ""
         parts.append(
             Part(f"{table.name}: on {counted(len(days), 'day')}{more}" if days else f"{table.name}: none", rows=found)

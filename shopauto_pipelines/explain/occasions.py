@@ -44,7 +44,9 @@ def trigger(case: Case) -> Step:
     if window := _due(case):
         parts.append(Part(f"{case.name} is due as of {case.day} for what happened from {window[0]} to {window[1]}"))
     parts += [
-        Part(f"sent already on {row.day}: nobody gets a step twice for one occasion", "no", rows=(row,))
+        Part("sent already: nobody gets a step twice for one occasion", "no")
+        if case.campaign.name in case.known.birthdays
+        else Part(f"sent already on {row.day}: nobody gets a step twice for one occasion", "no", rows=(row,))
         for row in case.sent[:1]
     ]
     facts, rows = _LAST.get(kind, _nothing)(case)

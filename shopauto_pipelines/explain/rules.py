@@ -279,9 +279,25 @@ def again(case: Case) -> Step | None:
     own = f":{case.row.get('occasion')}"
     lately_sent = (row for row in case.sent if (case.day - row.day).days < days)
     had = [row for row in lately_sent if not str(row.values["message_id"]).endswith(own)]
+    first = None if had else _earlier_occasion(case)
     lately = f"had this step on {had[0].day}" if had else "has not had this step lately"
+    lately = f"is due this step for {first}, too, and that comes first" if first else lately
     text = f"{lately}; nobody gets it again within {days} days"
-    return _step(case, "again", "Again", text, {"again": bool(had)}, rows=tuple(had[:1]))
+    return _step(case, "again", "Again", text, {"again": bool(had or first)}, rows=tuple(had[:1]))
+
+
+def _earlier_occasion(case: Case) -> str | None:
+    """The first other occasion of the step on the day that no rule before this one refused, where it comes before this one."""
+    passed = ("again", "cap", "day_cap", "due")
+    if not case.reached:
+        return None
+    mine = (case.row["triggered_on"], case.row["occasion"])
+    others = [
+        (row["triggered_on"], row["occasion"])
+        for row in case.person.decided.get(case.campaign.name, ())
+        if row["step"] == case.name and row["reason"] in passed
+    ]
+    return min(others)[1] if others and min(others) < mine else None
 
 
 def caps(case: Case) -> Step:
@@ -308,14 +324,17 @@ def caps(case: Case) -> Step:
     if not case.campaign.is_realtime:
         refusals["day_cap"] = caps_hold and today >= rules.cap_day_messages
     parts = [
-        Part(
-            f"{row.day}: {row.values.get('campaign') or 'of no campaign'}",
-            rows=(row,),
-        )
+        Part("a message whose day is not shown, as it would tell the birthday")
+        if row.values.get("campaign") in case.known.birthdays
+        else Part(f"{row.day}: {row.values.get('campaign') or 'of no campaign'}", rows=(row,))
         for row in sent
     ]
     parts += [
-        Part(f"{case.day}: {name}, {step}: planned first, for its priority is higher") for name, step in first_ones
+        Part(
+            f"{case.day}: {'a message' if name in case.known.birthdays else f'{name}, {step}'}: planned first, for its "
+            "priority is higher"
+        )
+        for name, step in first_ones
     ]
     parts += [
         Part(f"{case.day}: {case.campaign.name}, {step}: an earlier step, or occasion, of this campaign")

@@ -82,6 +82,9 @@ def _of_number(
     if message is None:
         return None
     _require("campaign", message.key.campaign, campaigns)
+    _require(
+        f"step of {message.key.campaign}", message.key.step, [s.name for s in campaigns[message.key.campaign].steps]
+    )
     when, aside = _computed(lake, day or message.as_of)
     aside += _too_early(day, message.as_of)
     if person_of(lake, when, text):

@@ -17,7 +17,7 @@ from shopauto_pipelines.replay.ledger import VirtualLedger
 from shopauto_pipelines.segments.tables import MEMBERSHIP
 from shopauto_pipelines.sources.tables import MESSAGE_EVENTS
 
-#: Most messages that are named of those that only one version plans.
+#: Most messages that are named of those that only the one version plans, and of those that only the other does.
 NAMED = 500
 
 #: What became of each message that was ever due: one row per step, person and occasion.
@@ -62,11 +62,15 @@ with really as (
   from {events} e left join {identities} i using (shop_customer_id) left join {begun} b on b.campaign = e.campaign
   where e.type = 'sent' and e.campaign is distinct from $campaign and (b.until is null or e.day <= b.until)
 ), others as (
-  from really union all select customer_id, campaign, "on" from {sent} where campaign <> $campaign
+  select * from really union all select coalesce(i.customer_id, s.customer_id), s.campaign, s."on"
+  from {sent} s left join {identities} i on i.shop_customer_id = s.customer_id where s.campaign <> $campaign
+), mine as (
+  select u.step, u.customer_id, u.occasion, u.sent_on, coalesce(i.customer_id, u.customer_id) as person
+  from {units} u left join {identities} i on i.shop_customer_id = u.customer_id where u.planned
 ), near as (
   select u.step, u.customer_id, u.occasion, o.campaign, bool_or(o."on" = u.sent_on) as same
-  from {units} u join others o on o.customer_id = u.customer_id and abs(date_diff('day', o."on", u.sent_on)) < $days
-  where u.planned group by all
+  from mine u join others o on o.customer_id = u.person and abs(date_diff('day', o."on", u.sent_on)) < $days
+  group by all
 ), each as (
   select step, customer_id, occasion, bool_or(same) as same from near group by all
 )
@@ -95,7 +99,7 @@ with used as (
   from used
 )
 select kind, percent, count(*) as offers, sum(typically)::bigint as at_most_cents, count(paid) as ordered_anyway,
-  sum(anyway)::bigint as anyway_cents
+  sum(anyway)::bigint as anyway_cents, count(*) filter (paid is null and day + valid_days::int > $known_until) as open
 from cost group by all order by kind, percent
 """
 
@@ -150,7 +154,9 @@ select count(*) filter (in_a and in_b) as both, count(*) filter (in_a and not in
 _NAMED = """
 select case when in_a then $a else $b end as version, customer_id, step, occasion, day,
   case when in_a then reason_b else reason_a end as instead
-from ({both}) where in_a <> in_b order by day, step, customer_id, occasion limit {named}
+from ({both}) where in_a <> in_b
+qualify row_number() over (partition by in_a order by day, step, customer_id, occasion) <= {named}
+order by day, step, customer_id, occasion
 """
 
 _T = TypeVar("_T")
@@ -184,7 +190,10 @@ class Reader:
         (capped,) = self._rows(_CAPPED.format(units=self.units), caps=list(result.CAPS))
         overlaps = self._rows(_OVERLAPS.format(**names, **around), days=self.settings.cap_days, **campaign)
         offers = self._rows(
-            _OFFERS.format(**names, offers=self.ledger.offers), shipping=self.settings.offer_shipping_cents, **campaign
+            _OFFERS.format(**names, offers=self.ledger.offers),
+            shipping=self.settings.offer_shipping_cents,
+            known_until=self.known_until,
+            **campaign,
         )
         window = {"within": self.within_days, "known_until": self.known_until}
         members = compiled(self.lake.between(MEMBERSHIP, self.days[0], self.days[-1]))
@@ -258,18 +267,18 @@ class Reader:
 _LONGEST_OFFER = 90
 
 
-def difference(a: Reader, b: Reader, names: tuple[str, str]) -> result.Difference:
-    """What differs between two versions, after :meth:`Reader.outcome` of both."""
+def difference(a: Reader, b: Reader, names: tuple[str, str], *, secret: bool) -> result.Difference:
+    """What differs between two versions, after :meth:`Reader.outcome` of both; where it is ``secret`` no message is named."""
     both = _BOTH.format(a=a.units, b=b.units)
     (people,) = a._rows(_PEOPLE_OF_BOTH.format(both=both))
     (messages,) = a._rows(_MESSAGES_OF_BOTH.format(both=both))
-    named = a._rows(_NAMED.format(both=both, named=NAMED), a=names[0], b=names[1])
+    named = [] if secret else a._rows(_NAMED.format(both=both, named=NAMED), a=names[0], b=names[1])
     return result.Difference(
         people_in_both=people["both"],
         people_only={names[0]: people["only_a"], names[1]: people["only_b"]},
         messages_in_both=messages["both"],
         messages_only={names[0]: messages["only_a"], names[1]: messages["only_b"]},
-        named=_of(result.OnlyOne, named),
+        named=None if secret else _of(result.OnlyOne, named),
     )
 
 

@@ -57,6 +57,7 @@ def replay(
         readers[version] = Reader(ledger, campaign, days, settings, within_days)
     outcomes = tuple(reader.outcome(version) for version, reader in readers.items())
     first = readers[DECLARED]
+    tells_birthdays = any(each[campaign].trigger.birthday is not None for each in versions.values())
     return Replay(
         campaign=campaign,
         description=campaigns[campaign].description,
@@ -72,7 +73,9 @@ def replay(
         enabled=campaigns[campaign].enabled,
         last_unknown=not campaigns[campaign].is_realtime and first.ledger.sent_on(days[-1]) > first.known_until,
         outcomes=outcomes,
-        difference=difference(first, readers[CHANGED], (DECLARED, CHANGED)) if changed else None,
+        difference=difference(first, readers[CHANGED], (DECLARED, CHANGED), secret=tells_birthdays)
+        if changed
+        else None,
     )
 
 

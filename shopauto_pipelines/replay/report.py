@@ -19,6 +19,9 @@ from shopauto_pipelines.segments.pictures import axis_step
 #: Messages of one version only that the page lists, of each version.
 _LISTED = 20
 
+#: Share of its size to which a plot over time shrinks on a small screen: its words stay readable, and it scrolls.
+_SMALLEST = 0.6
+
 #: Up to so many days each has a bar of its own over time; beyond, each week.
 _DAYS_AS_BARS = 120
 
@@ -149,7 +152,8 @@ def _over_time(replay: Replay, outcome: Outcome) -> str:
         if day in labelled:
             middle = min(max(at + slot / 2, 20), width - 20)
             parts.append(f'<text x="{middle:.1f}" y="{height - 8}" text-anchor="middle">{day:%d %b}</text>')
-    return _svg(parts, width, height, f"messages planned {'on each day' if length == 1 else 'in each week'}, by step")
+    drawn = _svg(parts, width, height, f"messages planned {'on each day' if length == 1 else 'in each week'}, by step")
+    return f'<div class="wide"><div style="min-width: {round(width * _SMALLEST)}px">{drawn}</div></div>'
 
 
 def _in_bars(outcome: Outcome, first: date, length: int) -> Counter[tuple[int, str]]:
@@ -241,14 +245,15 @@ def _difference(replay: Replay) -> str:
     parts = [f"<h2>Who gets it in one version only</h2><p>{difference.people_in_both:,} people in both, {only}.</p>"]
     parts.append('<div class="sides">')
     for version, count in difference.messages_only.items():
-        named = [one for one in difference.named if one.version == version][:_LISTED]
+        named, further = difference.only(version, _LISTED)
         rows = [
             f"<td>{escape(one.customer_id)}</td><td>{escape(one.step)}</td><td class=day>{one.day}</td>"
             f"<td>{escape(words.instead(one.instead))}</td>"
             for one in named
         ]
-        more = f"<p>… and {words.counted(count - len(named), 'more message')}.</p>" if count > len(named) else ""
-        table = _table(["customer", "step", "day", "in the other version"], rows) if rows else "<p>Nobody.</p>"
+        more = f"<p>… and {words.counted(further, 'more message')}.</p>" if named and further else ""
+        nobody = words.UNNAMED if difference.named is None and count else "Nobody."
+        table = _table(["customer", "step", "day", "in the other version"], rows) if rows else f"<p>{nobody}</p>"
         parts.append(
             f'<div class="panel"><h3>Only {escape(version)}: {words.counted(count, "message")}</h3>{table}{more}</div>'
         )

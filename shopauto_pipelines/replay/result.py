@@ -7,7 +7,7 @@ campaign would have reached and what they are worth, not what it would have brou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
@@ -86,6 +86,7 @@ class OfferCost:
     at_most_cents: int
     ordered_anyway: int
     anyway_cents: int
+    open: int = 0
 
 
 @dataclass(frozen=True)
@@ -158,13 +159,21 @@ class OnlyOne:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two versions side by side: people with messages in both, in one only; the first of the messages of one only."""
+    """Two versions side by side: people with messages in both, in one only; the first of the messages of each only.
+
+    ``named`` is ``None`` where the day of a message tells a birthday.
+    """
 
     people_in_both: int
     people_only: Mapping[str, int]
     messages_in_both: int
     messages_only: Mapping[str, int]
-    named: tuple[OnlyOne, ...]
+    named: tuple[OnlyOne, ...] | None
+
+    def only(self, version: str, most: int) -> tuple[Sequence[OnlyOne], int]:
+        """The first messages that only ``version`` plans, and how many more there are."""
+        named = [one for one in self.named or () if one.version == version][:most]
+        return named, self.messages_only[version] - len(named)
 
 
 @dataclass(frozen=True)

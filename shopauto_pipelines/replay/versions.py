@@ -46,7 +46,9 @@ def changed_version(campaign: Campaign, file: Path, folder: Path = PLAYBOOK) -> 
         )
     found = documents(file)
     if not found:
-        raise ReplayError(f"{file} is empty: it holds what changes in {campaign.name}, e.g. `holdout_percent: 20`")
+        raise ReplayError(
+            f"{file} has no fields with values: it holds what changes in {campaign.name}, e.g. `holdout_percent: 20`"
+        )
     if len(found) != 1:
         raise ReplayError(f"{file} holds {len(found)} declarations: one is asked for, of the campaign {campaign.name}")
     (said,) = found

@@ -69,6 +69,9 @@ def figures(replay: Replay) -> Iterator[Figure]:
         for tier in _tiers(replay):
             yield count(str(tier), partial(_granted, tier), 1)
         yield count("to people who ordered anyway meanwhile", lambda o: sum(one.ordered_anyway for one in o.offers), 1)
+        if any(one.open for outcome in replay.outcomes for one in outcome.offers):
+            label = f"not known yet: no order until {replay.known_until}, where the data ends, and they hold longer"
+            yield count(label, lambda o: sum(one.open for one in o.offers), 1)
         yield money("cost of the offers, if all are used", lambda o: sum(one.at_most_cents for one in o.offers))
         yield money("given to those who ordered anyway", lambda o: sum(one.anyway_cents for one in o.offers), 1)
 
@@ -186,6 +189,10 @@ def _group(version: str, one: Aftermath) -> Group:
     )
 
 
+#: Said in place of names where the day of a message is the day of a birthday, or so many days before.
+UNNAMED = "The messages are not listed: their days would tell birthdays."
+
+
 def notes_on_aftermath(replay: Replay) -> list[str]:
     """What has to be said beside it."""
     notes = [ANYWAY]
@@ -200,7 +207,11 @@ def notes_on_aftermath(replay: Replay) -> list[str]:
         )
     held = [sum(one.count for one in o.aftermath if one.group == "held" and one.step is None) for o in replay.outcomes]
     if max(held) < FEW:
-        notes.append(f"The held out are too few to say anything of them: {max(held)}, and it takes {FEW}.")
+        late = max(
+            sum(o.recent for o in each.aftermath if o.group == "held" and o.step is None) for each in replay.outcomes
+        )
+        more = f"; the days of {late:,} more are not over" if late else ""
+        notes.append(f"The held out are too few to say anything of them: {max(held)}, and it takes {FEW}{more}.")
     return notes
 
 

@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 
 from shopauto_pipelines.campaigns.declaration import load_campaigns
+from shopauto_pipelines.campaigns.declaration.trigger import Trigger
 from shopauto_pipelines.campaigns.planner import REASONS
 from shopauto_pipelines.explain import page, rules
 from shopauto_pipelines.explain.assets import decisions
@@ -291,6 +292,46 @@ def test_a_step_that_they_had_lately_is_told_with_the_message(explainer, campaig
     assert rules.again(Case(explainer._known(()), campaigns["welcome"], person, "hello", row, True)) is None
 
 
+def test_of_two_occasions_on_one_day_the_second_is_told_to_come_after_the_first(explainer, campaigns, who):
+    person = explainer._people([who["new"]], campaigns)[who["new"]]
+    patient = campaigns["welcome"].model_copy(update={"again_after_days": 5})
+    first = {**person.decided["welcome"][0], "occasion": "one"}
+    second = {**first, "occasion": "two", "decision": "refused", "reason": "again"}
+    person = replace(person, decided={**person.decided, "welcome": [second, first]}, events=[])
+
+    def told(row):
+        return rules.again(Case(explainer._known(()), patient, person, "hello", row, True))
+
+    assert (told(first).mark, told(second).mark) == ("yes", "no")
+    assert told(second).text.startswith("is due this step for one, too, and that comes first")
+    assert "read anew it is the other way" not in "".join(part.text for part in told(second).parts)
+
+
+def test_a_message_for_a_birthday_that_counts_for_the_cap_tells_neither_its_day_nor_its_name(explainer, campaigns, who):
+    welcome = campaigns["welcome"]
+    birthday = welcome.model_copy(update={"trigger": Trigger.model_validate({"birthday": {}})})
+    for name, campaign in (("full", "spring_sale"), ("new", "welcome")):
+        asked = "welcome" if name == "full" else "newsletter"
+        known = replace(explainer._known(()), campaigns={**campaigns, campaign: birthday})
+        person = explainer._people([who[name]], campaigns)[who[name]]
+        row = person.decided[asked][0]
+        case = Case(known, campaigns[asked], person, row["step"], row, True)
+        texts = [part.text for step in (rules.caps(case),) for part in step.parts]
+        assert texts
+        assert not any(campaign in text for text in texts)
+        assert not any(str(before(n)) in text for n in (1, 2, 5) for text in texts)
+
+
+def test_a_message_of_a_step_or_a_variant_that_is_no_more_is_answered(connection, lake, explainer, campaigns, who):
+    welcome = campaigns["welcome"]
+    renamed = tuple(step.model_copy(update={"name": f"{step.name}_again"}) for step in welcome.steps)
+    with pytest.raises(NothingThere, match=r"no step of welcome 'hello'.*hello_again"):
+        find(connection, lake, {**campaigns, "welcome": welcome.model_copy(update={"steps": renamed})}, "1")
+    person = explainer._people([who["new"]], campaigns)[who["new"]]
+    row = {**person.decided["welcome"][0], "variant": "one that was"}
+    assert Case(explainer._known(()), welcome, person, "hello", row, True).step.name == "hello"
+
+
 def test_nothing_private_is_in_any_output(explainer, campaigns, who):
     people = [who[name] for name in ("new", "keen")]
     told = explainer.explain([Asked(person, name) for person in people for name in campaigns])
@@ -354,12 +395,13 @@ def test_the_command_shows_it_as_text_as_json_and_as_a_page_that_needs_nothing_e
 
 
 @pytest.mark.usefixtures("home")
-def test_wrong_arguments_are_answered_in_a_sentence(shopauto, who):
+def test_wrong_arguments_are_answered_in_a_sentence(shopauto, who, tmp_path):
     for arguments, said, code in (
         (("nobody",), "Error: there is no customer 'nobody' as of 2026-06-30", 1),
         ((who["new"], "--campaign", "welcom"), "did you mean 'welcome'?", 1),
         ((who["new"], "--day", "yesterday"), "'yesterday' is not a day", 2),
         ((who["new"], "--day", "2026-07-09"), "the nearest computed day is 2026-06-30", 1),
+        ((who["new"], "--html", str(tmp_path)), "is a folder: name a file in it", 2),
     ):
         assert said in shopauto("explain", *arguments, code=code)
 

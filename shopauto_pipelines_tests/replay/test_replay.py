@@ -9,12 +9,29 @@ from xml.etree import ElementTree
 import pytest
 
 from shopauto_pipelines.campaigns.declaration import Incentive, Step
+from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.lake import days_between
 from shopauto_pipelines.predictions.tables import SCORES
-from shopauto_pipelines.replay import report, words
+from shopauto_pipelines.profiles.tables import CONSENT, IDENTITIES
+from shopauto_pipelines.replay import readings, report, words
+from shopauto_pipelines.replay.replaying import replay as replaying
 from shopauto_pipelines.replay.simulation import playbook_with, simulate
 from shopauto_pipelines.replay.versions import ReplayError
-from shopauto_pipelines_tests.replay.conftest import DAYS, FIRST, LAST, by_day, campaign, days, planned, sent
+from shopauto_pipelines.segments.tables import MEMBERSHIP
+from shopauto_pipelines.sources.tables import MESSAGE_EVENTS
+from shopauto_pipelines_tests.campaigns.conftest import lake_rows
+from shopauto_pipelines_tests.replay.conftest import (
+    DAYS,
+    FIRST,
+    LAST,
+    by_day,
+    campaign,
+    days,
+    make_lake,
+    planned,
+    sent,
+    settings_of,
+)
 
 LETTER = {"subject": {"en": "Hi"}, "template": "letter"}
 
@@ -143,6 +160,90 @@ def test_people_of_one_version_only_are_named_with_the_reason_of_the_other(plain
     assert plain.difference.people_only["as declared"] == len({one.customer_id for one in only}) > 0
     assert {one.instead for one in only} == {"campaign_holdout"}
     assert words.instead("campaign_holdout") == "the person is in the holdout of this campaign"
+
+
+def test_of_each_version_the_first_messages_are_named_that_the_other_does_not_plan(replay, monkeypatch):
+    monkeypatch.setattr(readings, "NAMED", 2)
+    (first, _) = campaign().steps
+    later = first.model_copy(update={"name": "greeting", "wait_days": 2})
+    found = replay(campaign(steps=[first]), changed=campaign(steps=[later]))
+    assert found.difference.messages_only == {"as declared": 4, "changed": 4}
+    for version, day in (("as declared", FIRST), ("changed", DAYS[2])):
+        named, further = found.difference.only(version, 1)
+        assert [(one.customer_id, one.day) for one in named] == [("ann", day)]
+        assert further == 3
+    assert "Nobody." not in report.page(found)
+
+
+def test_the_days_of_a_birthday_are_not_told_of_anybody(tmp_path, rules):
+    lake = make_lake(tmp_path / "lake")
+    for day in DAYS:
+        people = lake.on(CUSTOMER_360, day).to_pyarrow().to_pylist()
+        born = [row | {"birthday": date(1990, 6, 12)} for row in people]
+        lake.write(CUSTOMER_360, [day], lake_rows(CUSTOMER_360, *born))
+    wishes = campaign(trigger={"birthday": {}}, steps=campaign().steps[:1])
+    changed = wishes.model_copy(update={"holdout_percent": 100})
+    found = replaying(lake, rules, {"hello": wishes}, "hello", FIRST, DAYS[5], changed=changed)
+    assert found.difference.messages_only["as declared"] > 0
+    assert found.as_json()["difference"]["named"] is None
+    shown = report.page(found)
+    assert words.UNNAMED in shown
+    assert "<td>ann</td>" not in shown
+
+
+@pytest.fixture
+def merging(tmp_path):
+    """Makes a shop in which bob's account turns out to be ann's on one of the days."""
+
+    def made(since):
+        lake = make_lake(tmp_path / f"merged_{since}")
+        for day in DAYS[since:]:
+            for table in (CUSTOMER_360, CONSENT, MEMBERSHIP):
+                rows = lake.on(table, day).to_pyarrow().to_pylist()
+                lake.write(table, [day], lake_rows(table, *(row for row in rows if row["customer_id"] != "bob")))
+            people = [row["shop_customer_id"] for row in lake.on(IDENTITIES, day).to_pyarrow().to_pylist()]
+            ids = [{"shop_customer_id": who, "customer_id": "ann" if who == "bob" else who} for who in people]
+            lake.write(IDENTITIES, [day], lake_rows(IDENTITIES, *ids))
+        return lake
+
+    return made
+
+
+def test_messages_to_an_account_that_is_merged_later_count_for_the_person(merging, tmp_path):
+    hello = campaign(steps=[campaign().steps[0], campaign().steps[1].model_copy(update={"wait_days": 5})])
+    settings = settings_of(tmp_path, cap_messages=2, cap_days=9)
+    found = replaying(merging(4), settings, {"hello": hello}, "hello", FIRST, DAYS[6])
+    assert by_day(found) == {(0, "first"): 1, (1, "first"): 1, (2, "first"): 2}
+    assert found.outcomes[0].refused("cap").people == 1, "ann, who had a first message as bob, too"
+
+
+def test_what_was_really_sent_to_an_account_overlaps_whatever_the_person_is_called_since(merging, rules):
+    told = []
+    for since in (len(DAYS), len(DAYS) - 1):
+        lake = merging(since)
+        lake.write(MESSAGE_EVENTS, [DAYS[2]], lake_rows(MESSAGE_EVENTS, sent("bob", DAYS[2], "other", "x", DAYS[2])))
+        found = replaying(lake, rules, {"hello": campaign()}, "hello", FIRST, DAYS[1])
+        told.append([(one.campaign, one.same_day) for one in found.outcomes[0].overlaps])
+    assert told[0] == told[1] == [(None, 1), ("other", 1)]
+
+
+def test_offers_that_hold_longer_than_the_data_goes_are_not_known_yet(replay):
+    (first, _) = campaign().steps
+    offered = [first.model_copy(update={"offer": Incentive(valid_days=14)})]
+    found = replay(campaign(steps=offered), end=DAYS[3])
+    (offer,) = found.outcomes[0].offers
+    assert (offer.offers, offer.ordered_anyway, offer.open) == (4, 2, 2)
+    assert f"no order until {LAST}" in report.page(found)
+    short = [first.model_copy(update={"offer": Incentive(valid_days=3)})]
+    assert replay(campaign(steps=short), end=DAYS[3]).outcomes[0].offers[0].open == 0
+
+
+def test_of_the_held_out_whose_days_are_not_over_it_says_so(replay):
+    found = replay(campaign(holdout_percent=90), within_days=9)
+    (held,) = (one for one in found.outcomes[0].aftermath if one.group == "held" and one.step is None)
+    assert held.recent > 0
+    told = f"too few to say anything of them: {held.count}, and it takes {words.FEW}; the days of {held.recent} more are not"
+    assert told in " ".join(words.notes_on_aftermath(found))
 
 
 def test_days_that_are_missing_are_named_with_the_command_that_makes_them(shop, replay):
