@@ -148,10 +148,16 @@ def refresh_then(settings: Settings, start: date, end: date, console: Console, *
     if start < first or end > last:
         raise RefreshError(f"there is data from {first} to {last}; {start if start < first else end} is outside")
     ModelStore(settings.models_path).named(models)
-    if begin := _carried_over_from(lake, settings, start):
+    if gap := _days_left_out(lake, settings, start):
+        newest, begin = gap
+        how = (
+            f"comes from {newest}, as the days between"
+            if newest
+            else f"begins anew with {start}, as the days before it"
+        )
         console.print(
-            f"What carries over from day to day begins anew with {start}: membership of segments, behaviour clusters, "
-            f"assignments. The days before it have not been computed as known then. To have it as it was, begin earlier: "
+            f"What carries over from day to day (membership of segments, behaviour clusters, assignments) {how} have not been "
+            f"computed as known then. To have it as it was, begin earlier: "
             f"[bold]shopauto --known then refresh --from {begin} --to {end}[/bold]",
             soft_wrap=True,
         )
@@ -171,11 +177,15 @@ def refresh_then(settings: Settings, start: date, end: date, console: Console, *
     )
 
 
-def _carried_over_from(lake: Lake, settings: Settings, start: date) -> date | None:
-    """The first day to compute as known then for ``start`` to carry over what it did; ``None`` where it does anyway."""
-    newest = max((day for day in lake.days(CUSTOMER_360) if day < start), default=date.min)
+def _days_left_out(lake: Lake, settings: Settings, start: date) -> tuple[date | None, date] | None:
+    """Of refreshed days before ``start`` that are not computed as known then: the computed one before them, and the first.
+
+    ``None`` where the day before it that was refreshed is there.
+    """
+    newest = max((day for day in lake.days(CUSTOMER_360) if day < start), default=None)
     refreshed = open_lake(settings.model_copy(update={"known": "now"})).days(CUSTOMER_360)
-    return min((day for day in refreshed if newest < day < start), default=None)
+    begin = min((day for day in refreshed if (newest or date.min) < day < start), default=None)
+    return (newest, begin) if begin else None
 
 
 def _came_in_late(step: arrivals.Step) -> str:

@@ -73,6 +73,10 @@ class Case:
         variant, drawn = self.row.get("variant"), self.campaign.experiment
         return self.campaign.step(self.name, variant if drawn and variant in drawn.variants else None)
 
+    def showable(self, rows: Sequence[Row]) -> tuple[Row, ...]:
+        """The rows without those about messages whose day would tell the birthday."""
+        return tuple(row for row in rows if row.values.get("campaign") not in self.known.birthdays)
+
     @property
     def reason(self) -> str | None:
         """The rule that decided."""

@@ -61,7 +61,11 @@ def _of_consent(case: Case, channel: str, said: Mapping[str, Any]) -> tuple[Row,
             MESSAGE_EVENTS,
             days,
             ids,
-            lambda row: row["type"] == said["source"] and row["happened_at"] == at,
+            lambda row: (
+                row["type"] == said["source"]
+                and row["happened_at"] == at
+                and row.get("campaign") not in case.known.birthdays
+            ),
             limit=1,
         )
     return raw_rows.rows(
@@ -218,7 +222,7 @@ def _exit(case: Case, exit_: str, since: date | None) -> tuple[bool | None, str,
     if exit_ == "unsubscribed":
         events = [row for row in case.person.events if row.values["type"] in WITHDRAWALS and since and row.day >= since]
         text = f"unsubscribed or complained {when}" if events else f"has not unsubscribed {when}"
-        return bool(events), text, tuple(events[:1])
+        return bool(events), text, case.showable(events[:1])
     column, did, not_done = {
         "ordered": ("last_order_on", "ordered on", "has not ordered"),
         "ticket_opened": ("last_ticket_on", "asked for help on", "has not asked for help"),
@@ -281,9 +285,10 @@ def again(case: Case) -> Step | None:
     had = [row for row in lately_sent if not str(row.values["message_id"]).endswith(own)]
     first = None if had else _earlier_occasion(case)
     lately = f"had this step on {had[0].day}" if had else "has not had this step lately"
+    lately = "had this step lately" if had and case.campaign.name in case.known.birthdays else lately
     lately = f"is due this step for {first}, too, and that comes first" if first else lately
     text = f"{lately}; nobody gets it again within {days} days"
-    return _step(case, "again", "Again", text, {"again": bool(had or first)}, rows=tuple(had[:1]))
+    return _step(case, "again", "Again", text, {"again": bool(had or first)}, rows=case.showable(had[:1]))
 
 
 def _earlier_occasion(case: Case) -> str | None:

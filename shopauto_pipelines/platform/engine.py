@@ -6,6 +6,8 @@ and how a partition is written, is the same for both; only what goes through her
 
 from __future__ import annotations
 
+import os
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -171,14 +173,15 @@ def spark(settings: Settings) -> Engine:
 
 
 class DuckDB(Engine):
-    """DuckDB in this process; what does not fit into memory spills to ``spill``."""
+    """DuckDB in this process; what does not fit into memory spills into a folder of its own, named after ``spill``."""
 
     con: Backend
     name = "duckdb"
 
     def __init__(self, spill: Path, threads: int | None = None, memory: str | None = None) -> None:
         self._options = spill, threads, memory
-        config: dict[str, object] = {"temp_directory": str(spill)}
+        own = f"{spill.name}-{os.getpid()}-{uuid.uuid4().hex}"  # processes name what they spill the same
+        config: dict[str, object] = {"temp_directory": str(spill.with_name(own))}
         if threads:
             config["threads"] = threads
         if memory:

@@ -277,8 +277,10 @@ class Lake:
         self.engine.keep(name, rows)
         return self.engine.table(name)
 
-    def write(self, table: Table, days: Sequence[date], rows: ir.Table | pa.Table) -> dict[date, Written]:
-        """Replace the partitions ``days`` by ``rows``, each by one atomic swap.
+    def write(
+        self, table: Table, days: Sequence[date], rows: ir.Table | pa.Table, began: int | None = None
+    ) -> dict[date, Written]:
+        """Replace the partitions ``days`` by ``rows``, each by one atomic swap; computed ``began``, ns, or just now.
 
         ``rows`` has the table's columns (others are ignored, values are cast); for several days also the partition
         column. A day without rows gets an empty file: computed, and nothing there. Raises ``ValueError`` for rows of a
@@ -291,7 +293,7 @@ class Lake:
         order = [*([table.partition] if len(days) > 1 else []), *table.key]
         batches = self.engine.ordered(expression.select(**columns), order, ROW_GROUP)
         wanted = set(days)
-        with self.storage.replacing(table.name, columns_mark(table), len(wanted)) as replaced:
+        with self.storage.replacing(table.name, columns_mark(table), len(wanted), began) as replaced:
 
             def write(day: date, rows_of_day: Iterator[pa.RecordBatch]) -> tuple[int, int, Outcome]:
                 if day not in wanted:
@@ -455,7 +457,7 @@ class Lake:
         """Remove what killed processes left in the staging folder."""
         for entry in (self.root / STAGING).iterdir():
             with suppress(FileNotFoundError):  # another process was faster
-                if entry.name != _SPILL and time.time() - entry.stat().st_mtime > _LEFT_SECONDS:
+                if time.time() - entry.stat().st_mtime > _LEFT_SECONDS:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def _staged(self, what: str) -> Path:

@@ -153,7 +153,9 @@ class ObjectStorage:
         return copies
 
     @contextmanager
-    def replacing(self, table: str, columns: str, partitions: int) -> Iterator[Callable[[str, Path], Outcome]]:
+    def replacing(
+        self, table: str, columns: str, partitions: int, began: int | None = None
+    ) -> Iterator[Callable[[str, Path], Outcome]]:
         """One listing, then a PUT of the rows and one of their times for each, many at once."""
         before = _by_folder(self._listed(f"{table}/")) if partitions > 1 else {}
         s3, turns = self._fs, asyncio.Semaphore(_PUTS_AT_ONCE)
@@ -162,9 +164,9 @@ class ObjectStorage:
         async def whole(folder: str, staged: Path, known: StoredObject | None) -> bool:
             try:
                 async with turns:
-                    made = await self._replace(s3, f"{table}/{folder}/", staged, known, columns)
+                    made = await self._replace(s3, f"{table}/{folder}/", staged, known, columns, began)
                     self._known.changed(table, folder, made)
-                    return made.times.changed == made.times.computed
+                    return known is None or made.times.changed != known.times.changed
             finally:
                 shutil.rmtree(staged.parent, ignore_errors=True)
 
@@ -444,18 +446,19 @@ class ObjectStorage:
                 raise error
 
     async def _replace(
-        self, s3: Any, under: str, staged: Path, before: StoredObject | None, columns: str
+        self, s3: Any, under: str, staged: Path, before: StoredObject | None, columns: str, began: int | None
     ) -> StoredObject:
         """Compare, PUT the rows, PUT their times, DELETE the times before."""
         size = staged.stat().st_size
         if before and before.size == size and await self._same(s3, before, staged):
-            etag, changed, computed = before.etag, before.times.changed, time.time_ns()
+            etag, changed = before.etag, before.times.changed
         else:
             etag = await self._sent(s3, staged, f"{under}{FILE}")
-            changed = computed = time.time_ns()
-            copy = self._copy(StoredObject(f"{under}{FILE}", size, etag, Times(changed, computed)))
+            changed = time.time_ns()
+            copy = self._copy(StoredObject(f"{under}{FILE}", size, etag, Times(changed, changed)))
             _keep(staged, copy)
             _drop_replaced(copy)
+        computed = began or time.time_ns()
         marker = f"{under}{_MARKER}{computed}-{changed}-{_mark(etag)}-{columns}"
         await s3._call_s3("put_object", **self._named(marker), Body=b"")
         for old in before.markers if before else ():
@@ -474,11 +477,35 @@ class ObjectStorage:
     async def _sent(self, s3: Any, staged: Path, name: str) -> str:
         """PUT a local file, or each part of a large one: its entity tag."""
         if staged.stat().st_size > 2 * _PART:
-            await s3._put_file(staged, f"{self._bucket}/{self._prefix}{name}", chunksize=_PART, max_concurrency=4)
-            answer = await s3._call_s3("head_object", **self._named(name))
-        else:
-            answer = await s3._call_s3("put_object", **self._named(name), Body=staged.read_bytes())
+            return await self._sent_in_parts(s3, staged, name)
+        answer = await s3._call_s3("put_object", **self._named(name), Body=staged.read_bytes())
         return str(answer["ETag"])
+
+    async def _sent_in_parts(self, s3: Any, staged: Path, name: str) -> str:
+        """The tag is that of the answer: a HEAD afterwards may tell of another writer's object."""
+        upload = (await s3._call_s3("create_multipart_upload", **self._named(name)))["UploadId"]
+        turns = asyncio.Semaphore(4)
+
+        async def part(number: int) -> dict[str, Any]:
+            async with turns:
+                with staged.open("rb") as file:
+                    file.seek((number - 1) * _PART)
+                    body = file.read(_PART)
+                said = self._named(name, UploadId=upload, PartNumber=number, Body=body)
+                return {"PartNumber": number, "ETag": (await s3._call_s3("upload_part", **said))["ETag"]}
+
+        try:
+            numbers = range(1, math.ceil(staged.stat().st_size / _PART) + 1)
+            parts = await asyncio.gather(*map(part, numbers), return_exceptions=True)
+            for each in parts:
+                if isinstance(each, BaseException):
+                    raise each
+            said = self._named(name, UploadId=upload, MultipartUpload={"Parts": parts})
+            return str((await s3._call_s3("complete_multipart_upload", **said))["ETag"])
+        except BaseException:
+            with suppress(Exception):
+                await s3._call_s3("abort_multipart_upload", **self._named(name, UploadId=upload))
+            raise
 
     def _copy(self, item: StoredObject) -> Path:
         folder, _, file = item.name.rpartition("/")

@@ -86,12 +86,13 @@ class Storage(Protocol):
         """Local files with their bytes, each in a folder named as its own; raises :class:`Replaced`."""
 
     def replacing(
-        self, table: str, columns: str, partitions: int
+        self, table: str, columns: str, partitions: int, began: int | None = None
     ) -> AbstractContextManager[Callable[[str, Path], Outcome]]:
         """Gives a function that replaces a partition, to call for each of so many: ``replaced(folder, staged)``.
 
         ``staged`` is a local file, alone in its folder, which goes away. A reader sees the old file or the new one. It was
-        computed now, also where its bytes stay. Everything is in place when the block ends.
+        computed ``began``, ns, or just now, also where its bytes stay: what it is made of was read since. Everything is in place
+        when the block ends.
         """
 
     def delete(self, table: str, folder: str) -> None:
@@ -184,12 +185,14 @@ class LocalStorage:
         return [Path(file.path) for file in files if isinstance(file, LocalFile)]
 
     @contextmanager
-    def replacing(self, table: str, columns: str, partitions: int) -> Iterator[Callable[[str, Path], Outcome]]:
+    def replacing(
+        self, table: str, columns: str, partitions: int, began: int | None = None
+    ) -> Iterator[Callable[[str, Path], Outcome]]:
         """Compare, and rename or touch."""
 
         def replaced(folder: str, staged: Path) -> Outcome:
             try:
-                changed = self._replace(self.root / table / folder / FILE, staged)
+                changed = self._replace(self.root / table / folder / FILE, staged, began)
             finally:
                 shutil.rmtree(staged.parent, ignore_errors=True)
             return lambda: changed
@@ -197,19 +200,20 @@ class LocalStorage:
         yield replaced
 
     @staticmethod
-    def _replace(target: Path, staged: Path) -> bool:
+    def _replace(target: Path, staged: Path, began: int | None) -> bool:
         now = (time.time_ns(),) * 2  # the file system's own clock goes in steps of some milliseconds
+        computed = (began or now[0],) * 2
         if target.exists() and filecmp.cmp(staged, target, shallow=False):
-            os.utime(target.parent, ns=now)
+            os.utime(target.parent, ns=computed)
             return False
         os.utime(staged, ns=now)
-        os.utime(staged.parent, ns=now)
+        os.utime(staged.parent, ns=computed)
         target.parent.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.rename(staged.parent, target.parent)  # a new partition: the folder with its file
         except OSError:  # the partition is there already
             os.replace(staged, target)
-            os.utime(target.parent, ns=now)
+            os.utime(target.parent, ns=computed)
         return True
 
     def delete(self, table: str, folder: str) -> None:

@@ -18,7 +18,8 @@ from shopauto_pipelines.platform.lake import Lake, days_between
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.sources.known import Cut, note, noted
 from shopauto_pipelines.sources.landing import OWN_SOURCE, Landed, Manifest, Replaced, landing_root, manifests
-from shopauto_pipelines.sources.tables import CUSTOMERS, ORDERS, QUARANTINE, RAW_TABLES
+from shopauto_pipelines.sources.mapping import computed_tables, mappings
+from shopauto_pipelines.sources.tables import CUSTOMERS, ORDERS, QUARANTINE
 
 #: Tables by whose sources rows of others are judged: from the first load of such a source on.
 _JUDGING = (CUSTOMERS.name, ORDERS.name)
@@ -129,13 +130,14 @@ def _first_difference(lake: Lake, before: Cut | None, after: Cut) -> date | None
 def _first_change(lake: Lake, cut: Cut) -> date | None:
     """The first day before ``cut`` whose visible rows were landed again after its logs were written; ``None``: there is none.
 
-    Rows of a day that was not over, of a mapping that was changed, and those told to be history are not late.
+    Rows of a day that was not over, of a mapping that was changed, and those told to be history are not late. A table that no
+    source feeds any more stays as it is.
     """
-    written = lake.times_of([*RAW_TABLES, QUARANTINE])
+    written = lake.times_of([*computed_tables(mappings()), QUARANTINE])
     found = []
     for manifest in manifests(lake):
         for landed in manifest.files.values():
-            logs = written[f"raw/{landed.table}"], written[QUARANTINE.name]
+            logs = written.get(f"raw/{landed.table}", {}), written[QUARANTINE.name]
             for told, (_, changed) in landed.days.items():
                 day = date.fromisoformat(told)
                 if day >= cut.start or _day(landed.known.get(told)) > cut.end:

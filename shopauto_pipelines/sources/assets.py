@@ -20,14 +20,11 @@ from shopauto_pipelines.sources import raw
 from shopauto_pipelines.sources.component import files_key
 from shopauto_pipelines.sources.expressions import SOURCE_ROW
 from shopauto_pipelines.sources.landing import landed_days, refresh_landing
-from shopauto_pipelines.sources.mapping import mappings
+from shopauto_pipelines.sources.mapping import computed_tables, mappings
 from shopauto_pipelines.sources.tables import (
     COLLECTED_TABLES,
-    CORE_TABLES,
     MESSAGE_EVENTS,
     QUARANTINE,
-    RAW_TABLES,
-    STOCK_LEVELS,
     TIME_COLUMN,
 )
 
@@ -96,8 +93,7 @@ def _raw_asset(table: Table) -> dg.AssetsDefinition:
 
 
 #: What other rooms read, fed or not, and what any source feeds.
-_READ = (*CORE_TABLES, *COLLECTED_TABLES, STOCK_LEVELS)
-_TABLES = [table for table in RAW_TABLES if table in _READ or _feeding(table)]
+_TABLES = computed_tables(_SOURCES)
 
 
 def _refusals(lake: Lake, day: date) -> dict[str, Any]:

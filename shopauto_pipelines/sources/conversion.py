@@ -28,7 +28,7 @@ from shopauto_pipelines.sources.tables import ALLOWED_VALUES, NEVER_NEGATIVE, TI
 EARLIEST = date(1990, 1, 1)
 
 #: Part of every landing's name: raise it when the rules of this module change, and everything is landed again.
-RULES = "1"
+RULES = "2"
 
 #: Reason of a row whose day has not come yet.
 IN_THE_FUTURE = "in the future"
@@ -86,11 +86,11 @@ class Conversion:
         self.con.execute("set TimeZone = 'UTC'")
         define_helpers(self.con)
 
-    def run(self, target: Path) -> tuple[FileReport, dict[str, Marks], int]:
+    def run(self, target: Path) -> tuple[FileReport, dict[str, Marks]]:
         """Write ``target`` and the quarantine beside it.
 
-        Returns the report, the marks of each day's rows, and the time in ns when they were written. Raises
-        :class:`LandingError` where an expression fails on all rows alike, or a row would be lost.
+        Returns the report, and the marks of each day's rows. Raises :class:`LandingError` where an expression fails on all rows
+        alike, or a row would be lost.
         """
         try:
             self._type_rows()
@@ -106,7 +106,7 @@ class Conversion:
         result = FileReport(self.file, self.name, read, landed, quarantined, read - counts, folded, reasons)
         if read != landed + quarantined + result.excluded + folded:
             raise LandingError(f"{self.file}: {self.table.name}: rows do not add up ({result}); nothing was loaded")
-        return result, days, target.stat().st_mtime_ns
+        return result, days
 
     def _type_rows(self) -> None:
         """All rows, typed, with what is wrong with them, to a staged file."""
@@ -236,9 +236,9 @@ class Conversion:
         lineage = f"{_text(self.source.name)} as source, {_text(self.file)} as source_file, _row as source_row"
         good = f"select {columns}, {lineage}, day from ({marked}) where bad_reason is null and not _again order by day, _row"
         undated, first = self.con.execute(
-            f"select count(*) filter (day is null), coalesce(min(day), date '{self.today}') from {self._all()}"
+            f"select count(*) filter (day is null), coalesce(arg_min(day, _row), date '{self.today}') from {self._all()}"
         ).fetchone() or (0, self.today)
-        # a row without a day lies on that of the nearest row above it, where it stays when the file grows
+        # a row without a day lies on that of the nearest row above it, where it stays when the file grows; else on the first one
         above = f"(select _row as _above, day as _day_above from {self._all()} where day is not null)"
         near = f"(select * from ({marked}) asof left join {above} on _row >= _above)" if undated else f"({marked})"
         own = f"coalesce(day, _day_above, date '{first}')" if undated else "day"

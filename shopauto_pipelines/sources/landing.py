@@ -389,6 +389,7 @@ class _Load:
     today: date
     history: bool = False
     report: LandingReport = field(init=False)
+    _first_day: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.report = LandingReport(self.mapping.name)
@@ -457,9 +458,11 @@ class _Load:
 
     def save(self) -> None:
         """Make what was landed visible, once its first day is noted."""
-        days = [day for landed in self.manifest.files.values() for day, (mark, _) in landed.days.items() if mark]
-        if days:
-            self.lake.note_first_day(date.fromisoformat(min(days)))
+        days = (day for landed in self.manifest.files.values() for day, (mark, _) in landed.days.items() if mark)
+        first = min(days, default=None)
+        if first and (self._first_day is None or first < self._first_day):
+            self.lake.note_first_day(date.fromisoformat(first))
+            self._first_day = first
         _save(self.lake, self.manifest)
 
     def _mapping_digest(self, table: str) -> str:
@@ -485,6 +488,7 @@ class _Load:
     def _convert(
         self, staged: Staged, folder: Path, name: str, tables: list[str], digest: str, size: int, mtime_ns: int
     ) -> None:
+        converted = []
         for table in tables:
             mapped = self._mapping_digest(table)
             stem = hashlib.sha256(f"{name}:{digest}".encode()).hexdigest()[:16] + f"-{mapped}"
@@ -494,10 +498,12 @@ class _Load:
                 landing = f"{table}/{stem}-{self.today}.parquet"
             target = landing_root(self.lake) / self.mapping.name / landing
             conversion = Conversion(self.lake, self.mapping, table, staged, folder, name, self.settings, self.today)
-            result, marks, written = conversion.run(target)
+            converted.append((table, mapped, landing, before, *conversion.run(target)))
+        now = time.time_ns()  # as late as can be: what is computed until they are visible has not seen these rows
+        for table, mapped, landing, before, result, marks in converted:
             kept = {k: getattr(result, k) for k in ("read", "landed", "quarantined", "excluded", "folded", "reasons")}
             today = self.today.isoformat()
-            days = {day: (mark.rows, written) for day, mark in marks.items()}
+            days = {day: (mark.rows, now) for day, mark in marks.items()}
             values = {day: mark.values for day, mark in marks.items()}
             landed = Landed(table, name, digest, mapped, landing, size, mtime_ns, today, kept, days, values=values)
             result.days = _restamp(landed, before)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from shopauto_pipelines.platform.playbook import PLAYBOOK, Declaration, PlaybookError, declarations
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.sources.expressions import Expression, ExpressionError, nearest, parse, plain
-from shopauto_pipelines.sources.tables import LINEAGE, RAW_TABLES
+from shopauto_pipelines.sources.tables import COLLECTED_TABLES, CORE_TABLES, LINEAGE, RAW_TABLES, STOCK_LEVELS
 
 #: Canonical tables by the name a mapping uses: ``orders`` for ``raw/orders``.
 TABLES: dict[str, Table] = {table.name.removeprefix("raw/"): table for table in RAW_TABLES}
@@ -215,6 +215,13 @@ def mappings(folder: Path = PLAYBOOK) -> Iterator[SourceMapping]:
             raise declaration.error(f"a second source is called `{mapping.name}`", "name")
         names.add(mapping.name)
         yield mapping
+
+
+def computed_tables(sources: Iterable[SourceMapping]) -> list[Table]:
+    """The raw tables that are computed: those that are always read, and those that a source feeds."""
+    always = {table.name for table in (*CORE_TABLES, *COLLECTED_TABLES, STOCK_LEVELS)}
+    fed = {f"raw/{name}" for source in sources for name in source.tables}
+    return [table for table in RAW_TABLES if table.name in always | fed]
 
 
 def mapping_named(name: str, folder: Path = PLAYBOOK) -> SourceMapping:

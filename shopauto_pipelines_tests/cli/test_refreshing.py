@@ -22,18 +22,18 @@ def _computed(lake: Lake, *days: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("refreshed", "as_then", "start", "begin"),
+    ("refreshed", "as_then", "start", "gap"),
     [
         ((), (), 5, None),
         ((5, 6), (), 5, None),
-        ((3, 4, 5), (), 5, 3),
-        ((3, 4, 5), (3,), 5, 4),
+        ((3, 4, 5), (), 5, (None, 3)),
+        ((3, 4, 5), (3,), 5, (3, 4)),
         ((3, 4, 5), (3, 4), 5, None),
-        ((3, 4, 5), (6,), 5, 3),
+        ((3, 4, 5), (6,), 5, (None, 3)),
     ],
 )
 def test_it_says_with_which_day_to_begin_where_earlier_ones_are_not_there_yet(
-    tmp_path, monkeypatch, refreshed, as_then, start, begin
+    tmp_path, monkeypatch, refreshed, as_then, start, gap
 ):
     monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path))
     _computed(open_lake(load_settings()), *refreshed)
@@ -41,4 +41,5 @@ def test_it_says_with_which_day_to_begin_where_earlier_ones_are_not_there_yet(
     settings = load_settings()
     lake = known.opened(settings)
     _computed(lake, *as_then)
-    assert refreshing._carried_over_from(lake, settings, _day(start)) == (begin and _day(begin))
+    found = refreshing._days_left_out(lake, settings, _day(start))
+    assert found == (gap and tuple(day and _day(day) for day in gap))

@@ -224,11 +224,25 @@ def test_every_setting_is_one_and_none_is_secret(monkeypatch):
         monkeypatch.setenv(name, value)
     settings = Settings(_env_file=None)
     assert not settings.live
-    memory = re.fullmatch(r"(\d+)GB", settings.engine_memory or "")
-    limit = re.fullmatch(r"(\d+)Gi", launcher()["resources"]["limits"]["memory"])
-    assert memory
-    assert limit
-    assert int(memory[1]) <= 0.75 * int(limit[1]), "the engine leaves nothing for the rest of a run"
+
+
+def test_the_engine_leaves_memory_for_the_rest_in_every_pod_that_has_a_limit():
+    units = {"MB": 10**6, "GB": 10**9, "Mi": 2**20, "Gi": 2**30}
+
+    def size(text: str) -> int:
+        return int(text[:-2]) * units[text[-2:]]
+
+    checked = set()
+    for name, spec in pods():
+        for container in spec["containers"]:
+            own = {each["name"]: each.get("value") for each in container.get("env", [])}
+            engine = own.get("SHOPAUTO_ENGINE_MEMORY") or environment_file()["SHOPAUTO_ENGINE_MEMORY"]
+            limit = container.get("resources", {}).get("limits", {}).get("memory")
+            if limit:
+                checked.add(name)
+                assert size(engine) <= 0.75 * size(limit), name
+    assert {"webserver", "daemon", "code server", "shopauto-shell"} <= checked
+    assert len(checked) > 5
 
 
 def test_the_values_are_for_the_version_that_is_installed():

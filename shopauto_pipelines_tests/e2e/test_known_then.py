@@ -29,7 +29,7 @@ def test_after_late_rows_a_day_as_known_then_is_what_it_was_beside_a_lake_and_a_
 
     said = shop.run("--known", "then", "refresh", "--day", DAY)
     assert "late" not in said
-    assert "begins anew" not in said
+    assert "carries over" not in said
     assert f"{DAY} as known that day" in said
     then = Shop(shop.home / "known_then")
     assert then.tables() == held

@@ -322,6 +322,23 @@ def test_a_message_for_a_birthday_that_counts_for_the_cap_tells_neither_its_day_
         assert not any(str(before(n)) in text for n in (1, 2, 5) for text in texts)
 
 
+def test_a_message_for_a_birthday_is_no_row_that_is_shown(explainer, campaigns, who):
+    welcome = campaigns["welcome"]
+    update = {"trigger": Trigger.model_validate({"birthday": {}}), "again_after_days": 9, "exit_on": ("unsubscribed",)}
+    birthday = welcome.model_copy(update=update)
+    known = replace(explainer._known(()), campaigns={**campaigns, "welcome": birthday})
+    person = explainer._people([who["full"]], campaigns)[who["full"]]
+    event = next(event for event in person.events if event.day == before(2))
+    mine = replace(event, values={**event.values, "campaign": "welcome", "message_id": "welcome:hello:x:earlier"})
+    row = {**person.decided["welcome"][0], "reason": "again", "triggered_on": before(9)}
+    step = rules.again(Case(known, birthday, replace(person, events=[mine]), "hello", row, True))
+    assert (step.mark, step.rows, step.text[:21]) == ("no", (), "had this step lately;")
+    left = replace(mine, values={**mine.values, "type": "unsubscribe"})
+    case = Case(known, birthday, replace(person, events=[left]), "hello", row, True)
+    refused, _text, rows = rules._exit(case, "unsubscribed", before(9))
+    assert (refused, rows) == (True, ())
+
+
 def test_a_message_of_a_step_or_a_variant_that_is_no_more_is_answered(connection, lake, explainer, campaigns, who):
     welcome = campaigns["welcome"]
     renamed = tuple(step.model_copy(update={"name": f"{step.name}_again"}) for step in welcome.steps)

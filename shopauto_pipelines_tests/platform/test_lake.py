@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 
 import ibis
 import pyarrow as pa
@@ -318,6 +319,18 @@ def test_many_rows_are_taken_in_ranges_of_days_that_fit_and_a_large_day_alone(la
     assert [day for span in spans for day in span] == days
     assert [len(span) for span in spans] == [3, 1, 1, 3, 2]
     assert [len(span) for span in lake.spans([SALES, SALES], days[:3])] == [1, 1, 1]
+
+
+def test_each_engine_spills_into_a_folder_of_its_own_and_what_was_left_of_one_goes(tmp_path):
+    left = tmp_path / "_staging" / "spill-1-killed"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    places = set()
+    for lake in (Lake(tmp_path), Lake(tmp_path)):
+        places.add(lake.engine.fetch("select current_setting('temp_directory') as place")["place"][0].as_py())
+    assert len(places) == 2, "processes name what they spill the same, and would read each other's"
+    assert {Path(place).parent for place in places} == {left.parent}
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(("fits_with", "tried"), [(8, [8]), (3, [8, 4, 2]), (1, [8, 4, 2, 1]), (0, [8, 4, 2, 1])])

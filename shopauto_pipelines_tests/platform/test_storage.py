@@ -54,6 +54,30 @@ def rows(days, per_day=3, cents=100):
     return pa.table({"sale_id": ids, "amount_cents": [cents] * len(ids), "day": pa.array(of_day, pa.date32())})
 
 
+def test_a_large_partition_that_another_machine_replaces_at_once_is_not_taken_for_ones_own(bucket, monkeypatch):
+    monkeypatch.setattr(object_storage, "_PART", 5 * 2**20)
+    ours, theirs = bucket(), bucket("other machine")
+    call, done = S3FileSystem._call_s3, []
+
+    async def called(self, method, *args, **kwargs):
+        answer = await call(self, method, *args, **kwargs)
+        if method == "complete_multipart_upload" and not done:
+            done.append(method)
+            await call(self, "put_object", Bucket=kwargs["Bucket"], Key=kwargs["Key"], Body=b"B" * (11 * 2**20))
+        return answer
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", called)
+    staged = ours.root / "_staging" / "large" / FILE
+    staged.parent.mkdir()
+    staged.write_bytes(b"A" * (11 * 2**20))
+    with ours.storage.replacing("test/large", "columns", 1) as replaced:
+        replaced("as_of=2026-01-01", staged)
+    assert done
+    for lake in (ours, theirs):
+        (file,) = lake.storage.local([lake.storage.partition("test/large", "as_of=2026-01-01")])
+        assert file.read_bytes()[:1] == b"B"
+
+
 def test_what_was_written_is_read_by_this_machine_and_by_another(made):
     days = days_between(FIRST, FIRST + timedelta(days=3))
     written = made().write(SALES, days, rows(days[:3]))

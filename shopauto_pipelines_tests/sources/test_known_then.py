@@ -444,6 +444,20 @@ def test_the_rest_of_a_day_that_was_computed_before_it_was_over_reaches_its_log(
     assert paid_then(7) == 100_700
 
 
+def test_the_log_of_a_table_that_no_source_feeds_any_more_stays_and_makes_no_other_one_anew(
+    lake, settings, shop_orders, paid_then, monkeypatch
+):
+    shop_orders(THREE_DAYS)
+    refreshed(lake, date(2026, 1, 7))
+    assert paid_then(7) == 700
+    shop_orders(THREE_DAYS, mapping=ORDERS.replace("cents(total)", "cents(total) * 2"))
+    left = [table for table in tables.RAW_TABLES if table != tables.ORDERS]
+    monkeypatch.setattr(arrivals, "computed_tables", lambda _sources: left)
+    then = known.opened(settings.model_copy(update={"known": "then"}))
+    then.write(tables.QUARANTINE, days_between(date(2026, 1, 5), date(2026, 1, 7)), raw.rejected(then, FIRST, LAST))
+    assert [step.logs for step in arrivals.steps(then, date(2026, 1, 7), date(2026, 1, 7), LOG)] == [None]
+
+
 def test_going_back_to_a_day_before_older_history_came_in_empties_the_logs_of_it(lake, shop_orders, paid_then):
     shop_orders(TWO_DAYS)
     refreshed(lake, date(2026, 1, 6))

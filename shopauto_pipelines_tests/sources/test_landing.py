@@ -81,6 +81,12 @@ def test_a_row_without_a_day_stays_on_its_day_when_the_file_grows(lake, settings
     assert touched_days(report) == [date(2026, 1, 7), date(2026, 1, 8)]
 
 
+def test_a_row_without_a_day_on_top_of_a_file_lies_on_the_first_day_below_it(lake, settings, shop, tmp_path):
+    rows = ("0,yesterday,c1,,1", "1,2026-01-09,c1,,1", "2,2026-01-05,c1,,1")
+    load(lake, settings, shop, put(tmp_path, orders=_orders(*rows)))
+    assert [row["day"] for row in refused(lake)] == [date(2026, 1, 9)]
+
+
 def test_a_file_without_any_day_lies_on_the_day_of_its_load(lake, settings, shop, tmp_path):
     load(lake, settings, shop, put(tmp_path, orders=_orders("1,yesterday,c1,,1")))
     assert [row["day"] for row in refused(lake)] == [TODAY]

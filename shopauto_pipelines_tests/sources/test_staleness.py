@@ -3,9 +3,11 @@ from datetime import date
 import ibis
 import pytest
 
+from shopauto_pipelines.platform.dagster.io_manager import _made
 from shopauto_pipelines.platform.lake import days_between
 from shopauto_pipelines.platform.tables import Column, Table
 from shopauto_pipelines.sources import raw, staleness, tables
+from shopauto_pipelines.sources.conversion import Conversion
 
 from .declared import CUSTOMERS, ORDERS, an_order_a_day, declare, load, put
 
@@ -57,6 +59,37 @@ def test_a_late_row_makes_exactly_the_days_from_its_own_on_stale_until_they_are_
     assert staleness.raw_behind(lake) == []
     counted = [lake.con.to_pyarrow(lake.on(STATE, day))["orders"][0].as_py() for day in DAYS]
     assert counted == [1, 2, 4, 5, 6]
+
+
+def test_a_late_row_that_is_loaded_while_its_day_is_computed_makes_it_behind(lake, shop):
+    def computed(table, rows):
+        _made(rows, lake, table, DAYS)
+
+    def orders(start, end):
+        seen = raw.accepted(lake, tables.ORDERS, start, end)
+        shop("late,2026-01-07,c1,,1")  # by another process, say
+        return seen
+
+    computed(tables.CUSTOMERS, lambda start, end: raw.accepted(lake, tables.CUSTOMERS, start, end))
+    computed(tables.ORDERS, orders)
+    computed(tables.QUARANTINE, lambda start, end: raw.rejected(lake, start, end))
+    assert staleness.raw_behind(lake) == DAYS[2:]
+    _refresh(lake)
+    assert [lake.con.to_pyarrow(lake.on(STATE, day))["orders"][0].as_py() for day in DAYS] == [1, 2, 4, 5, 6]
+    assert staleness.raw_behind(lake) == staleness.stale_days(lake, STATE) == []
+
+
+def test_what_is_computed_while_a_file_is_converted_has_not_seen_it(lake, shop, monkeypatch):
+    convert = Conversion.run
+
+    def run(conversion, target):
+        done = convert(conversion, target)
+        _write_raw(lake, DAYS[0], DAYS[-1])  # by another process, before the manifest tells of what was landed
+        return done
+
+    monkeypatch.setattr(Conversion, "run", run)
+    shop("late,2026-01-07,c1,,1")
+    assert staleness.raw_behind(lake) == DAYS[2:]
 
 
 def test_a_late_row_lands_in_its_own_day_and_leaves_the_others_untouched(lake, shop):

@@ -1,5 +1,6 @@
 """The I/O manager: hands lake tables to assets, and writes what they return, one partition or a range of them in one run."""
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -102,8 +103,9 @@ class LakeIOManager(dg.ConfigurableIOManager):
 def _made(
     body: Callable[..., ir.Table], lake: Lake, table: Table, days: list[date]
 ) -> tuple[ir.Table, dict[date, Written]]:
+    began = time.time_ns()  # what changes from here on was not seen, perhaps, and makes these days stale
     expression = body(days[0], days[-1]) if table.partition == "day" else body(days[0])
-    return expression, lake.write(table, days, expression)
+    return expression, lake.write(table, days, expression, began)
 
 
 #: The command that computes days as known then, and what of earlier days it takes.
