@@ -84,7 +84,7 @@ def test_a_range_that_holds_too_many_rows_is_made_in_parts_with_the_same_files(m
     asked = []
     monkeypatch.setattr("shopauto_pipelines.platform.engine.DuckDB.room", 1)
     monkeypatch.setattr(
-        Lake, "write", lambda lake, table, days, rows: asked.append(days) or write(lake, table, days, rows)
+        Lake, "write", lambda lake, table, days, *more: asked.append(days) or write(lake, table, days, *more)
     )
     result = _materialise([*ASSETS[:2]], **_range(DAYS[0], DAYS[-1]))
     assert asked == [[day] for _asset in range(2) for day in DAYS]
