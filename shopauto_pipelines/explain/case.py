@@ -42,10 +42,9 @@ class Known:
     cards: Mapping[str, Card] = field(default_factory=dict)
     unmoved: str = ""
 
-    @property
-    def birthdays(self) -> frozenset[str]:
-        """Campaigns whose messages would tell the birthday by their day."""
-        return frozenset(name for name, campaign in self.campaigns.items() if campaign.trigger.birthday is not None)
+    def tells_birthday(self, campaign: Any) -> bool:
+        """Whether the day of a message of the campaign of that name, if there is one, tells the person's birthday."""
+        return campaign in self.campaigns and self.campaigns[campaign].tells_birthdays
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Case:
 
     def showable(self, rows: Sequence[Row]) -> tuple[Row, ...]:
         """The rows without those about messages whose day would tell the birthday."""
-        return tuple(row for row in rows if row.values.get("campaign") not in self.known.birthdays)
+        return tuple(row for row in rows if not self.known.tells_birthday(row.values.get("campaign")))
 
     @property
     def reason(self) -> str | None:

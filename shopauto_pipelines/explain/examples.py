@@ -100,7 +100,7 @@ def explained(
 
     Nobody of a campaign about birthdays is among them: the day would tell the birthday. Raises ``MissingPartition``.
     """
-    telling = {name: campaign for name, campaign in campaigns.items() if campaign.trigger.birthday is None}
+    telling = {name: campaign for name, campaign in campaigns.items() if not campaign.tells_birthdays}
     found = decisions(lake, campaigns, day)
     picked = chosen([one for one in found if one.campaign in telling])
     explainer = Explainer(lake, settings, campaigns, day, connection, limit=ROWS, gates=False, clock=clock)

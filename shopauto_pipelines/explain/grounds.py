@@ -210,7 +210,7 @@ def files(case: Case) -> Step:
             table,
             days[:limit],
             person.ids,
-            lambda row: row.get("campaign") not in case.known.birthdays,
+            lambda row: not case.known.tells_birthday(row.get("campaign")),
             limit=limit,
         )
         more = f", the latest {len(found)} shown" if found else ""

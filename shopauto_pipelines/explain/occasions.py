@@ -45,7 +45,7 @@ def trigger(case: Case) -> Step:
         parts.append(Part(f"{case.name} is due as of {case.day} for what happened from {window[0]} to {window[1]}"))
     parts += [
         Part("sent already: nobody gets a step twice for one occasion", "no")
-        if case.campaign.name in case.known.birthdays
+        if case.campaign.tells_birthdays
         else Part(f"sent already on {row.day}: nobody gets a step twice for one occasion", "no", rows=(row,))
         for row in case.sent[:1]
     ]

@@ -64,7 +64,7 @@ def _of_consent(case: Case, channel: str, said: Mapping[str, Any]) -> tuple[Row,
             lambda row: (
                 row["type"] == said["source"]
                 and row["happened_at"] == at
-                and row.get("campaign") not in case.known.birthdays
+                and not case.known.tells_birthday(row.get("campaign"))
             ),
             limit=1,
         )
@@ -285,7 +285,7 @@ def again(case: Case) -> Step | None:
     had = [row for row in lately_sent if not str(row.values["message_id"]).endswith(own)]
     first = None if had else _earlier_occasion(case)
     lately = f"had this step on {had[0].day}" if had else "has not had this step lately"
-    lately = "had this step lately" if had and case.campaign.name in case.known.birthdays else lately
+    lately = "had this step lately" if had and case.campaign.tells_birthdays else lately
     lately = f"is due this step for {first}, too, and that comes first" if first else lately
     text = f"{lately}; nobody gets it again within {days} days"
     return _step(case, "again", "Again", text, {"again": bool(had or first)}, rows=case.showable(had[:1]))
@@ -330,13 +330,13 @@ def caps(case: Case) -> Step:
         refusals["day_cap"] = caps_hold and today >= rules.cap_day_messages
     parts = [
         Part("a message whose day is not shown, as it would tell the birthday")
-        if row.values.get("campaign") in case.known.birthdays
+        if case.known.tells_birthday(row.values.get("campaign"))
         else Part(f"{row.day}: {row.values.get('campaign') or 'of no campaign'}", rows=(row,))
         for row in sent
     ]
     parts += [
         Part(
-            f"{case.day}: {'a message' if name in case.known.birthdays else f'{name}, {step}'}: planned first, for its "
+            f"{case.day}: {'a message' if case.known.tells_birthday(name) else f'{name}, {step}'}: planned first, for its "
             "priority is higher"
         )
         for name, step in first_ones
@@ -452,7 +452,7 @@ def _mark(case: Case, rule: str, refuses: bool | None) -> Mark:
 
 def _trigger_day(case: Case) -> str:
     """The day of the trigger; of a birthday it would tell the birthday."""
-    return "the trigger" if case.campaign.trigger.birthday else str(case.row.get("triggered_on"))
+    return "the trigger" if case.campaign.tells_birthdays else str(case.row.get("triggered_on"))
 
 
 def _around(at: datetime) -> list[date]:

@@ -57,7 +57,7 @@ def replay(
         readers[version] = Reader(ledger, campaign, days, settings, within_days)
     outcomes = tuple(reader.outcome(version) for version, reader in readers.items())
     first = readers[DECLARED]
-    tells_birthdays = any(each[campaign].trigger.birthday is not None for each in versions.values())
+    tells_birthdays = any(each[campaign].tells_birthdays for each in versions.values())
     return Replay(
         campaign=campaign,
         description=campaigns[campaign].description,

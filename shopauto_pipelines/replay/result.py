@@ -77,7 +77,8 @@ class OfferCost:
     """Offers of a kind that were granted, and what they cost, minor units.
 
     ``at_most_cents``: if everybody used theirs, on an order as the person's typical one. ``ordered_anyway`` people ordered while
-    it held, without it; had they used it on the first of those days, it would have cost ``anyway_cents``.
+    it held, without it; had they used it on the first of those days, it would have cost ``anyway_cents``. Of ``open``
+    nobody knows: there was no order, and they hold longer than the data goes.
     """
 
     kind: str
@@ -86,7 +87,7 @@ class OfferCost:
     at_most_cents: int
     ordered_anyway: int
     anyway_cents: int
-    open: int = 0
+    open: int
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from shopauto_pipelines.replay.result import FEW, Aftermath, Outcome, Overlap, R
 #: Up to so many days each has a line of its own; beyond, each week.
 _DAYS = 14
 
+#: Said in place of names where the day of a message is the day of a birthday, or so many days before.
+UNNAMED = "The messages are not listed: their days would tell birthdays."
+
 #: Said of what people did.
 ANYWAY = (
     "The replay sent nothing, so this is what happened anyway: it says whom the campaign reaches and what they are worth. "
@@ -189,10 +192,6 @@ def _group(version: str, one: Aftermath) -> Group:
     )
 
 
-#: Said in place of names where the day of a message is the day of a birthday, or so many days before.
-UNNAMED = "The messages are not listed: their days would tell birthdays."
-
-
 def notes_on_aftermath(replay: Replay) -> list[str]:
     """What has to be said beside it."""
     notes = [ANYWAY]
@@ -205,13 +204,12 @@ def notes_on_aftermath(replay: Replay) -> list[str]:
         notes.append(
             f"{who} left out: {whose} {days} after the message go beyond {replay.known_until}, where the data ends."
         )
-    held = [sum(one.count for one in o.aftermath if one.group == "held" and one.step is None) for o in replay.outcomes]
-    if max(held) < FEW:
-        late = max(
-            sum(o.recent for o in each.aftermath if o.group == "held" and o.step is None) for each in replay.outcomes
-        )
+    groups = [[one for one in o.aftermath if one.group == "held" and one.step is None] for o in replay.outcomes]
+    held = max(sum(one.count for one in group) for group in groups)
+    if held < FEW:
+        late = max(sum(one.recent for one in group) for group in groups)
         more = f"; the days of {late:,} more are not over" if late else ""
-        notes.append(f"The held out are too few to say anything of them: {max(held)}, and it takes {FEW}{more}.")
+        notes.append(f"The held out are too few to say anything of them: {held}, and it takes {FEW}{more}.")
     return notes
 
 

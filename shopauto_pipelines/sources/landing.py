@@ -171,9 +171,13 @@ def manifests(lake: Lake) -> list[Manifest]:
 
 def landed_days(lake: Lake) -> tuple[date, date] | None:
     """First and last day of the shop's landed rows; our own rows do not count. ``None`` where nothing is landed."""
+    return _span(manifests(lake))
+
+
+def _span(found: Iterable[Manifest]) -> tuple[date, date] | None:
     days = [
         date.fromisoformat(day)
-        for manifest in manifests(lake)
+        for manifest in found
         if manifest.source != OWN_SOURCE
         for landed in manifest.files.values()
         for day, (rows, _) in landed.days.items()
@@ -291,11 +295,10 @@ def refresh_landing(
     again unless it was within ``fresh_for``. A lake that was deleted but for what is landed learns its first day again. Raises
     :class:`LandingError`.
     """
-    if span := landed_days(lake):
+    by_name, found, reports = {mapping.name: mapping for mapping in sources}, manifests(lake), []
+    if span := _span(found):
         lake.note_first_day(span[0])
-    by_name = {mapping.name: mapping for mapping in sources}
-    reports = []
-    for manifest in manifests(lake):
+    for manifest in found:
         mapping = by_name.get(manifest.source)
         if not mapping or not manifest.path:
             continue

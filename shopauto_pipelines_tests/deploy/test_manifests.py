@@ -241,7 +241,7 @@ def test_the_engine_leaves_memory_for_the_rest_in_every_pod_that_has_a_limit():
             if limit:
                 checked.add(name)
                 assert size(engine) <= 0.75 * size(limit), name
-    assert {"webserver", "daemon", "code server", "shopauto-shell"} <= checked
+    assert {"webserver", "daemon", "code server", "run", "shopauto-shell"} <= checked
     assert len(checked) > 5
 
 

@@ -180,6 +180,11 @@ class Campaign(Declared):
         return self.trigger.cart_abandoned is not None
 
     @property
+    def tells_birthdays(self) -> bool:
+        """Whether the day of a message tells the person's birthday."""
+        return self.trigger.birthday is not None
+
+    @property
     def pauses(self) -> bool:
         """Whether people who wait for an answer of the shop's support are left alone."""
         said = self.pause_while_ticket_open
