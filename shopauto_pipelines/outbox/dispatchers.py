@@ -68,11 +68,12 @@ class Abandoned(NamedTuple):
 def abandoned(connection: sa.Connection, *, at: datetime) -> Iterator[list[Abandoned]]:
     """Reservations of dispatchers that are dead, held against others for the block. They are given up for good."""
     left = []
-    for name, messages in ledger.reserved(connection).items():
+    for name in ledger.reserving(connection):
         if connection.execute(sa.select(sa.func.pg_try_advisory_xact_lock(_lock_of(name)))).scalar_one():
-            found = Abandoned(name, [], [])
             noted = _give_up(connection, name, at)
-            for message in messages:
+            found = Abandoned(name, [], [])
+            # only now: until it was given up it may have reserved more, and handed that over
+            for message in ledger.reserved(connection, name):
                 gone = any(first <= message.id <= last for first, last in noted)
                 (found.handed_over if gone else found.held).append(message)
             left.append(found)

@@ -434,14 +434,17 @@ def settle_by_event(connection: sa.Connection, outcomes: Sequence[tuple[int, str
     return changed.rowcount
 
 
-def reserved(connection: sa.Connection) -> dict[str, list[Message]]:
-    """Messages that are reserved at this moment, in the order of their ids, by the dispatcher that has them."""
-    found: dict[str, list[Message]] = {}
-    for *row, by in connection.execute(
-        _still_open("reserved").add_columns(messages.c.reserved_by).order_by(messages.c.id)
-    ):
-        found.setdefault(by, []).append(_message(row))
-    return found
+def reserving(connection: sa.Connection) -> list[str]:
+    """The dispatchers that have reservations at this moment, in the order of the earliest."""
+    first = sa.func.min(messages.c.id)
+    wanted = _still_open("reserved").with_only_columns(messages.c.reserved_by)
+    return [*connection.scalars(wanted.group_by(messages.c.reserved_by).order_by(first))]
+
+
+def reserved(connection: sa.Connection, by: str) -> list[Message]:
+    """Messages that the dispatcher ``by`` has reserved, in the order of their ids."""
+    wanted = _still_open("reserved").where(messages.c.reserved_by == by).order_by(messages.c.id)
+    return [_message(row) for row in connection.execute(wanted)]
 
 
 def retry_failed(connection: sa.Connection, campaign: str, as_of: date, *, at: datetime) -> int:

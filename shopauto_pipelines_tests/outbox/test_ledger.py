@@ -244,6 +244,31 @@ def test_a_dispatcher_that_others_gave_up_for_dead_hands_nothing_over(engine):
             assert not dispatchers.hand_over(connection, [message.id], by=name)
 
 
+def test_what_a_dispatcher_hands_over_while_others_look_for_what_it_left_counts_as_handed_over(engine):
+    _plan(engine, rows(4))
+    with engine.connect() as other, _dying(engine) as name:
+        with engine.begin() as connection:
+            before = reserve(connection, by=name, limit=2).messages
+        ended = "select pg_terminate_backend(pid, 10000) from pg_locks where locktype = 'advisory' and pid <> pg_backend_pid()"
+        assert all(other.execute(sa.text(ended)).scalars())  # it lives on, and does not know that others cannot see it
+        meanwhile: list[int] = []
+
+        def goes_on(_connection, _cursor, statement, *_):
+            if "pg_try_advisory_xact_lock" in statement and not meanwhile:
+                with engine.begin() as another:
+                    meanwhile.extend(message.id for message in reserve(another, by=name, after=before[-1].id).messages)
+                with engine.begin() as another:
+                    assert dispatchers.hand_over(another, meanwhile, by=name)
+
+        sa.event.listen(engine, "before_cursor_execute", goes_on)
+        with engine.begin() as connection, dispatchers.abandoned(connection, at=AT) as left:
+            (found,) = left
+        sa.event.remove(engine, "before_cursor_execute", goes_on)
+    assert len(meanwhile) == 2
+    assert [message.id for message in found.handed_over] == meanwhile
+    assert [message.id for message in found.held] == [message.id for message in before]
+
+
 def test_failed_messages_are_planned_again_only_by_an_operator(engine):
     _plan(engine, rows(1))
     with engine.begin() as connection:
