@@ -40,6 +40,7 @@ _HELD = {
     "window_closed": "its day was over before it could leave",
     "no_address": "there is no address any more",
     "opted_out": "the person opted out meanwhile",
+    "already_sent": "the person has had it under another id, which was joined with this one afterwards",
     "cap": "the person has had as many messages as the cap allows",
     "day_cap": "the person has had as many messages of this day as one may bring, which the audience did not know of",
     "less_often": "the person asked for fewer messages",

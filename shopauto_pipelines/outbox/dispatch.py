@@ -31,17 +31,16 @@ from shopauto_pipelines.outbox import dispatchers, ledger, links
 from shopauto_pipelines.outbox.channels import Channel, Outcome
 from shopauto_pipelines.outbox.channels.choice import channel_for
 from shopauto_pipelines.outbox.channels.inbox import LocalInbox
-from shopauto_pipelines.outbox.granting import with_codes
+from shopauto_pipelines.outbox.granting import take_back, with_codes
 from shopauto_pipelines.outbox.hours import NOBODY_WAITS, Hours, Waiting, waiting
+from shopauto_pipelines.outbox.people import People
 from shopauto_pipelines.outbox.sending import ADDRESS, BATCH, Sent, send_planned, settled
 from shopauto_pipelines.outbox.windows import Window, landed_sends, look
 from shopauto_pipelines.platform import live_settings
 from shopauto_pipelines.platform.clock import Clock
 from shopauto_pipelines.platform.lake import Lake
-from shopauto_pipelines.platform.lookup import Lookup
 from shopauto_pipelines.platform.progress import report
 from shopauto_pipelines.platform.settings import Settings
-from shopauto_pipelines.profiles import tables as profiles
 from shopauto_pipelines.sources import tables as raw
 from shopauto_pipelines.sources.landing import OWN_SOURCE, land_rows
 
@@ -108,6 +107,7 @@ def dispatch(
             recovered = recover(engine, lake, settings, to, clock)
             planned = plan(engine, lake, settings, campaign, as_of, run_id=run_id, clock=clock)
             work = send_planned(engine, lake, settings, campaign, as_of, to, clock)
+            take_back(engine, settings, campaign, clock.now())
         finally:
             if channel is None:
                 to.close()
@@ -236,7 +236,7 @@ def plan(
 
     Rows of one step and language are put in by the thousand, so that they are reserved together and leave in one call.
     """
-    people = Lookup(lake, profiles.CUSTOMERS, as_of)
+    people = People(lake, as_of)
     audience = campaign_tables.audience(campaign.name)
     total = lake.rows(audience, as_of)
     waiting: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -250,7 +250,8 @@ def plan(
             row["triggered_at"] = settings.midnight(row.pop("triggered_on") + timedelta(days=1))
         with engine.begin() as connection:
             if campaign.brings_offers:
-                rows = with_codes(connection, rows, campaign, live_settings.current(connection, settings), clock.now())
+                current = live_settings.current(connection, settings)
+                rows = with_codes(connection, rows, people, campaign, current, clock.now())
             planned = ledger_rows(rows, people, settings, campaign, as_of)
             return ledger.plan(connection, planned, run_id=run_id, at=clock.now())
 
@@ -287,20 +288,22 @@ def _not_planned(connection: sa.Connection, lake: Lake, campaign: str, as_of: da
 
 
 def ledger_rows(
-    rows: Iterable[Mapping[str, Any]], people: Lookup, settings: Settings, campaign: Campaign, as_of: date
+    rows: Iterable[Mapping[str, Any]], people: People, settings: Settings, campaign: Campaign, as_of: date
 ) -> list[dict[str, Any]]:
     """Rows of an audience as :func:`~shopauto_pipelines.outbox.ledger.plan` takes them.
 
     They have ``triggered_at``, and the audience's step, customer_id, occasion, channel, template, language, explanation,
-    send_from; ``people`` are rows of ``profiles/customers``.
+    send_from.
     """
     rows = list(rows)
-    found = people.rows(row["customer_id"] for row in rows)
+    persons = {row["customer_id"] for row in rows}
+    found, other_ids = people.rows(persons), people.other_ids(persons)
     return [
         {
             **{name: row[name] for name in (*FROM_AUDIENCE, "triggered_at")},
             "send_from": row["send_from"] and row["send_from"].replace(tzinfo=UTC),
             "time_zone": _known_zone(found.get(row["customer_id"], {}).get("time_zone")),
+            "other_ids": other_ids.get(row["customer_id"], []),
             "campaign": campaign.name,
             "as_of": as_of,
             "topic": campaign.topic,

@@ -19,7 +19,10 @@ from shopauto_pipelines.outbox.schema import ALL_TOPICS, consents, exits, messag
 _COUNTED = ("reserved", "sent", "unknown")
 
 #: What :func:`verdict` needs to know of a message.
-FACTS = ("id", "customer_id", "occasion", "channel", "address_hash", "topic", "exit_on", "triggered_at", "planned_at")
+FACTS = (
+    *("id", "campaign", "step", "customer_id", "occasion", "other_ids"),
+    *("channel", "address_hash", "topic", "exit_on", "triggered_at", "planned_at"),
+)
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,11 @@ def verdict(chosen: sa.CTE) -> sa.CTE:
     """``id`` and ``blocked`` of the chosen messages (columns ``FACTS``): why it must not leave, null where it may.
 
     The reasons, the first that holds: ``no_address``; ``suppressed_…`` with the reason of the suppression; ``opted_out``
-    of all topics or of this one; an event that takes it back, as ``ordered``; ``cap``; ``day_cap``; ``less_often``. Of several
-    messages to a person the earlier ones leave, as many as the cap allows. The statement takes the parameters of
-    :meth:`Cap.on`.
+    of all topics or of this one; ``already_sent`` under another id of the person; an event that takes it back, as ``ordered``;
+    ``cap``; ``day_cap``; ``less_often``. Of several messages to a person the earlier ones leave, as many as the cap allows. The
+    statement takes the parameters of :meth:`Cap.on`.
+
+    A person is all their shop ids: whom a message was sent to may have another id by now, where accounts were joined.
 
     What is known of the people of a batch is read for all at once, and put together by sorting: the planner takes a batch
     for ten rows, and would join two by comparing each with each.
@@ -63,11 +68,16 @@ def verdict(chosen: sa.CTE) -> sa.CTE:
     checked = _checked(chosen)
     after, earlier = sa.bindparam("cap_after", type_=sa.Date), messages.alias("earlier")
     counted = earlier.c.state.in_(_COUNTED)
-    people = sa.func.array(sa.select(checked.c.customer_id).scalar_subquery(), type_=ARRAY(sa.Text))
+    other_ids = sa.func.unnest(checked.c.other_ids).label("other_id")
+    known_as = sa.select(other_ids, checked.c.customer_id).distinct().cte("known_as")
+    ids = sa.union_all(sa.select(checked.c.customer_id), sa.select(known_as.c.other_id))
+    people = sa.func.array(ids.scalar_subquery(), type_=ARRAY(sa.Text))
+    today = sa.select(known_as.c.customer_id).where(known_as.c.other_id == earlier.c.customer_id).limit(1)
+    person = sa.func.coalesce(today.scalar_subquery(), earlier.c.customer_id)
     of_the_day = (earlier.c.as_of == sa.bindparam("shared_day", type_=sa.Date)) & (
         earlier.c.campaign == sa.any_(sa.bindparam("sharing", type_=ARRAY(sa.Text)))
     )
-    had = sa.select(sa.null(), earlier.c.customer_id, sa.null(), sa.false(), of_the_day).where(
+    had = sa.select(sa.null(), person, sa.null(), sa.null(), sa.false(), of_the_day).where(
         # those of later days too: days may be sent in any order
         earlier.c.customer_id == sa.any_(people),
         earlier.c.as_of > after,
@@ -81,7 +91,7 @@ def verdict(chosen: sa.CTE) -> sa.CTE:
 
     in_turn = sa.select(both, nth().label("nth"), nth(both.c.of_the_day).label("nth_of_day")).cte("in_turn")
     had_lately = sa.exists().where(
-        earlier.c.customer_id == in_turn.c.customer_id,
+        earlier.c.customer_id == sa.any_(_ids(in_turn)),
         earlier.c.as_of > sa.bindparam("less_often_after", type_=sa.Date),
         counted,
     )
@@ -102,14 +112,20 @@ def verdict(chosen: sa.CTE) -> sa.CTE:
 
 
 def _checked(chosen: sa.CTE) -> sa.CTE:
-    """``id``, ``customer_id``, ``blocked`` by all but the caps, and whether the person ``wants_less``."""
+    """``id``, ``customer_id``, ``other_ids``, ``blocked`` by all but the caps, and whether the person ``wants_less``."""
     same = [
         (of.c.address_hash == chosen.c.address_hash) & (of.c.channel == chosen.c.channel)
         for of in (suppressions, consents)
     ]
     topics = consents.c.topic.in_((ALL_TOPICS, chosen.c.topic))
+    another = messages.alias("another")
+    already_sent = sa.exists().where(
+        another.c.customer_id == sa.any_(chosen.c.other_ids),
+        *(another.c[name] == chosen.c[name] for name in ("campaign", "step", "occasion")),
+        another.c.state.in_(_COUNTED),
+    )
     taken_back = sa.select(sa.func.min(exits.c.event)).where(
-        exits.c.customer_id == chosen.c.customer_id,
+        exits.c.customer_id == sa.any_(_ids(chosen)),
         exits.c.event == sa.any_(chosen.c.exit_on),
         exits.c.occasion.in_(("", chosen.c.occasion)),
         exits.c.at >= sa.func.coalesce(chosen.c.triggered_at, chosen.c.planned_at),
@@ -119,8 +135,10 @@ def _checked(chosen: sa.CTE) -> sa.CTE:
         sa.select(
             chosen.c.id,
             chosen.c.customer_id,
+            chosen.c.other_ids,
             chosen.c.address_hash.is_(None).label("nowhere"),
             suppressions.c.reason.label("suppressed"),
+            already_sent.label("already_sent"),
             taken_back.scalar_subquery().label("taken_back"),
             consents.c.choice,
         )
@@ -129,7 +147,7 @@ def _checked(chosen: sa.CTE) -> sa.CTE:
         .order_by(chosen.c.id, consents.c.topic, consents.c.at.desc(), consents.c.id.desc())
         .cte("said")
     )
-    about = (said.c.id, said.c.customer_id, said.c.nowhere, said.c.suppressed, said.c.taken_back)
+    person = (said.c.id, said.c.customer_id, said.c.other_ids)
     opted_out, wants_less = (
         sa.func.coalesce(sa.func.bool_or(said.c.choice == choice), False) for choice in ("opted_out", "less_often")
     )
@@ -137,10 +155,16 @@ def _checked(chosen: sa.CTE) -> sa.CTE:
         (said.c.nowhere, "no_address"),
         (said.c.suppressed.is_not(None), sa.literal("suppressed_") + said.c.suppressed),
         (opted_out, "opted_out"),
+        (said.c.already_sent, "already_sent"),
         else_=said.c.taken_back,
     )
     return (
-        sa.select(said.c.id, said.c.customer_id, blocked.label("blocked"), wants_less.label("wants_less"))
-        .group_by(*about)
+        sa.select(*person, blocked.label("blocked"), wants_less.label("wants_less"))
+        .group_by(*person, said.c.nowhere, said.c.suppressed, said.c.already_sent, said.c.taken_back)
         .cte("checked")
     )
+
+
+def _ids(rows: sa.CTE) -> sa.ColumnElement[list[str]]:
+    """All shop ids of a row's person."""
+    return sa.func.array_append(rows.c.other_ids, rows.c.customer_id)

@@ -35,6 +35,7 @@ _TAKEN_OVER = (
     "explanation",
     "send_from",
     "time_zone",
+    "other_ids",
 )
 
 #: What a message says, as the last fields of a :class:`Message`; before it stands where the message is on its way.
@@ -129,7 +130,7 @@ def plan(connection: sa.Connection, rows: Sequence[Mapping[str, Any]], *, run_id
     then the rows' day takes it over, with all it says. ``rows`` have the columns campaign, step, customer_id, occasion,
     channel, as_of, language, template, explanation and address_hash
     (:func:`~shopauto_pipelines.outbox.links.address_hash`; null where the person has no address), and may have topic,
-    triggered_at, exit_on, send_from and time_zone.
+    triggered_at, exit_on, send_from, time_zone and other_ids.
     """
     if not rows:
         return 0
@@ -138,8 +139,10 @@ def plan(connection: sa.Connection, rows: Sequence[Mapping[str, Any]], *, run_id
     told = given(list(rows_by_key.values()), *(messages.c[name] for name in names))
     meant = {name: told.c[name] for name in names} | {
         "topic": sa.func.coalesce(told.c.topic, "news"),
-        "exit_on": sa.func.coalesce(told.c.exit_on, sa.cast([], ARRAY(sa.Text))),
+        **{name: sa.func.coalesce(told.c[name], sa.cast([], ARRAY(sa.Text))) for name in ("exit_on", "other_ids")},
     }
+    if any(row.get("other_ids") for row in rows):
+        _withdraw_earlier_names(connection, told, at)
     written = {**meant, "run_id": sa.literal(run_id, sa.Text), "changed_at": sa.literal(at, _WHEN)}
     added = connection.execute(
         insert(messages)
@@ -178,6 +181,26 @@ def plan(connection: sa.Connection, rows: Sequence[Mapping[str, Any]], *, run_id
         .returning(left_over.c.is_older)
     )
     return added.rowcount + sum(taken_over.scalars())
+
+
+def _withdraw_earlier_names(connection: sa.Connection, told: sa.TableValuedAlias, at: datetime) -> None:
+    """Withdraw what waits for the people of ``told`` under another id of theirs, and is told again under the one of today."""
+    chosen = (
+        sa.select(messages.c.id)
+        .where(
+            *(messages.c[name] == told.c[name] for name in MessageKey._fields if name != "customer_id"),
+            messages.c.customer_id == sa.any_(told.c.other_ids),
+            messages.c.state == "planned",
+        )
+        .order_by(messages.c.id)
+        .with_for_update(of=messages, key_share=True)
+        .cte("chosen")
+    )
+    connection.execute(
+        sa.update(messages)
+        .where(messages.c.id == chosen.c.id)
+        .values(state="suppressed", reason="withdrawn", settled_at=at, changed_at=at)
+    )
 
 
 def newest_id(connection: sa.Connection) -> int:
@@ -268,7 +291,8 @@ def reserve(
     come; without, all leave at once.
 
     In the same transaction each is checked again: an address that is missing or suppressed by now, an opt-out, something
-    that takes the message back, or a person who has had ``cap`` messages, makes it ``suppressed``, with the reason. No
+    that takes the message back, or a person who has had it under another id, or ``cap`` messages, makes it ``suppressed``,
+    with the reason. No
     row is ever taken by two: rows another dispatcher works on are skipped, and reservations wait for each other, so that
     two campaigns together keep the cap. A switch waits for them too: once it is committed, nothing more is reserved.
     """

@@ -71,6 +71,7 @@ messages = sa.Table(
     sa.Column("exit_on", ARRAY(sa.Text), nullable=False, server_default="{}", doc="what takes it back: ordered, …"),
     sa.Column("send_from", _WHEN, doc="when it may leave at the earliest, in live mode; null: at once, at any hour"),
     sa.Column("time_zone", sa.Text, doc="by whose clock hours are quiet; null: the shop's"),
+    sa.Column("other_ids", ARRAY(sa.Text), nullable=False, server_default="{}", doc="other shop ids of the person"),
     sa.UniqueConstraint("campaign", "step", "customer_id", "occasion", name="messages_once"),
     sa.CheckConstraint(f"state in {STATES}", name="messages_state"),
     sa.CheckConstraint("(state = 'reserved') <= (reserved_by is not null)", name="messages_reserved_by"),

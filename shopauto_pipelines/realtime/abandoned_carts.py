@@ -25,13 +25,14 @@ from shopauto_pipelines.outbox import ledger
 from shopauto_pipelines.outbox.channels import Channel
 from shopauto_pipelines.outbox.channels.choice import channel_for
 from shopauto_pipelines.outbox.dispatch import ledger_rows, recover
+from shopauto_pipelines.outbox.granting import offers_of, take_back
+from shopauto_pipelines.outbox.people import People
 from shopauto_pipelines.outbox.schema import messages, offers
 from shopauto_pipelines.outbox.sending import Sent, send_planned
 from shopauto_pipelines.platform import live_settings
 from shopauto_pipelines.platform.clock import Clock
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.lake import Lake
-from shopauto_pipelines.platform.lookup import Lookup
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import CUSTOMERS, IDENTITIES
@@ -123,6 +124,8 @@ def handle(
                 )
                 for campaign in realtime(campaigns)
             }
+            for campaign in realtime(campaigns):
+                take_back(engine, settings, campaign, clock.now())
             return Handled(
                 carts=len(found),
                 profile_day=day,
@@ -189,7 +192,7 @@ class _Batch:
     ) -> None:
         self._engine, self._lake, self._settings, self._clock, self._run_id = engine, lake, settings, clock, run_id
         self._day = profile_day
-        self._people = Lookup(lake, CUSTOMERS, profile_day)
+        self._people = People(lake, profile_day)
         self._triggers = [
             CartTrigger(c.customer_id, c.cart_id, c.triggered_at, c.waited, c.contents, c.ordered, c.changed)
             for c in found
@@ -266,14 +269,10 @@ class _Batch:
             found = {tuple(row[:4]): row[4] for row in connection.execute(wanted)}
         return sorted((found[key] - due).total_seconds() for key, due in self._due.items() if key in found)
 
-    def _offered(self, now: datetime) -> list[Mapping[str, Any]]:
+    def _offered(self, now: datetime) -> list[dict[str, Any]]:
         """What these people were offered within the cap's days, and for these carts."""
-        people = sorted({trigger.customer_id for trigger in self._triggers})
+        persons = self._people.persons(trigger.customer_id for trigger in self._triggers).values()
         occasions = sorted({trigger.occasion for trigger in self._triggers})
-        recent = offers.c.granted_at >= now - timedelta(days=self._settings.offer_cap_days)
-        wanted = sa.select(offers).where(
-            offers.c.customer_id == sa.any_(sa.cast(people, ARRAY(sa.Text))),
-            recent | (offers.c.occasion == sa.any_(sa.cast(occasions, ARRAY(sa.Text)))),
-        )
+        for_these = offers.c.occasion == sa.any_(sa.cast(occasions, ARRAY(sa.Text)))
         with self._engine.connect() as connection:
-            return [dict(row) for row in connection.execute(wanted).mappings()]
+            return offers_of(connection, persons, self._people, for_these, settings=self._settings, now=now)

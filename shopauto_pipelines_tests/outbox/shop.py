@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -34,6 +35,17 @@ def fill(lake: Lake, table: Table, day: date, rows: list[dict]) -> None:
     lake.write(table, [day], pa.Table.from_pylist([blank | row for row in rows], schema=table.arrow_schema))
 
 
+def write_people(lake: Lake, shop_ids: Mapping[str, Sequence[str]], day: date = DAY) -> None:
+    """Customers with their shop ids, each with an address."""
+    known = [
+        {"customer_id": n, "email": f"{n}@example.com", "first_name": f"Ana{n}", "shop_ids": len(shop_ids[n])}
+        for n in sorted(shop_ids)
+    ]
+    fill(lake, profiles.CUSTOMERS, day, known)
+    ids = [{"shop_customer_id": each, "customer_id": n, "rule": "email"} for n in shop_ids for each in shop_ids[n]]
+    fill(lake, profiles.IDENTITIES, day, ids)
+
+
 def write_shop(lake: Lake, people: int, refused: int = 0, day: date = DAY) -> None:
     """``people`` customers to be welcomed, and ``refused`` more who did not agree."""
     ids = [f"c{n:06}" for n in range(people + refused)]
@@ -41,12 +53,7 @@ def write_shop(lake: Lake, people: int, refused: int = 0, day: date = DAY) -> No
     fill(lake, features.DAILY_PRODUCTS, day, [])
     fill(lake, raw.PRODUCTS, day, [])
     fill(lake, features.CUSTOMER_FEATURES, day, [{"customer_id": n} for n in ids])
-    fill(
-        lake,
-        profiles.CUSTOMERS,
-        day,
-        [{"customer_id": n, "email": f"{n}@example.com", "first_name": f"Ana{n}", "shop_ids": 1} for n in ids],
-    )
+    write_people(lake, {n: [n] for n in ids}, day)
     fill(
         lake,
         audience("welcome"),

@@ -31,7 +31,7 @@ from shopauto_pipelines.platform.settings import PROJECT_ROOT, Settings
 from shopauto_pipelines.sources import tables as raw
 from shopauto_pipelines.sources.landing import landing_root
 from shopauto_pipelines_tests.outbox.conftest import AT, DAY, reserve, rows
-from shopauto_pipelines_tests.outbox.shop import campaign, fill, write_shop
+from shopauto_pipelines_tests.outbox.shop import campaign, fill, write_people, write_shop
 
 
 def _delivered(settings: Settings) -> list[Path]:
@@ -52,6 +52,18 @@ def test_the_planned_are_sent_once_and_the_refused_are_counted_by_reason(engine,
     assert (again.sent, again.newly_planned, again.states) == (0, 0, first.states)
     assert {path: path.read_bytes() for path in _delivered(settings)} == bytes_of
     assert len(bytes_of) == 7
+
+
+def test_who_gets_another_id_as_an_older_account_is_loaded_gets_nothing_twice(engine, lake, settings):
+    write_shop(lake, people=2)
+    assert _run(engine, lake, settings).sent == 2
+    audience = lake.on(campaign_tables.audience("welcome"), DAY).to_pyarrow().drop(["as_of"]).to_pylist()
+    renamed = [row | {"customer_id": row["customer_id"].replace("c000001", "b000001")} for row in audience]
+    write_people(lake, {"c000000": ["c000000"], "b000001": ["b000001", "c000001"]})
+    fill(lake, campaign_tables.audience("welcome"), DAY, renamed)
+    again = _run(engine, lake, settings)
+    assert (again.sent, again.states) == (0, {("sent", ""): 2, ("suppressed", "already_sent"): 1})
+    assert len(_delivered(settings)) == 2
 
 
 def test_a_message_says_who_it_is_for_and_carries_a_link_that_unsubscribes_this_person(engine, lake, settings):

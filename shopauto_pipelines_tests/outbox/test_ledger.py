@@ -269,6 +269,55 @@ def test_what_a_dispatcher_hands_over_while_others_look_for_what_it_left_counts_
     assert [message.id for message in found.held] == [message.id for message in before]
 
 
+def test_what_was_sent_to_another_id_of_the_person_is_not_sent_again(engine):
+    (message,) = rows(1)
+    _plan(engine, [message])
+    with engine.begin() as connection:
+        (taken,) = reserve(connection).messages
+        ledger.settle(connection, [ledger.Settled(taken.id, "sent")], by="me", at=AT)
+    older = message | {"customer_id": "older", "other_ids": [message["customer_id"]]}
+    assert _plan(engine, [older, older | {"occasion": "another", "step": "next"}]) == 2
+    with engine.begin() as connection:
+        (free,) = reserve(connection).messages
+        assert (free.key.step, free.key.customer_id) == ("next", "older")
+        assert ledger.counts(connection, "welcome", DAY)[("suppressed", "already_sent")] == 1
+
+
+def test_what_waits_under_another_id_of_the_person_is_withdrawn(engine):
+    (message,) = rows(1)
+    _plan(engine, [message])
+    _plan(engine, [message | {"customer_id": "older", "other_ids": [message["customer_id"]]}])
+    with engine.begin() as connection:
+        assert [found.key.customer_id for found in reserve(connection).messages] == ["older"]
+        assert ledger.counts(connection, "welcome", DAY) == {("reserved", ""): 1, ("suppressed", "withdrawn"): 1}
+
+
+@pytest.mark.parametrize("limit", [{"messages": 1, "days": 7}, {"messages": 9, "days": 7, "a_day": 1}])
+def test_caps_count_what_all_ids_of_a_person_had(engine, limit):
+    (message,) = rows(1)
+    _plan(engine, [message])
+    cap = ledger.Cap(**limit, sharing=("welcome", "news"))
+    with engine.begin() as connection:
+        assert len(reserve(connection, cap=cap).messages) == 1
+    other = {"campaign": "news", "customer_id": "older", "occasion": "today"}
+    _plan(engine, [message | other | {"other_ids": [message["customer_id"]]}, message | other | {"customer_id": "new"}])
+    with engine.begin() as connection:
+        assert [found.key.customer_id for found in reserve(connection, campaign="news", cap=cap).messages] == ["new"]
+        held = "day_cap" if "a_day" in limit else "cap"
+        assert ledger.counts(connection, "news", DAY)[("suppressed", held)] == 1
+
+
+def test_what_happened_to_another_id_of_the_person_takes_a_message_back(engine):
+    (message,) = rows(1, exit_on=["ordered"], triggered_at=AT)
+    _plan(engine, [message | {"other_ids": ["younger"]}])
+    with engine.begin() as connection:
+        connection.execute(
+            sa.insert(schema.exits).values(customer_id="younger", event="ordered", at=AT + timedelta(hours=1))
+        )
+        assert reserve(connection).messages == []
+        assert ledger.counts(connection, "welcome", DAY) == {("suppressed", "ordered"): 1}
+
+
 def test_failed_messages_are_planned_again_only_by_an_operator(engine):
     _plan(engine, rows(1))
     with engine.begin() as connection:
