@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
-from datetime import UTC, date, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import ibis
@@ -69,9 +69,10 @@ class VirtualLedger:
         # what they hold changes by the day, what they are does not: it is not asked for again
         self._messages, self._real = lake.con.table(self.sent), self._put(f"{name}_real", _UNTIL.empty_table())
 
-    def sent_on(self, day: date) -> date:
-        """The day on which messages planned as of ``day`` count as sent: that of the next midnight of the shop, in UTC."""
-        return self._settings.midnight(day + timedelta(days=1)).astimezone(UTC).date()
+    @staticmethod
+    def sent_on(day: date) -> date:
+        """The day on which messages planned as of ``day`` count as sent: the next one, as the outbox lands what it sent."""
+        return day + timedelta(days=1)
 
     def known(self, until: Mapping[str, date], planned: ir.Table) -> Virtual:
         """The planner's history, until it is asked for anew; ``until``: up to when what a campaign really sent counts."""
@@ -103,10 +104,14 @@ class VirtualLedger:
 
     def note(self, campaign: Campaign, day: date, rows: ir.Table) -> None:
         """Put a day's decisions, a table of the connection, into the ledger: what is planned counts as sent from here on."""
-        on = "send_from::date" if campaign.is_realtime else f"date '{self.sent_on(day)}'"
+        on = "timezone($zone, timezone('UTC', send_from))::date" if campaign.is_realtime else "$day::date + 1"
+        given = {"day": day, "campaign": campaign.name} | (
+            {"zone": self._settings.timezone} if campaign.is_realtime else {}
+        )
         self._con.execute(
-            f"insert into {self.decisions} select date '{day}', '{campaign.name}', step, customer_id, occasion, decision, "
-            f"reason, channel, variant, case when decision = 'planned' then {on} end from \"{rows.op().name}\""
+            f"insert into {self.decisions} select $day, $campaign, step, customer_id, occasion, decision, reason, channel, "
+            f"variant, case when decision = 'planned' then {on} end from \"{rows.op().name}\"",
+            given,
         )
         if campaign.brings_offers and not campaign.is_realtime:
             self._grant(campaign, day, rows)

@@ -1,17 +1,25 @@
 """A replay of days whose messages were real decides what was really decided: on a shop that sends every day."""
 
 import random
-from datetime import UTC, timedelta
+from datetime import datetime, timedelta
 
+import pyarrow as pa
 import pytest
 from ibis import _
 
 from shopauto_pipelines.campaigns import tables
 from shopauto_pipelines.campaigns.audience import Sources, audience, reads
+from shopauto_pipelines.campaigns.declaration import load_campaigns
+from shopauto_pipelines.outbox.dispatch import dispatch
+from shopauto_pipelines.platform.clock import FixedClock
 from shopauto_pipelines.platform.lake import LakeTable
+from shopauto_pipelines.replay.ledger import VirtualLedger
 from shopauto_pipelines.replay.simulation import playbook_with, simulate
+from shopauto_pipelines.sources.landing import OWN_SOURCE, read_manifest
 from shopauto_pipelines.sources.tables import MESSAGE_EVENTS
 from shopauto_pipelines_tests.campaigns.conftest import lake_rows
+from shopauto_pipelines_tests.outbox import conftest as outbox
+from shopauto_pipelines_tests.outbox import shop
 from shopauto_pipelines_tests.replay.conftest import DAYS, FIRST, campaign, make_lake, planned, sent, settings_of
 
 #: So many days are real.
@@ -29,7 +37,7 @@ CAMPAIGNS = {
     ("timezone", "replays"),
     [
         ("UTC", [("hello", 1, "as-sent"), ("hello", 2, "planned")]),
-        ("Europe/Belgrade", [("hello", 2, "as-sent")]),  # what is sent lands on the day it was planned as of
+        ("Europe/Belgrade", [("hello", 2, "as-sent")]),
     ],
 )
 def test_a_replay_from_any_day_on_plans_what_was_planned_when_every_message_was_sent(tmp_path, timezone, replays):
@@ -39,7 +47,7 @@ def test_a_replay_from_any_day_on_plans_what_was_planned_when_every_message_was_
     settings = settings_of(tmp_path, holdout_percent=5, cap_messages=2, cap_days=4, timezone=timezone)
     really = {name: [] for name in CAMPAIGNS}
     for day in DAYS[:LAST]:
-        landed = settings.midnight(day + timedelta(days=1)).astimezone(UTC).date()  # as the outbox lands what it sent
+        landed = VirtualLedger.sent_on(day)  # as the outbox lands what it sent, see below
         events = []
         for name, one in CAMPAIGNS.items():
             before = (LakeTable(lake, tables.audience("urgent")),) if name == "hello" else ()
@@ -54,3 +62,22 @@ def test_a_replay_from_any_day_on_plans_what_was_planned_when_every_message_was_
         days = DAYS[start:LAST]
         replayed = simulate(lake, settings, playbook_with(CAMPAIGNS[name], CAMPAIGNS), name, days, others)
         assert planned(replayed, name) == sorted(row for row in really[name] if row[0] in days), (name, start, others)
+
+
+@pytest.mark.parametrize("timezone", ["UTC", "Europe/Bucharest", "America/Sao_Paulo"])
+def test_a_message_counts_as_sent_on_the_day_that_the_outbox_lands_it_on(engine, lake, settings, timezone):
+    shop.write_shop(lake, people=1)
+    local = settings.model_copy(update={"timezone": timezone})
+    assert dispatch(engine, lake, local, shop.campaign(), outbox.DAY, clock=FixedClock(outbox.AT)).sent == 1
+    (landed,) = read_manifest(lake, OWN_SOURCE).files.values()
+    assert [*landed.days] == [VirtualLedger.sent_on(outbox.DAY).isoformat()]
+
+
+def test_a_message_about_a_cart_counts_as_sent_on_the_day_it_leaves_by_the_clock_of_the_shop(lake, settings):
+    local = settings.model_copy(update={"timezone": "America/Sao_Paulo"})
+    ledger = VirtualLedger(lake, "replay", local)
+    day, leaves = FIRST, datetime(FIRST.year, FIRST.month, FIRST.day, 2)  # in UTC: the evening of the day before
+    row = {name: "" for name in ("step", "customer_id", "occasion", "reason", "channel", "variant")}
+    rows = pa.Table.from_pylist([row | {"decision": "planned", "send_from": leaves}])
+    ledger.note(load_campaigns()["abandoned_cart"], day, lake.con.create_table("carts", rows, temp=True))
+    assert lake.con.con.execute(f"select sent_on from {ledger.decisions}").fetchall() == [(day - timedelta(days=1),)]
