@@ -25,13 +25,14 @@ How the day's data walks through the room:
 * ``declaration``: the segment as declared, read from the playbook with file, line and column in every error; who refers to
   whom, without circles;
 * ``inputs``: what a day's segments are computed from, and no more of it than they ask for;
+* ``stays``: what the latest earlier day says of today's segments and people, under other names and ids perhaps;
 * ``membership``: all segments in one pass over the people, with the day each stay began; who stands in where a segment is
   too small; and the changes of the day;
   ``members`` finds the rows of a segment, for the rooms that come after;
 * ``overlap``: sizes and moves of the day, and how many people every two segments have in common;
 * ``why``, ``diff``: why somebody is in a segment, or is not; what a change of the declarations would do;
 * ``report``, ``pictures``: what the pages show, read for all segments at once: sizes, members, reasons, plots;
-* ``assets``, ``checks``, ``component``: Dagster's view: four tables for all segments, and one asset per declared segment.
+* ``assets``, ``checks``, ``component``: Dagster's view: five tables for all segments, and one asset per declared segment.
 
 Membership as of a day is a function of that day's people and of the latest earlier day that has been computed, from
 which the days of entry are carried over: a day computed again, over the same earlier one, gives the same bytes.

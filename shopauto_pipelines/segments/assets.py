@@ -1,10 +1,11 @@
-"""The room's tables as assets: membership, its changes, sizes and overlap. The declared segments are assets of ``component``."""
+"""The room's tables as assets: what is declared, membership, its changes, sizes, overlap. Each segment is an asset, too."""
 
 from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
 import dagster as dg
+import ibis
 
 from shopauto_pipelines.features import tables as features
 from shopauto_pipelines.platform.dagster.assets import asset_key, lake_asset
@@ -13,7 +14,7 @@ from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.segments import membership as logic
 from shopauto_pipelines.segments import overlap as explorer
-from shopauto_pipelines.segments import prepared, tables
+from shopauto_pipelines.segments import prepared, stays, tables
 from shopauto_pipelines.segments.declaration import load_segments
 from shopauto_pipelines.segments.events import EVENTS
 
@@ -21,11 +22,24 @@ from shopauto_pipelines.segments.events import EVENTS
 _ROLLUPS = {event.rollup.name.split("/")[-1]: event.rollup for event in EVENTS.values()}
 
 
+@lake_asset(tables.DECLARED)
+def declared() -> Callable:
+    """The playbook's segments, whatever the day."""
+    rows = stays.declared(load_segments())
+    return lambda as_of: ibis.memtable(rows)
+
+
 @lake_asset(
     tables.MEMBERSHIP,
-    ins={"customers": features.CUSTOMER_360, "scores": SCORES, "identities": IDENTITIES, **_ROLLUPS},
+    ins={
+        "customers": features.CUSTOMER_360,
+        "scores": SCORES,
+        "identities": IDENTITIES,
+        "declared": tables.DECLARED,
+        **_ROLLUPS,
+    },
     origins=lambda: prepared.statement(load_segments()).origins,
-    earlier=[tables.MEMBERSHIP],
+    earlier=[tables.MEMBERSHIP, tables.DECLARED],
 )
 def membership(customers: LakeTable, **_others: LakeTable) -> Callable:
     """All declared segments in one pass; stays are carried over from the table's own latest earlier partition."""
@@ -33,10 +47,14 @@ def membership(customers: LakeTable, **_others: LakeTable) -> Callable:
     return lambda as_of: prepared.rows(lake, segments, as_of)
 
 
-@lake_asset(tables.CHANGES, ins={"membership": tables.MEMBERSHIP}, earlier=[tables.MEMBERSHIP])
-def changes(membership: LakeTable) -> Callable:
+@lake_asset(
+    tables.CHANGES,
+    ins={"membership": tables.MEMBERSHIP, "identities": IDENTITIES, "declared": tables.DECLARED},
+    earlier=[tables.MEMBERSHIP, tables.DECLARED],
+)
+def changes(membership: LakeTable, **_others: LakeTable) -> Callable:
     """Who entered and who left, against the latest earlier partition of membership."""
-    return lambda as_of: logic.changes(membership.on(as_of), membership.before(as_of), as_of)
+    return lambda as_of: logic.changes(membership.on(as_of), stays.previous(membership.lake, as_of), as_of)
 
 
 @lake_asset(tables.SIZES, ins={"membership": tables.MEMBERSHIP, "changes": tables.CHANGES})
@@ -63,4 +81,4 @@ def overlap(membership: LakeTable, customers: LakeTable) -> Callable:
 
 
 #: Every asset of this module, in flow order.
-ASSETS = [membership, changes, sizes, overlap]
+ASSETS = [declared, membership, changes, sizes, overlap]

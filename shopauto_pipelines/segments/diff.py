@@ -25,11 +25,8 @@ from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.segments import inputs
 from shopauto_pipelines.segments.declaration import SegmentDeclaration
 from shopauto_pipelines.segments.membership import evaluated, own_column, standing_in
-from shopauto_pipelines.segments.predicate import clauses
+from shopauto_pipelines.segments.stays import WORDS, meaning, renamed
 from shopauto_pipelines.segments.why import Reason, conditions, explained, with_referred
-
-#: Fields that say nothing of who is in a segment.
-_WORDS = {"name", "description", "owner"}
 
 
 @dataclass(frozen=True)
@@ -276,31 +273,17 @@ def _values(
 def _pairs(before: Sequence[SegmentDeclaration], after: Sequence[SegmentDeclaration]) -> list[_Pair]:
     """All segments that may differ, by name."""
     old, new = {segment.name: segment for segment in before}, {segment.name: segment for segment in after}
-    gone, came = [s for s in before if s.name not in new], [s for s in after if s.name not in old]
-    pairs = []
-    for segment in came:
-        twin = next((s for s in gone if _meaning(s) == _meaning(segment)), None)
-        if twin is not None:
-            gone.remove(twin)
-        pairs.append(_Pair(twin, segment, "renamed" if twin else "added"))
-    pairs += [_Pair(segment, None, "removed") for segment in gone]
-    pairs += [
-        _Pair(old[name], new[name], "changed")
-        for name in old.keys() & new.keys()
-        if _meaning(old[name]) != _meaning(new[name])
-    ]
+    meant, means = ({name: meaning(each) for name, each in side.items()} for side in (old, new))
+    names = renamed(meant, means)
+    pairs = [_Pair(old[was], new[name], "renamed") for name, was in names.items()]
+    pairs += [_Pair(None, new[name], "added") for name in new.keys() - old.keys() - names.keys()]
+    pairs += [_Pair(old[name], None, "removed") for name in old.keys() - new.keys() - set(names.values())]
+    pairs += [_Pair(old[name], new[name], "changed") for name in old.keys() & new.keys() if meant[name] != means[name]]
     touched = {segment.name for pair in pairs for segment in (pair.old, pair.new) if segment}
     while asking := {s.name for s in (*before, *after) if s.name not in touched and touched & s.rests_on}:
         touched |= asking
         pairs += [_Pair(old[name], new[name], "affected") for name in asking]
     return sorted(pairs, key=lambda pair: _there(pair).name)
-
-
-def _meaning(segment: SegmentDeclaration) -> tuple[object, ...]:
-    """What decides who is in a segment: the same however the condition is laid out."""
-    predicate = segment.predicate
-    rest = segment.model_dump(exclude=_WORDS | {"where", "parameters", "include", "exclude"})
-    return predicate.joined, *(part.sql for part in clauses(predicate)), *sorted(rest.items(), key=lambda item: item[0])
 
 
 def _there(pair: _Pair) -> SegmentDeclaration:
@@ -317,7 +300,7 @@ def _changed_lines(pair: _Pair) -> tuple[str, ...]:
 def _as_yaml(segment: SegmentDeclaration | None, *, with_name: bool) -> list[str]:
     if segment is None:
         return []
-    hidden = _WORDS - {"name"} if with_name else _WORDS
+    hidden = WORDS - {"name"} if with_name else WORDS
     told = segment.model_dump(mode="json", exclude=hidden, exclude_defaults=True)
     where = str(told.pop("where", "") or "").strip().splitlines()
     lines = ["where: |", *(f"  {line.strip()}" for line in where)] if where else []

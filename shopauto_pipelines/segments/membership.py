@@ -23,11 +23,9 @@ from shopauto_pipelines.segments.events import Day
 from shopauto_pipelines.segments.inputs import Inputs
 from shopauto_pipelines.segments.people import people
 from shopauto_pipelines.segments.predicate import own_column
+from shopauto_pipelines.segments.stays import Previous
 
 _KEY = ["segment", "customer_id"]
-
-#: The latest earlier day that has been computed, and its partition.
-Previous = tuple[date, ir.Table] | None
 
 
 def evaluated(inputs: Inputs, segments: Sequence[SegmentDeclaration], as_of: Day) -> ir.Table:
@@ -61,11 +59,13 @@ def flags(inputs: Inputs, segments: Sequence[SegmentDeclaration], as_of: Day) ->
     return rows.select("customer_id", **{segment.name: rows[own_column(segment.name)] for segment in segments})
 
 
-def membership(inputs: Inputs, previous: Previous, segments: Sequence[SegmentDeclaration], as_of: Day) -> ir.Table:
+def membership(
+    inputs: Inputs, previous: Previous | None, segments: Sequence[SegmentDeclaration], as_of: Day
+) -> ir.Table:
     """Rows of ``segments/membership`` as of the day, from that day's inputs and the previous partition of this table.
 
     Whoever was in the segment in ``previous``, in the same way, keeps the day of entry; everybody else enters on ``as_of``.
-    On the first day ever computed all members enter. Between computed days nothing is known: a stay is taken to have lasted.
+    On the first day of a segment all members enter. Between computed days nothing is known: a stay is taken to have lasted.
     """
     if not segments:
         return inputs.customers_360.filter(ibis.literal(False)).select(
@@ -78,16 +78,19 @@ def membership(inputs: Inputs, previous: Previous, segments: Sequence[SegmentDec
     return rows if others is None else rows.union(_since(others, previous, as_of, [*_KEY, "through"]))
 
 
-def changes(current: ir.Table, previous: Previous, as_of: date) -> ir.Table:
+def changes(current: ir.Table, previous: Previous | None, as_of: date) -> ir.Table:
     """Rows of ``segments/changes``: who is an own member in ``current`` and was not in ``previous``, and the reverse.
 
-    Both are partitions of ``segments/membership``, ``current`` that of ``as_of``. Empty where there is no previous one.
+    ``current`` is the partition of ``segments/membership`` of ``as_of``. Nobody enters a segment that is new; empty where there
+    is no previous partition.
     """
     current = current.filter(_.through.isnull())
     if previous is None:
         return current.filter(ibis.literal(False)).select(*_KEY, "entered_on", change=ibis.literal("entered"))
     earlier = _before(previous, as_of).filter(_.through.isnull())
     entered = current.anti_join(earlier, _KEY).select(*_KEY, "entered_on", change=ibis.literal("entered"))
+    if previous.new:
+        entered = entered.filter(~_.segment.split(SEPARATOR)[0].isin(sorted(previous.new)))
     left = earlier.anti_join(current, _KEY).select(*_KEY, "entered_on", change=ibis.literal("left"))
     return entered.union(left)
 
@@ -165,7 +168,7 @@ def _names_in(marks: ir.Table) -> ir.StringValue:
     return names.filter(lambda name: name.notnull()).unnest()
 
 
-def _since(rows: ir.Table, previous: Previous, as_of: Day, key: list[str]) -> ir.Table:
+def _since(rows: ir.Table, previous: Previous | None, as_of: Day, key: list[str]) -> ir.Table:
     """Rows with ``entered_on``: the day that the previous partition has for those with the same key, else ``as_of``."""
     today = ibis.literal(as_of) if isinstance(as_of, date) else as_of
     if previous is None:
@@ -175,8 +178,7 @@ def _since(rows: ir.Table, previous: Previous, as_of: Day, key: list[str]) -> ir
     return rows.left_join(earlier, key).select(*_KEY, "through", entered_on=_.since.fill_null(today))
 
 
-def _before(previous: tuple[date, ir.Table], as_of: Day) -> ir.Table:
-    day, rows = previous
-    if isinstance(as_of, date) and day >= as_of:
-        raise ValueError(f"the previous partition of {as_of} cannot be that of {day}")
-    return rows
+def _before(previous: Previous, as_of: Day) -> ir.Table:
+    if isinstance(as_of, date) and previous.day >= as_of:
+        raise ValueError(f"the previous partition of {as_of} cannot be that of {previous.day}")
+    return previous.rows

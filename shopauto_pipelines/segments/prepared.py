@@ -14,7 +14,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
 from shopauto_pipelines.features.tables import CUSTOMER_360
-from shopauto_pipelines.platform.lake import Lake, LakeTable
+from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.prepared import Prepared, kept, unseen
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import IDENTITIES
@@ -23,6 +23,7 @@ from shopauto_pipelines.segments.declaration import SegmentDeclaration
 from shopauto_pipelines.segments.events import EVENTS
 from shopauto_pipelines.segments.inputs import Inputs
 from shopauto_pipelines.segments.membership import membership
+from shopauto_pipelines.segments.stays import Previous, previous
 from shopauto_pipelines.segments.tables import MEMBERSHIP
 
 #: The lake's tables by the names that the statement knows them by.
@@ -55,8 +56,8 @@ def _statement(declared: tuple[str, ...]) -> Prepared:
         unseen(IDENTITIES, _NAMES[IDENTITIES]),
         {table.name: unseen(table, _NAMES[table], partitions=True) for table in rollups},
     )
-    previous = date.min, unseen(MEMBERSHIP, _NAMES[MEMBERSHIP])
-    return Prepared.of(membership(given, previous, segments, getvariable(_DAY)), _BEHIND)
+    before = Previous(date.min, unseen(MEMBERSHIP, _NAMES[MEMBERSHIP]))
+    return Prepared.of(membership(given, before, segments, getvariable(_DAY)), _BEHIND)
 
 
 def rows(lake: Lake, segments: Sequence[SegmentDeclaration], as_of: date) -> ir.Table:
@@ -66,12 +67,12 @@ def rows(lake: Lake, segments: Sequence[SegmentDeclaration], as_of: date) -> ir.
     ``MissingPartition`` as :func:`inputs.read` does.
     """
     given = inputs.read(lake, segments, as_of)
-    earlier = LakeTable(lake, MEMBERSHIP).before(as_of)
+    earlier = previous(lake, as_of)
     tables = {
         CUSTOMER_360.name: given.customers_360,
         SCORES.name: given.scores,
         IDENTITIES.name: given.identities,
-        MEMBERSHIP.name: earlier[1] if earlier else lake.between(MEMBERSHIP, date.min, date.min),
+        MEMBERSHIP.name: earlier.rows if earlier else lake.between(MEMBERSHIP, date.min, date.min),
         **given.rollups,
     }
     prepared = statement(segments)

@@ -5,6 +5,15 @@ from __future__ import annotations
 from shopauto_pipelines.platform.tables import Column, Table
 from shopauto_pipelines.profiles.tables import CUSTOMER_ID
 
+DECLARED = Table(
+    "segments/declared",
+    "The segments that were declared when the day was computed: which are new since the day before, or have another name.",
+    (
+        Column("segment", "string", "segment's name; with `each`, without a value", required=True),
+        Column("meaning", "string", "digest of what decides who is in it: the same under another name", required=True),
+    ),
+    ("segment",),
+)
 MEMBERSHIP = Table(
     "segments/membership",
     "Members of every segment as of the day, all segments in one pass.",
@@ -23,7 +32,7 @@ MEMBERSHIP = Table(
 CHANGES = Table(
     "segments/changes",
     "Who entered and who left each segment on the day; who only stood in is not among them. "
-    "Empty on the first day ever computed: nothing to compare with.",
+    "On the first day of a segment nobody enters it: nothing to compare with.",
     (
         Column("segment", "string", "segment's name", required=True),
         CUSTOMER_ID,
@@ -63,4 +72,4 @@ OVERLAP = Table(
 )
 
 #: Every table of the room, in reading order.
-TABLES = (MEMBERSHIP, CHANGES, SIZES, OVERLAP)
+TABLES = (DECLARED, MEMBERSHIP, CHANGES, SIZES, OVERLAP)

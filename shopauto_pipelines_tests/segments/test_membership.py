@@ -3,17 +3,19 @@ from dataclasses import replace
 from datetime import date, timedelta
 
 import ibis
+import pyarrow as pa
 import pytest
 
 from shopauto_pipelines.features.tables import CUSTOMER_360
-from shopauto_pipelines.platform.lake import Lake, LakeTable
+from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.lineage import column_lineage
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.segments.events import EVENTS
 from shopauto_pipelines.segments.inputs import Inputs
 from shopauto_pipelines.segments.membership import changes, flags, members, membership
-from shopauto_pipelines.segments.tables import CHANGES, MEMBERSHIP
+from shopauto_pipelines.segments.stays import Previous, declared, previous
+from shopauto_pipelines.segments.tables import CHANGES, DECLARED, MEMBERSHIP
 from shopauto_pipelines.segments.why import with_referred
 
 DAY = date(2025, 6, 1)
@@ -27,13 +29,19 @@ def day(n: int) -> date:
 def run(lake, inputs_of, customers_rows, scores_rows):
     """Computes a day of both tables in a lake, from ``{customer_id: {column: value}}``."""
 
-    def compute(as_of, segments, people, into: Lake = lake):
+    def compute(as_of, segments, people, into: Lake = lake, joined=()):
         into.write(CUSTOMER_360, [as_of], customers_rows(people))
         into.write(SCORES, [as_of], scores_rows({}))
-        own = LakeTable(into, MEMBERSHIP)
+        ids = [
+            {"shop_customer_id": who, "customer_id": person}
+            for who, person in [*((who, who) for who in people), *joined]
+        ]
+        blank = {"rule": "email", "rules_version": 1}
+        into.write(IDENTITIES, [as_of], pa.Table.from_pylist([each | blank for each in ids], IDENTITIES.arrow_schema))
+        into.write(DECLARED, [as_of], declared(segments))
         given = replace(inputs_of(people), customers_360=into.on(CUSTOMER_360, as_of), scores=into.on(SCORES, as_of))
-        into.write(MEMBERSHIP, [as_of], membership(given, own.before(as_of), segments, as_of))
-        into.write(CHANGES, [as_of], changes(own.on(as_of), own.before(as_of), as_of))
+        into.write(MEMBERSHIP, [as_of], membership(given, previous(into, as_of), segments, as_of))
+        into.write(CHANGES, [as_of], changes(into.on(MEMBERSHIP, as_of), previous(into, as_of), as_of))
 
     return compute
 
@@ -78,7 +86,39 @@ def test_later_days_have_no_say_in_an_earlier_one(lake, run, declare):
     run(day(2), many, buyers(a=3))
     assert rows(lake, MEMBERSHIP, day(2)) == [("many", "a", day(2), None)]
     with pytest.raises(ValueError, match="cannot be that of 2025-06-09"):
-        changes(lake.on(MEMBERSHIP, day(2)), (day(9), lake.on(MEMBERSHIP, day(9))), day(2))
+        changes(lake.on(MEMBERSHIP, day(2)), Previous(day(9), lake.on(MEMBERSHIP, day(9))), day(2))
+
+
+def test_who_is_joined_with_an_older_account_stays(lake, run, declare):
+    many = [declare("many", "orders >= 3")]
+    run(day(1), many, buyers(b=3, c=3, d=3))
+    run(day(2), many, buyers(a=9, d=3), joined=[("b", "a"), ("c", "a")])
+    assert rows(lake, MEMBERSHIP, day(2)) == [("many", "a", day(1), None), ("many", "d", day(1), None)]
+    assert rows(lake, CHANGES, day(2)) == []
+    run(day(3), many, buyers(a=0), joined=[("b", "a"), ("c", "a"), ("d", "a")])
+    assert rows(lake, CHANGES, day(3)) == [("many", "a", "left", day(1))]
+
+
+@pytest.mark.parametrize("each", [{}, {"each": "favourite_category"}])
+def test_a_segment_that_only_gets_another_name_moves_nobody(lake, run, declare, each):
+    people = {who: {"orders": 3, "favourite_category": "tea"} for who in "ab"}
+    run(day(1), [declare("many", "orders >= 3", **each), declare("all", "true")], people)
+    run(day(2), [declare("lots", "orders >= 3", **each), declare("all", "true")], people)
+    name = "lots:tea" if each else "lots"
+    stays = [row for row in rows(lake, MEMBERSHIP, day(2)) if row[0] != "all"]
+    assert stays == [(name, "a", day(1), None), (name, "b", day(1), None)]
+    assert rows(lake, CHANGES, day(2)) == []
+
+
+def test_nobody_enters_a_segment_on_its_first_day(lake, run, declare):
+    many, few = declare("many", "orders >= 3"), declare("few", "orders < 3", each="favourite_category")
+    run(day(1), [many], buyers(a=3, b=1))
+    tea = {"favourite_category": "tea"}
+    run(day(2), [many, few], {"a": {"orders": 3}, "b": {"orders": 1, **tea}, "c": {"orders": 3}})
+    assert ("few:tea", "b", day(2), None) in rows(lake, MEMBERSHIP, day(2))
+    assert rows(lake, CHANGES, day(2)) == [("many", "c", "entered", day(2))]
+    run(day(3), [many, few], {"a": {"orders": 2, **tea}, "b": {"orders": 1, **tea}, "c": {"orders": 3}})
+    assert rows(lake, CHANGES, day(3)) == [("few:tea", "a", "entered", day(3)), ("many", "a", "left", day(1))]
 
 
 def test_a_customer_who_changes_value_leaves_one_segment_and_enters_another(lake, run, declare):
@@ -189,8 +229,8 @@ def test_lineage_leads_back_to_the_columns_that_conditions_use(lake, run, declar
     segments = [declare("rich", "rfm_monetary = 5 and churn_probability > 0.5")]
     run(day(1), segments, buyers(a=3))
     customers, scores = lake.on(CUSTOMER_360, day(1)), lake.on(SCORES, day(1))
-    previous = (day(1), lake.on(MEMBERSHIP, day(1)))
-    lineage = column_lineage(membership(Inputs(customers, scores), previous, segments, day(2)), lake)
+    earlier = Previous(day(1), lake.on(MEMBERSHIP, day(1)))
+    lineage = column_lineage(membership(Inputs(customers, scores), earlier, segments, day(2)), lake)
     assert lineage["segment"] == {
         ("features/customer_360", "orders"),
         ("features/customer_360", "revenue_cents"),

@@ -12,6 +12,7 @@ from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.segments import inputs, prepared
 from shopauto_pipelines.segments.membership import membership
+from shopauto_pipelines.segments.stays import Previous, previous
 from shopauto_pipelines.segments.tables import MEMBERSHIP
 from shopauto_pipelines_tests.segments.conftest import rollup_rows
 
@@ -51,7 +52,7 @@ def shop(lake, customers_rows, scores_rows) -> Lake:
 def test_one_statement_gives_every_day_what_the_expression_gives(shop, segments):
     own, found = LakeTable(shop, MEMBERSHIP), []
     for day in DAYS:
-        expression = membership(inputs.read(shop, segments, day), own.before(day), segments, day)
+        expression = membership(inputs.read(shop, segments, day), previous(shop, day), segments, day)
         shop.write(MEMBERSHIP, [day], prepared.rows(shop, segments, day))
         of_statement = shop.path(MEMBERSHIP, day).read_bytes()
         found.append({(row["segment"], row["customer_id"]) for row in own.on(day).to_pyarrow().to_pylist()})
@@ -66,7 +67,7 @@ def test_one_statement_gives_every_day_what_the_expression_gives(shop, segments)
 
 def test_its_lineage_is_that_of_the_expression(shop, segments):
     day = DAYS[1]
-    before = DAYS[0], shop.between(MEMBERSHIP, DAYS[0], DAYS[0])
+    before = Previous(DAYS[0], shop.between(MEMBERSHIP, DAYS[0], DAYS[0]))
     expression = membership(inputs.read(shop, segments, day), before, segments, day)
     known = column_lineage(expression, shop)
     assert {name: prepared.statement(segments).origins[name] for name in known} == known | {
