@@ -33,6 +33,7 @@ def asked(
         "excluded": list(campaign.excluded),
         "segments": list(campaign.segments),
         "stays_in": campaign.trigger.segment_entered,
+        "topic": campaign.topic,
         "exit_on": list(campaign.exit_on),
         "marketing": campaign.kind == "marketing",
         "pauses": campaign.pauses,

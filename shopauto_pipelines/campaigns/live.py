@@ -215,7 +215,12 @@ def _consent() -> Prepared:
     """The planner's input ``consent``, out of what is known of people."""
     people = ibis.table(_PERSON, name=given_name("people"))
     said = (
-        people.select("customer_id", channel=ibis.literal(channel), state=_[f"{channel}_consent"])
+        people.select(
+            "customer_id",
+            channel=ibis.literal(channel),
+            state=_[f"{channel}_consent"],
+            refused_topics=ibis.null("string"),  # a reservation asks what people chose, to the second
+        )
         for channel in ("email", "sms")
     )
     return Prepared.of(ibis.union(*said).filter(_.state.notnull()), {})

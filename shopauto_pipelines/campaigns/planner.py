@@ -18,6 +18,7 @@ from ibis import _
 
 from shopauto_pipelines.campaigns.holdout import placed
 from shopauto_pipelines.platform.time_zones import hours_between, local, utc
+from shopauto_pipelines.profiles.consent import TOPICS_APART
 from shopauto_pipelines.segments.declaration import SEPARATOR
 
 #: The rules in the order they are asked, each with what its reason means. The first that holds decides. Before the holdouts
@@ -26,6 +27,7 @@ REASONS = {
     "no_address": "there is no e-mail address, or no phone number for an SMS",
     "no_consent": "the person was never asked for consent",
     "opted_out": "the person does not want messages",
+    "opted_out_topic": "the person does not want messages about this",
     "pending": "the person has not confirmed the consent yet",
     "not_in_audience": "the person is in none of the included segments",
     "excluded": "the person is in an excluded segment",
@@ -64,7 +66,7 @@ _NUMBERS = (
     "quiet_hours",
     "quiet_to",
 )
-_WORDS = ("holdout_key", "holdout_end", "campaign_key", "campaign_end", "timezone")
+_WORDS = ("topic", "holdout_key", "holdout_end", "campaign_key", "campaign_end", "timezone")
 
 #: Columns of the inputs, as :class:`Inputs` tells of them.
 SCHEMAS = {
@@ -86,7 +88,7 @@ SCHEMAS = {
             "churn_probability": "float64",
             "unmet": "array<string>",
         },
-        "consent": {"customer_id": "string", "channel": "string", "state": "string"},
+        "consent": dict.fromkeys(("customer_id", "channel", "state", "refused_topics"), "string"),
         "membership": {"segment": "string", "customer_id": "string", "entered_on": "date", "through": "string"},
         "history": dict.fromkeys(("customer_id", "type", "campaign", "step", "occasion"), "string") | {"on": "date"},
         "sent": dict.fromkeys(_KEY, "string") | {"on": "date"},
@@ -249,7 +251,7 @@ def _with_facts(due: ir.Table, inputs: Inputs) -> ir.Table:
     joined = due
     for table, key in (
         (inputs.people, ["customer_id"]),
-        (inputs.consent.select("customer_id", "channel", "state"), ["customer_id", "channel"]),
+        (inputs.consent.select(*SCHEMAS["consent"]), ["customer_id", "channel"]),
         (inputs.received, ["customer_id"]),
         (inputs.planned.group_by("customer_id").agg(planned=_.count()), ["customer_id"]),
         (_segments(membership), ["customer_id"]),
@@ -337,6 +339,7 @@ def _decided(known: ir.Table, of_carts: bool) -> ir.Table:
         "no_address": ~address.fill_null(False),
         "no_consent": ~_.state.fill_null("never asked").isin(["opted_in", "opted_out", "pending"]),
         "opted_out": _.state == "opted_out",
+        "opted_out_topic": _.refused_topics.split(TOPICS_APART).contains(_.topic),
         "pending": _.state == "pending",
         "not_in_audience": _.included_segments.notnull() & ~_.included.fill_null(False),
         "excluded": _.excluded,

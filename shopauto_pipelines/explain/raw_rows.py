@@ -29,6 +29,7 @@ _PLACE = tuple(column.name for column in raw.LINEAGE)
 _SHOWN = {
     raw.CUSTOMERS: ("shop_customer_id", "changed_at", "created_at", "country", "language"),
     raw.CONSENTS: ("shop_customer_id", "changed_at", "channel", "state", "wording"),
+    raw.TOPIC_CHOICES: ("shop_customer_id", "changed_at", "channel", "topic", "state"),
     raw.ORDERS: (
         "shop_customer_id",
         "ordered_at",

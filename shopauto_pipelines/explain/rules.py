@@ -18,11 +18,11 @@ from shopauto_pipelines.campaigns.planner import REASONS
 from shopauto_pipelines.explain import raw_rows
 from shopauto_pipelines.explain.case import Case
 from shopauto_pipelines.explain.telling import Mark, Part, Row, Step, counted, shown
-from shopauto_pipelines.profiles.consent import WITHDRAWALS
+from shopauto_pipelines.profiles.consent import TOPICS_APART, WITHDRAWALS
 from shopauto_pipelines.segments.declaration import SEPARATOR
 from shopauto_pipelines.segments.report import without_private
 from shopauto_pipelines.segments.why import Reason, Why
-from shopauto_pipelines.sources.tables import CONSENTS, MESSAGE_EVENTS
+from shopauto_pipelines.sources.tables import CONSENTS, MESSAGE_EVENTS, TOPIC_CHOICES
 
 _MARKS: Mapping[bool | None, Mark] = {True: "yes", False: "no", None: "unknown"}
 
@@ -37,8 +37,8 @@ def address(case: Case) -> Step:
 
 
 def consent(case: Case) -> Step:
-    """Whether the person agreed to the channel, and the row that says so."""
-    channel = case.step.channel
+    """Whether the person agreed to the channel, and wants to hear of the topic, and the rows that say so."""
+    channel, topic = case.step.channel, case.campaign.topic
     said = case.person.consent.get(channel)
     state = said["state"] if said else None
     rows: tuple[Row, ...] = ()
@@ -47,8 +47,22 @@ def consent(case: Case) -> Step:
     else:
         source = said["source"]
         text, rows = f"{channel}: {state} since {shown(said['at'])} UTC, by {source}", _of_consent(case, channel, said)
-    refusals = {"no_consent": state is None, "opted_out": state == "opted_out", "pending": state == "pending"}
+    refused = said is not None and topic in (said["refused_topics"] or "").split(TOPICS_APART)
+    if refused:
+        text, rows = f"{text}; does not want messages about {topic}", (*rows, *_of_topic(case, channel, topic))
+    refusals = {
+        "no_consent": state is None,
+        "opted_out": state == "opted_out",
+        "pending": state == "pending",
+        "opted_out_topic": refused,
+    }
     return _step(case, "consent", "Consent", text, refusals, rows=rows)
+
+
+def _of_topic(case: Case, channel: str, topic: str) -> list[Row]:
+    """The row with the latest choice about the topic."""
+    chosen = raw_rows.between(case.known.lake, TOPIC_CHOICES, date.min, case.day, case.person.ids)
+    return [row for row in chosen if (row.values["channel"], row.values["topic"]) == (channel, topic)][:1]
 
 
 def _of_consent(case: Case, channel: str, said: Mapping[str, Any]) -> tuple[Row, ...]:

@@ -32,11 +32,18 @@ def attributes(claims, identities):
 
 @lake_asset(
     tables.CONSENT,
-    ins={"consents": raw.CONSENTS, "message_events": raw.MESSAGE_EVENTS, "identities": tables.IDENTITIES},
+    ins={
+        "consents": raw.CONSENTS,
+        "message_events": raw.MESSAGE_EVENTS,
+        "topic_choices": raw.TOPIC_CHOICES,
+        "identities": tables.IDENTITIES,
+    },
 )
-def consent(consents, message_events, identities):
+def consent(consents, message_events, topic_choices, identities):
     """Takes the latest change per person and channel."""
-    return lambda as_of: consenting.consent(consents.until(as_of), message_events.until(as_of), identities.on(as_of))
+    return lambda as_of: consenting.consent(
+        consents.until(as_of), message_events.until(as_of), topic_choices.until(as_of), identities.on(as_of)
+    )
 
 
 @lake_asset(

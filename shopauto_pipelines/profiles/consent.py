@@ -2,7 +2,8 @@
 
 A change comes from the shop (``raw/consents``) or from a message (an unsubscribe or a spam report). The latest change of
 any of the person's shop ids wins; of changes at one instant the one that allows least. ``pending`` is a double opt-in that
-was never confirmed: no permission. No row at all means the person was never asked: no permission either.
+was never confirmed: no permission. No row at all means the person was never asked: no permission either. Topics that a person
+does not want (``raw/topic_choices``) stand beside it; again the latest choice of any of the shop ids counts.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ STATES = ("opted_in", "pending", "opted_out")
 WITHDRAWALS = ("unsubscribe", "spam_report")
 
 
-def consent(consents: ir.Table, message_events: ir.Table, identities: ir.Table) -> ir.Table:
+#: Between the topics of ``refused_topics``.
+TOPICS_APART = ","
+
+
+def consent(consents: ir.Table, message_events: ir.Table, topic_choices: ir.Table, identities: ir.Table) -> ir.Table:
     """The consent of every person with a change in ``consents`` or ``message_events`` (raw tables up to the day).
 
     Columns of ``profiles/consent``. Shop ids are joined as ``identities`` says; one that is not in it is a person of its own.
@@ -51,11 +56,29 @@ def consent(consents: ir.Table, message_events: ir.Table, identities: ir.Table) 
         .group_by("customer_id", "channel")
         .agg(change=_.change.max())
     )
+    refused = _refused(topic_choices, identities)
+    latest = latest.left_join(refused, ["customer_id", "channel"])
     return latest.select(
         "customer_id",
         "channel",
+        "refused_topics",
         state=ibis.cases(*((_.change["rank"] == rank, state) for rank, state in enumerate(STATES))),
         source=_.change["source"],
         wording=_.change["wording"].nullif(""),
         at=_.change["at"],
+    )
+
+
+def _refused(topic_choices: ir.Table, identities: ir.Table) -> ir.Table:
+    """``customer_id``, ``channel``, ``refused_topics`` of people who do not want some."""
+    said = topic_choices.left_join(identities, "shop_customer_id").select(
+        "channel",
+        "topic",
+        customer_id=_.customer_id.fill_null(_.shop_customer_id),
+        change=ibis.struct({"at": _.changed_at, "refused": (_.state == STATES[-1]).cast("int8")}),
+    )
+    latest = said.group_by("customer_id", "channel", "topic").agg(change=_.change.max())
+    refused = latest.filter(_.change["refused"] == 1).group_by("customer_id", "channel")
+    return refused.agg(topics=_.topic.collect()).select(
+        "customer_id", "channel", refused_topics=_.topics.sort().join(TOPICS_APART)
     )

@@ -63,6 +63,7 @@ CONSENT = Table(
         Column("source", "string", "source of the latest change; `unsubscribe` for one in a message", required=True),
         Column("wording", "string", "the words agreed to"),
         Column("at", "timestamp(6)", "time of the latest change, UTC", required=True),
+        Column("refused_topics", "string", "topics that the person does not want, in order, a comma between them"),
     ),
     ("customer_id", "channel"),
 )

@@ -135,6 +135,7 @@ def _feeds() -> list[_Feed]:
     return [
         _Feed(raw.MESSAGE_EVENTS, OWN_SOURCE, "provider-events-", _events()),
         _Feed(raw.CONSENTS, OWN_SOURCE, "preference-choices-", _choices()),
+        _Feed(raw.TOPIC_CHOICES, OWN_SOURCE, "topic-choices-", _topic_choices()),
         *(_Feed(table, COLLECTOR_SOURCE, "", _collected(table)) for table in raw.COLLECTED_TABLES),
     ]
 
@@ -185,6 +186,25 @@ def _choices() -> sa.Subquery:
         .join(messages, messages.c.id == consents.c.message_id)
         .where(consents.c.topic == ALL_TOPICS)
         .group_by(messages.c.customer_id, consents.c.channel, consents.c.at)
+        .subquery()
+    )
+
+
+def _topic_choices() -> sa.Subquery:
+    """Choices about one topic as rows of ``raw/topic_choices``; of two at one instant the one that allows less."""
+    of_whom = (messages.c.customer_id, consents.c.channel, consents.c.topic, consents.c.at)
+    return (
+        sa.select(
+            messages.c.customer_id.label("shop_customer_id"),
+            consents.c.channel,
+            consents.c.topic,
+            sa.func.max(sa.case((consents.c.choice == "opted_out", "opted_out"), else_="opted_in")).label("state"),
+            _utc(consents.c.at).label("changed_at"),
+            consents.c.at,
+        )
+        .join(messages, messages.c.id == consents.c.message_id)
+        .where(consents.c.topic != ALL_TOPICS)
+        .group_by(*of_whom)
         .subquery()
     )
 

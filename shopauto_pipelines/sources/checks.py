@@ -40,6 +40,7 @@ SUITES = (
         _in_set("channel", "email", "sms", "push"),
         _in_set("state", "pending", "opted_in", "opted_out"),
     ),
+    Suite.of(tables.TOPIC_CHOICES, _in_set("channel", "email", "sms"), _in_set("state", "opted_in", "opted_out")),
     Suite.of(tables.PRODUCTS, _between("price_cents", 0, MOST_CENTS), _between("cost_cents", 0, MOST_CENTS)),
     Suite.of(tables.ORDERS, _between("total_cents", 0, MOST_CENTS), _between("discount_cents", 0, MOST_CENTS)),
     Suite.of(

@@ -18,7 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from shopauto_pipelines.platform.playbook import PLAYBOOK, Declaration, PlaybookError, declarations
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.sources.expressions import Expression, ExpressionError, nearest, parse, plain
-from shopauto_pipelines.sources.tables import COLLECTED_TABLES, CORE_TABLES, LINEAGE, RAW_TABLES, STOCK_LEVELS
+from shopauto_pipelines.sources.tables import (
+    COLLECTED_TABLES,
+    CORE_TABLES,
+    LINEAGE,
+    RAW_TABLES,
+    STOCK_LEVELS,
+    TOPIC_CHOICES,
+)
 
 #: Canonical tables by the name a mapping uses: ``orders`` for ``raw/orders``.
 TABLES: dict[str, Table] = {table.name.removeprefix("raw/"): table for table in RAW_TABLES}
@@ -219,7 +226,7 @@ def mappings(folder: Path = PLAYBOOK) -> Iterator[SourceMapping]:
 
 def computed_tables(sources: Iterable[SourceMapping]) -> list[Table]:
     """The raw tables that are computed: those that are always read, and those that a source feeds."""
-    always = {table.name for table in (*CORE_TABLES, *COLLECTED_TABLES, STOCK_LEVELS)}
+    always = {table.name for table in (*CORE_TABLES, *COLLECTED_TABLES, STOCK_LEVELS, TOPIC_CHOICES)}
     fed = {f"raw/{name}" for source in sources for name in source.tables}
     return [table for table in RAW_TABLES if table.name in always | fed]
 

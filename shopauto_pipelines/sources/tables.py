@@ -56,6 +56,16 @@ CONSENTS = _raw(
     Column("wording", "string", "the words the customer agreed to, or where"),
     Column("changed_at", "timestamp(6)", "when it changed, UTC", required=True),
 )
+TOPIC_CHOICES = _raw(
+    "topic_choices",
+    "Every choice about one topic of messages, per channel: what a person does not want although they get others.",
+    ("shop_customer_id", "channel", "topic", "changed_at"),
+    Column("shop_customer_id", "string", "the shop's own customer id", required=True),
+    Column("channel", "string", "email or sms", required=True),
+    Column("topic", "string", "topic of campaigns", required=True),
+    Column("state", "string", "opted_in or opted_out", required=True),
+    Column("changed_at", "timestamp(6)", "when it changed, UTC", required=True),
+)
 PRODUCTS = _raw(
     "products",
     "Every change of a product; the row holds the whole product as of the change.",
@@ -206,6 +216,7 @@ RAW_TABLES = (
     SURVEY_ANSWERS,
     AD_SPEND,
     STOCK_LEVELS,
+    TOPIC_CHOICES,
 )
 
 #: Tables the rooms after this one read: their assets exist whether or not a source feeds them.
@@ -218,6 +229,7 @@ COLLECTED_TABLES = (CUSTOMERS, CONSENTS, ORDERS, ORDER_LINES, REFUNDS, EVENTS, F
 TIME_COLUMN = {
     "raw/customers": "changed_at",
     "raw/consents": "changed_at",
+    "raw/topic_choices": "changed_at",
     "raw/products": "changed_at",
     "raw/orders": "ordered_at",
     "raw/order_lines": "ordered_at",
@@ -250,6 +262,8 @@ QUARANTINE = Table(
 ALLOWED_VALUES: dict[tuple[str, str], tuple[str, ...]] = {
     ("raw/consents", "channel"): ("email", "sms", "push"),
     ("raw/consents", "state"): ("pending", "opted_in", "opted_out"),
+    ("raw/topic_choices", "channel"): ("email", "sms"),
+    ("raw/topic_choices", "state"): ("opted_in", "opted_out"),
     ("raw/order_lines", "kind"): ("product", "shipping", "fee", "discount", "gift_card", "adjustment"),
     ("raw/refunds", "kind"): ("product", "shipping", "fee", "discount", "gift_card", "adjustment"),
     ("raw/events", "type"): (

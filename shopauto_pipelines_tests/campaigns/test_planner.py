@@ -119,6 +119,9 @@ def test_nobody_is_written_to_without_an_address(decide):
         ([("ann", "email", "pending")], "pending"),
         ([("ann", "email", "a state nobody has heard of")], "no_consent"),
         ([("ann", "email", None)], "no_consent"),
+        ([("ann", "email", "opted_in", "news,offers")], "opted_out_topic"),
+        ([("ann", "email", "opted_in", "offers")], "due"),
+        ([("ann", "email", "opted_out", "news")], "opted_out"),
     ],
 )
 def test_only_consent_for_the_channel_lets_a_message_through(decide, consent, reason):
@@ -411,7 +414,10 @@ _worlds = st.fixed_dictionaries(
         ),
         "consent": st.lists(
             st.tuples(
-                _id, st.sampled_from(["email", "sms"]), st.sampled_from(["opted_in"] * 3 + ["opted_out", "pending"])
+                _id,
+                st.sampled_from(["email", "sms"]),
+                st.sampled_from(["opted_in"] * 3 + ["opted_out", "pending"]),
+                st.sampled_from([None, None, "offers", "news,offers"]),
             ),
             max_size=9,
             unique_by=lambda row: row[:2],
@@ -487,7 +493,11 @@ def test_nobody_is_planned_without_consent_and_address_inside_a_holdout_over_a_c
     decide, world, campaign, rules
 ):
     planned = [row for row in decide(campaign, inputs(**world), rules) if row["decision"] == "planned"]
-    agreed = {who for who, channel, state in world["consent"] if (channel, state) == ("email", "opted_in")}
+    agreed = {
+        who
+        for who, channel, state, refused in world["consent"]
+        if (channel, state) == ("email", "opted_in") and campaign.topic not in (refused or "").split(",")
+    }
     reachable = {row[0] for row in world["people"] if row[1]}
     since = TODAY - timedelta(days=rules.cap_days)
     received = Counter(who for who, kind, *_, on in world["history"] if kind == "sent" and since < on <= TODAY)

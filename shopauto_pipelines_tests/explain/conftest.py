@@ -106,7 +106,7 @@ def named(settings, campaigns) -> Callable[..., str]:
 @pytest.fixture(scope="module")
 def who(named) -> dict[str, str]:
     """The people by what happens to them."""
-    people = {name: named(name) for name in ("new", "shy", "out", "full", "buyer", "keen")}
+    people = {name: named(name) for name in ("new", "shy", "out", "picky", "full", "buyer", "keen")}
     return people | {"held": named("held", held=True)}
 
 
@@ -137,7 +137,8 @@ def _write_profiles(lake: Lake, who: Mapping[str, str]) -> None:
         "last_name": f"{SECRET}-Noname",
         "birthday": BIRTHDAY,
     }
-    created = {"new": DAY, "shy": DAY, "out": DAY, "full": DAY, "held": DAY, "buyer": before(300), "keen": before(300)}
+    today = ("new", "shy", "out", "picky", "full", "held")
+    created = {**dict.fromkeys(today, DAY), "buyer": before(300), "keen": before(300)}
     bought = {"buyer": before(14), "keen": before(1)}
     rows = []
     for name, since in created.items():
@@ -152,8 +153,16 @@ def _write_profiles(lake: Lake, who: Mapping[str, str]) -> None:
     ids = [{"customer_id": who[name], "shop_customer_id": who[name], "rule": "shop_id"} for name in created]
     _fill(lake, IDENTITIES, DAY, *ids, {"customer_id": who["buyer"], "shop_customer_id": "old-shop:7", "rule": "email"})
     agreed = [name for name in created if name not in ("shy", "out")]
+    refused = {"picky": "offers,welcome"}
     states = [
-        {"customer_id": who[n], "channel": "email", "state": "opted_in", "source": "shop", "at": noon(DAY)}
+        {
+            "customer_id": who[n],
+            "channel": "email",
+            "state": "opted_in",
+            "source": "shop",
+            "at": noon(DAY),
+            "refused_topics": refused.get(n),
+        }
         for n in agreed
     ]
     left = {
@@ -189,9 +198,14 @@ def _write_raw(lake: Lake, who: Mapping[str, str]) -> None:
             "changed_at": noon(DAY),
             **place(7, "consents.csv"),
         }
-        for n in ("new", "full", "held", "buyer", "keen")
+        for n in ("new", "picky", "full", "held", "buyer", "keen")
     ]
     _fill(lake, raw.CONSENTS, DAY, *agreed)
+    chosen = {"shop_customer_id": who["picky"], "channel": "email", "state": "opted_out"}
+    said = ((3, "welcome", 60), (2, "welcome", 61), (1, "offers", 62))
+    for day, topic, number in said:
+        row = {**chosen, "topic": topic, "changed_at": noon(before(day)), **place(number, "preferences.csv")}
+        _fill(lake, raw.TOPIC_CHOICES, before(day), row)
     for day, name, order, number in ((14, "buyer", "o1", 11), (14, "keen", "o2", 12), (1, "keen", "o3", 13)):
         mine = {"shop_customer_id": who[name], "order_id": order, "ordered_at": noon(before(day)), **secret}
         others = {"order_id": "other", "ordered_at": noon(before(day)), **place(99, "orders.csv")}

@@ -90,6 +90,7 @@ def test_a_message_that_the_outbox_held_back_says_so(explain):
     [
         ("shy", "welcome", "no_consent", "consent", "was never asked for consent to email"),
         ("out", "welcome", "opted_out", "consent", "by unsubscribe"),
+        ("picky", "welcome", "opted_out_topic", "consent", "does not want messages about welcome"),
         ("held", "welcome", "campaign_holdout", "holdout", "is held out of welcome"),
         ("full", "welcome", "cap", "caps", "3 messages in the 7 days"),
         ("keen", "review", "not_in_audience", "segments", "is in none of review_candidates"),
@@ -124,6 +125,10 @@ def test_a_place_of_the_day_that_another_campaign_took_is_named(explain):
 
 def test_an_unsubscribe_is_the_row_that_consent_rests_on(explain):
     assert places(explain("out", "welcome"), "consent") == [("message_events.csv", 8)]
+
+
+def test_a_topic_that_is_not_wanted_is_the_latest_row_that_says_so(explain):
+    assert places(explain("picky", "welcome"), "consent") == [("consents.csv", 7), ("preferences.csv", 61)]
 
 
 def test_a_segment_that_fails_is_told_part_by_part_with_the_values(explain):
@@ -259,7 +264,16 @@ def test_every_rule_read_anew_is_what_was_recorded(explainer, campaigns, who):
                 assert not [part.text for step in steps for part in step.parts if "recorded that day" in part.text]
                 assert decided == ([] if row["reason"] == "due" else [refusing])
                 seen.add(row["reason"])
-    assert seen == {"due", "no_consent", "opted_out", "campaign_holdout", "cap", "day_cap", "not_in_audience"}
+    assert seen == {
+        "due",
+        "no_consent",
+        "opted_out",
+        "opted_out_topic",
+        "campaign_holdout",
+        "cap",
+        "day_cap",
+        "not_in_audience",
+    }
 
 
 def test_what_was_recorded_counts_where_the_tables_say_something_else_now(explainer, campaigns, who):

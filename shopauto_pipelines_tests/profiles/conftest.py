@@ -31,8 +31,9 @@ def _attributes() -> str:
 
 @cache
 def _consent() -> str:
-    consents, events = (unseen(table, table.name, partitions=True) for table in (raw.CONSENTS, raw.MESSAGE_EVENTS))
-    return compiled(consenting.consent(consents, events, unseen(tables.IDENTITIES, tables.IDENTITIES.name)))
+    logs = (raw.CONSENTS, raw.MESSAGE_EVENTS, raw.TOPIC_CHOICES)
+    given = (unseen(table, table.name, partitions=True) for table in logs)
+    return compiled(consenting.consent(*given, unseen(tables.IDENTITIES, tables.IDENTITIES.name)))
 
 
 @cache
@@ -71,7 +72,7 @@ class Shop:
         """The claims, then the tables as of the day."""
         lake = self.lake
         self.clean(as_of)
-        logs = (raw.CUSTOMERS, raw.ORDERS, raw.CONSENTS, raw.MESSAGE_EVENTS, tables.CLAIMS)
+        logs = (raw.CUSTOMERS, raw.ORDERS, raw.CONSENTS, raw.MESSAGE_EVENTS, raw.TOPIC_CHOICES, tables.CLAIMS)
         given = {table.name: lake.between(table, end=as_of) for table in logs}
         persons = identity.identities(*(given[table.name] for table in (raw.CUSTOMERS, raw.ORDERS, tables.CLAIMS)))
         lake.write(tables.IDENTITIES, [as_of], persons)

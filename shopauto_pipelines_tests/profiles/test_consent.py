@@ -88,3 +88,23 @@ def test_the_words_agreed_to_are_kept(shop):
     shop.put(raw.CONSENTS, [_change("opted_in") | {"wording": "newsletter, footer form"}])
     shop.compute()
     assert [row["wording"] for row in shop.rows(tables.CONSENT)] == ["newsletter, footer form"]
+
+
+def test_topics_that_a_person_does_not_want_stand_beside_the_consent(shop):
+    shop.put(raw.CUSTOMERS, [{"shop_customer_id": who, "email": "anna@example.com"} for who in ("c1", "c2")])
+    shop.put(raw.CONSENTS, [_change("opted_in"), _change("opted_in", channel="sms"), _change("opted_in", who="c3")])
+    shop.put(
+        raw.TOPIC_CHOICES,
+        [
+            _change(state, hour, who) | {"topic": topic}
+            for topic, state, hour, who in (
+                ("offers", "opted_out", 8, "c2"),
+                ("news", "opted_out", 9, "c1"),
+                ("reminders", "opted_out", 8, "c1"),
+                ("reminders", "opted_in", 9, "c2"),
+            )
+        ],
+    )
+    shop.compute()
+    refused = {(row["customer_id"], row["channel"]): row["refused_topics"] for row in shop.rows(tables.CONSENT)}
+    assert refused == {("c1", "email"): "news,offers", ("c1", "sms"): None, ("c3", "email"): None}

@@ -163,28 +163,47 @@ def test_what_people_chose_is_a_consent_that_the_profiles_obey(engine, settings,
     take(engine, settings, event(3, "unsubscribe", at=first))
     land_closed_days(engine, lake, settings, NOW)
     days = days_between(first.date(), later.date())
-    for table in (tables.CONSENTS, tables.MESSAGE_EVENTS):
+    for table in (tables.CONSENTS, tables.MESSAGE_EVENTS, tables.TOPIC_CHOICES):
         lake.write(table, days, raw.accepted(lake, table, days[0], days[-1]))
     assert landed(lake, tables.CONSENTS, later.date())[0]["wording"] == "preference_page: E-mail: As it comes"
 
     def states(as_of):
         nobody = ibis.memtable([], schema={"shop_customer_id": "string", "customer_id": "string"})
-        logs = (lake.between(table, end=as_of) for table in (tables.CONSENTS, tables.MESSAGE_EVENTS))
+        logs = (
+            lake.between(table, end=as_of) for table in (tables.CONSENTS, tables.MESSAGE_EVENTS, tables.TOPIC_CHOICES)
+        )
         return {r["customer_id"]: r["state"] for r in lake.con.to_pyarrow(consent(*logs, nobody)).to_pylist()}
 
     assert states(first.date()) == {"c000000": "opted_out", "c000002": "opted_out"}
     assert states(later.date()) == {"c000000": "opted_in", "c000001": "opted_out", "c000002": "opted_in"}
 
 
-def test_choices_about_a_topic_and_of_nobody_known_stay_in_the_database(engine, settings, lake):
+def test_choices_of_nobody_known_stay_in_the_database(engine, settings, lake):
     plan(engine, settings, 1)
     at, hashed = AT - timedelta(days=1), links.address_hash(settings.hash_key, "email", "c000000@example.com")
     with engine.begin() as connection:
-        consents.choose(connection, hashed, "email", "opted_out", source="import", at=at)
-        consents.choose(
-            connection, hashed, "email", "opted_out", topic="news", source="preference_page", at=at, message_id=1
-        )
+        for topic in ("*", "news"):
+            consents.choose(connection, hashed, "email", "opted_out", topic=topic, source="import", at=at)
     assert land_closed_days(engine, lake, settings, NOW) == []
+
+
+def test_choices_about_a_topic_are_landed_apart(engine, settings, lake):
+    plan(engine, settings, 1)
+    at, hashed = AT - timedelta(days=1), links.address_hash(settings.hash_key, "email", "c000000@example.com")
+    with engine.begin() as connection:
+        for topic, choice in (
+            ("news", "opted_out"),
+            ("offers", "opted_out"),
+            ("offers", "opted_in"),
+            ("*", "less_often"),
+        ):
+            consents.choose(connection, hashed, "email", choice, topic=topic, source="page", at=at, message_id=1)
+    assert land_closed_days(engine, lake, settings, NOW) == [YESTERDAY]
+    chosen = [
+        (row["shop_customer_id"], row["topic"], row["state"]) for row in landed(lake, tables.TOPIC_CHOICES, YESTERDAY)
+    ]
+    assert chosen == [("c000000", "news", "opted_out"), ("c000000", "offers", "opted_out")]
+    assert [row["state"] for row in landed(lake, tables.CONSENTS, YESTERDAY)] == ["opted_in"]
 
 
 def test_two_choices_at_one_instant_are_the_one_that_allows_less(engine, settings, lake):

@@ -125,7 +125,9 @@ class Trigger(Declared):
     """What starts the campaign for a person: exactly one of these."""
 
     signed_up: SignedUp | None = Field(None, description="The person became known to the shop.")
-    segment_entered: Segment | None = Field(None, description="The person entered this segment; nobody does on its first day.")
+    segment_entered: Segment | None = Field(
+        None, description="The person entered this segment; nobody does on its first day."
+    )
     ordered: Ordered | None = Field(None, description="The person ordered: any order, the first, one of a category.")
     browsed: Browsed | None = Field(None, description="The person looked at products and left it at that.")
     cart_abandoned: CartAbandoned | None = Field(
