@@ -3,7 +3,8 @@
 ``Relay`` is an SMTP relay (aiosmtpd, RFC 5321), ``TwilioStandIn`` Twilio's Messages call (its OpenAPI file and its own magic
 numbers), ``Receiver`` what somebody would write from the docstring of ``channels.webhook``. SendGrid's has a module of its own.
 
-Each can be told what to do with the next calls: one of ``BEHAVIOURS``, or ``None`` for what the real one would do.
+Each can be told what to do with the next calls: one of ``BEHAVIOURS``, or ``None`` for what the real one would do;
+those behind HTTP also a status, to answer with that and take nothing.
 """
 
 from __future__ import annotations
@@ -58,14 +59,14 @@ class _Told:
         self.calls = 0
         self.connections: set[Any] = set()
         self.lock = threading.Lock()
-        self._next: deque[str | None] = deque()
+        self._next: deque[str | int | None] = deque()
 
-    def behave(self, *calls: str | None) -> None:
+    def behave(self, *calls: str | int | None) -> None:
         """What to do with the next calls."""
-        assert set(calls) <= {None, *BEHAVIOURS}
+        assert {call for call in calls if not isinstance(call, int)} <= {None, *BEHAVIOURS}
         self._next = deque(calls)
 
-    def next_behaviour(self) -> str | None:
+    def next_behaviour(self) -> str | int | None:
         """What to do with this call."""
         with self.lock:
             self.calls += 1
@@ -198,6 +199,8 @@ class _Web(_Told):
                     return self.answer(429, {}, {"Retry-After": "7"})
                 if does == "refuse all":
                     return self.answer(401, {})
+                if isinstance(does, int):
+                    return self.answer(does, {})
                 with outer.lock:
                     status, body = outer.judge(self.path, dict(self.headers), raw)
                 if does == "drop after":

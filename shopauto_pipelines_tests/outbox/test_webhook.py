@@ -92,6 +92,28 @@ def test_a_receiver_that_promises_and_never_answers_leaves_the_messages_unknown(
     assert len(receiver.accepted) == 1
 
 
+def test_a_receiver_that_is_still_at_work_on_a_key_is_asked_again_with_it(receiver, channel):
+    receiver.behave("hang after", 409, 409)
+    assert states(channel(webhook_idempotent=True).send([envelope(1), envelope(2)])) == ["sent", "sent"]
+    assert (receiver.calls, len(receiver.accepted)) == (4, 2)
+
+
+@pytest.mark.parametrize("in_doubt", ["drop after", "hang after", "error after", 409])
+@pytest.mark.parametrize("refusal", [302, 400, 401, 404, 413, 422])
+def test_a_refusal_of_what_may_have_been_taken_leaves_the_messages_unknown(receiver, channel, in_doubt, refusal):
+    receiver.behave(in_doubt, refusal)
+    outcomes = channel(webhook_idempotent=True).send([envelope(1), envelope(2)])
+    assert states(outcomes) == ["unknown", "unknown"]
+    assert outcomes[0].reason.endswith(f", then {refusal}")
+    assert receiver.calls == 2, "nothing leaves again under another key"
+
+
+def test_a_receiver_that_stays_at_work_leaves_the_messages_unknown(receiver, channel):
+    receiver.behave("drop after", *[409] * 9)
+    assert states(channel(webhook_idempotent=True).send([envelope(1), envelope(2)])) == ["unknown", "unknown"]
+    assert len(receiver.accepted) == 2
+
+
 @pytest.mark.parametrize("lost", ["drop before", "error after"])
 def test_a_receiver_that_does_not_promise_is_asked_once(receiver, channel, lost):
     receiver.behave(lost)

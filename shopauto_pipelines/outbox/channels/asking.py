@@ -1,7 +1,8 @@
-"""Asking a provider over HTTP when it has no idempotency key: what may be asked again, and when to give up.
+"""Asking a provider over HTTP, which mostly has no idempotency key: what may be asked again, and when to give up.
 
 Only what was surely not accepted is asked again: a rate limit (after the wait it asks for) and a connection that could not
-be opened. Anything else that is no answer may have been accepted.
+be opened. Anything else that is no answer may have been accepted. Who takes a request once is asked again after that, too; from
+then on only its yes is an answer, as what is refused now may have been accepted the first time.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Asking:
     def ask(self, post: Callable[[], httpx.Response], *, idempotent: bool = False) -> httpx.Response | Outcome:
         """The provider's answer, or what became of the messages where there is none.
 
-        ``idempotent``: the provider takes the request once, so it is asked again after a lost answer and a 5xx as well.
+        ``idempotent``: the provider takes the request once, so it is asked again after a lost answer, a 5xx and a 409, which
+        says that it is still at work on the request.
         """
         if (remaining := self._not_before - time.monotonic()) > 0:
             self._sleep(remaining)
@@ -66,8 +68,10 @@ class Asking:
                 if answer.status_code == 429:
                     refusal = f"{self._who}'s rate limit"
                     wait = _asked_to_wait(answer) or wait
-                elif answer.status_code >= 500 and idempotent:
+                elif idempotent and (answer.status_code == 409 or answer.status_code >= 500):
                     refusal, in_doubt = f"{self._who} answered {answer.status_code}", True
+                elif in_doubt and not answer.is_success:
+                    return Outcome("unknown", f"{refusal}, then {answer.status_code}")
                 else:
                     return answer
             if attempt == _TRIES - 1 or wait > _LONGEST_WAIT or not self._may_retry():

@@ -5,7 +5,8 @@ A request is ``POST`` with JSON ``{"messages": [{"id", "channel", "to", "subject
 - ``X-ShopAuto-Timestamp``: seconds since 1970, ``X-ShopAuto-Signature``: ``sha256=`` and, in hexadecimal, the HMAC-SHA256 of
   the timestamp, a full stop and the body, keyed with ``webhook_secret``. A receiver refuses old timestamps.
 - ``Idempotency-Key``: the same for the same messages. A receiver that promises to take a key once is asked again where its
-  answer was lost (``webhook_idempotent``); every other one is not, and the messages are ``unknown``.
+  answer was lost or it is still at work, which is a 409 (``webhook_idempotent``), and a refusal after that leaves the messages
+  ``unknown``; every other one is not, and they are ``unknown`` at once.
 
 The answer 2xx takes all messages, but for those it names: ``{"refused": [{"id": "…", "reason": "…"}]}``. 400, 413 and 422
 refuse the request: it is halved until the messages at fault are alone. 429 is obeyed.
