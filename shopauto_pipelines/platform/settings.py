@@ -86,7 +86,10 @@ class Settings(BaseSettings):
         description="Address of a product's page, with `{product_id}` in it; messages link their products there. Unset: they "
         "link to `shop_url`.",
     )
-    timezone: str = Field("UTC", description="IANA time zone whose midnight ends the shop's day.")
+    timezone: str = Field(
+        "UTC",
+        description="IANA time zone whose midnight ends the shop's day: `UTC`, or one named by a place, as `Europe/Brussels`.",
+    )
     currency: str = Field("EUR", pattern="^[A-Z]{3}$", description="ISO 4217 currency of amounts that do not name one.")
     country: str = Field(
         "GB",
@@ -454,6 +457,8 @@ class Settings(BaseSettings):
             ZoneInfo(value)
         except (KeyError, ValueError) as error:
             raise ValueError(f"{value!r} is not an IANA time zone such as Europe/London") from error
+        if "/" not in value and value != "UTC":  # PostgreSQL takes CET for an abbreviation: winter time all the year
+            raise ValueError(f"{value!r} names no place; take the zone of a city, such as Europe/Brussels for CET")
         return value
 
     @field_validator("lake")

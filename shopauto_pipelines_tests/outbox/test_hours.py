@@ -181,10 +181,12 @@ def test_the_sensor_asks_for_a_run_when_an_hour_has_come(engine, lake, live, mon
     assert asked(_at(11, day=5)) == [], "a newer day has closed this one"
 
 
-def test_every_time_zone_that_a_country_may_give_a_person_is_known_to_the_database(engine):
+def test_every_time_zone_that_a_country_may_give_a_person_is_known_to_the_database_and_no_abbreviation(engine):
     from babel.core import get_global
 
     zones = {time_zone_of_country(country) for country in get_global("territory_zones")} - {None}
     with engine.connect() as connection:
         known = set(connection.execute(sa.text("select name from pg_timezone_names")).scalars())
+        abbreviations = set(connection.execute(sa.text("select abbrev from pg_timezone_abbrevs")).scalars())
     assert zones <= known, sorted(zones - known)
+    assert not {zone.upper() for zone in zones} & abbreviations, "these have no summer time"

@@ -15,6 +15,7 @@ def test_every_setting_says_what_it_does():
     ("name", "value", "expected"),
     [
         ("SHOPAUTO_TIMEZONE", "Mars/Olympus", "SHOPAUTO_TIMEZONE: 'Mars/Olympus' is not an IANA time zone"),
+        ("SHOPAUTO_TIMEZONE", "EET", "SHOPAUTO_TIMEZONE: 'EET' names no place; take the zone of a city, such as"),
         ("SHOPAUTO_RETRAIN_DAYS", "often", "SHOPAUTO_RETRAIN_DAYS: Input should be a valid integer"),
         ("SHOPAUTO_POSTGRES_URL", "mysql://x", "SHOPAUTO_POSTGRES_URL: must start with postgresql://"),
         ("SHOPAUTO_CURRENCY", "euro", "SHOPAUTO_CURRENCY"),
