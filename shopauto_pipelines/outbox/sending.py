@@ -285,7 +285,7 @@ class _Writer:
         self._drafts = Drafts(renderer.render)
         self._people = Lookup(lake, CUSTOMERS, profile_day)
         self._showing = showing(campaign, lake, profile_day, renderer)
-        self._date = datetime.combine(as_of + timedelta(days=1), time(), UTC)
+        self._live, self._day_end = settings.live, datetime.combine(as_of + timedelta(days=1), time(), UTC)
 
     def write(self, taken: Sequence[ledger.Message]) -> tuple[list[Envelope], dict[int, Outcome]]:
         """The envelopes, and the outcome of each message that cannot be put into one, by its number."""
@@ -319,7 +319,7 @@ class _Writer:
                     language=message.language,
                     unsubscribe_url=urls["unsubscribe"],
                     explained=message.explained,
-                    date=self._date,
+                    date=message.changed_at if self._live else self._day_end,
                 )
             )
         return envelopes, outcomes

@@ -7,6 +7,9 @@ import socket
 import subprocess
 import threading
 from collections import Counter
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
@@ -14,6 +17,7 @@ import sqlalchemy as sa
 from shopauto_pipelines.outbox.channels.smtp import Smtp
 from shopauto_pipelines.outbox.dispatch import dispatch
 from shopauto_pipelines.outbox.schema import messages
+from shopauto_pipelines.platform.clock import FixedClock
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines_tests.outbox.conftest import DAY, envelope
 from shopauto_pipelines_tests.outbox.far_sides import Relay, login, tls
@@ -76,6 +80,17 @@ def test_a_sent_message_is_known_by_its_message_id(relay, channel):
     far = relay()
     (outcome,) = channel(far, from_email="hello@shop.example.org").send([envelope(1)])
     assert far.accepted[0].headers["Message-ID"] == f"<{outcome.provider_id}@shop.example.org>"
+
+
+@pytest.mark.parametrize(("live", "date"), [(True, datetime(2026, 1, 4, 19, 10)), (False, datetime(2026, 1, 4))])
+def test_a_mail_is_dated_when_it_leaves_and_without_live_mode_by_its_day(
+    engine, lake, tmp_path, channel, relay, live, date
+):
+    write_shop(lake, 1)
+    settings, far = Settings(home=tmp_path, _env_file=None).model_copy(update={"live": live}), relay()
+    evening = FixedClock(datetime(2026, 1, 4, 20, 10, tzinfo=ZoneInfo("Europe/Berlin")))
+    dispatch(engine, lake, settings, campaign(), DAY, clock=evening, channel=channel(far))
+    assert parsedate_to_datetime(far.accepted[0].headers["Date"]) == date.replace(tzinfo=UTC)
 
 
 @pytest.mark.parametrize("user", [None, "shop"])

@@ -20,7 +20,8 @@ from shopauto_pipelines.outbox.links import reference
 class Envelope:
     """One message, rendered and addressed. ``message_id`` is the ledger's number.
 
-    What it says is a ``draft``, shared by everybody who gets the same but for the ``values`` in its holes.
+    What it says is a ``draft``, shared by everybody who gets the same but for the ``values`` in its holes. Its ``date`` is when
+    it leaves; where live mode is off, the end of its day, so that the inbox's files are the same whenever they are written.
     """
 
     message_id: int
