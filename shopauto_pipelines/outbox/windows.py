@@ -7,7 +7,7 @@ can only close a day that these leave open.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
@@ -156,11 +156,13 @@ def past(connection: sa.Connection, lake: Lake, settings: Settings, clock: Clock
     hourly = {each.name for each in load_campaigns().values() if each.is_realtime}
     shown_only = LocalInbox.name if settings.live else None
     told = landed_sends(lake)
-    later = ledger.sent_later(connection, as_of, without=hourly, without_via=shown_only) or _later(told, as_of, hourly)
-    landed = told.get((campaign, as_of), 0)
-    known = ledger.sent_count(connection, campaign, as_of) if landed else 0
+    later = ledger.sent_later(connection, as_of, without=hourly, without_via=shown_only)
+    if (
+        later is None
+    ):  # what the ledger knows of it has judged by now, and by the channel, of which the lake knows nothing
+        later = next((one for one in _later(told, as_of, hourly) if _forgotten(connection, told, *one)), None)
     ahead = ledger.settled_after(connection, clock.now() + _APART) if settings.live else None
-    return Past(later, max(0, landed - known), ahead)
+    return Past(later, _forgotten(connection, told, campaign, as_of), ahead)
 
 
 def landed_sends(lake: Lake) -> dict[tuple[str, date], int]:
@@ -172,6 +174,13 @@ def landed_sends(lake: Lake) -> dict[tuple[str, date], int]:
     }
 
 
-def _later(told: Collection[tuple[str, date]], as_of: date, without: Collection[str]) -> tuple[str, date] | None:
-    found = [(day, campaign) for campaign, day in told if day > as_of and campaign not in without]
-    return max(found)[::-1] if found else None
+def _later(told: Iterable[tuple[str, date]], as_of: date, without: Collection[str]) -> list[tuple[str, date]]:
+    """Campaigns and days after ``as_of`` that the lake was told of, the latest day first."""
+    found = sorted(((day, campaign) for campaign, day in told if day > as_of and campaign not in without), reverse=True)
+    return [(campaign, day) for day, campaign in found]
+
+
+def _forgotten(connection: sa.Connection, told: Mapping[tuple[str, date], int], campaign: str, as_of: date) -> int:
+    """How many messages of a campaign and day the lake was told of and the ledger does not know."""
+    landed = told.get((campaign, as_of), 0)
+    return max(0, landed - ledger.sent_count(connection, campaign, as_of)) if landed else 0

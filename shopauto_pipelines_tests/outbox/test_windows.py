@@ -104,6 +104,19 @@ def test_what_went_to_the_local_inbox_alone_ends_no_day_of_live_mode(engine, sho
     assert _look(engine, shop, live).open
 
 
+def test_the_lake_closes_no_day_of_live_mode_either_where_the_ledger_says_that_all_went_to_the_local_inbox(
+    engine, lake, settings, live
+):
+    tomorrow = DAY + timedelta(days=1)
+    write_shop(lake, people=2, day=tomorrow)  # in live mode a day that goes on
+    assert dispatch(engine, lake, settings, campaign(), tomorrow, clock=FixedClock(AT)).sent == 2
+    assert landed_sends(lake) == {("welcome", tomorrow): 2}
+    assert _look(engine, lake, live).open
+    with engine.begin() as connection:
+        connection.execute(sa.delete(schema.messages).where(schema.messages.c.customer_id == "c000001"))
+    assert f"messages of {tomorrow} have been sent already (welcome)" in _look(engine, lake, live).why
+
+
 def test_the_latest_of_several_later_days_is_told(engine, shop, settings):
     _sent(engine, "welcome", LATER)
     _sent(engine, "newsletter", LATER + timedelta(days=1))
