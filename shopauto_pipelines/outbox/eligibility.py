@@ -29,9 +29,10 @@ FACTS = (
 class Cap:
     """At most ``messages`` to a person in ``days`` days, over all campaigns, the day of the send included.
 
-    ``None``: any number, as of transactional messages. Who asked for less gets one in ``less_often_days``. Of the campaigns
-    ``sharing`` the day, those that are planned together, a person gets at most ``a_day`` messages of one day (``None``: any
-    number). The planner has seen to it; but where a day is computed again it knows nothing of what has left for it already.
+    ``None``: any number, as of transactional messages, also to who asked for less; of others they get one in
+    ``less_often_days``. Of the campaigns ``sharing`` the day, those that are planned together, a person gets at most ``a_day``
+    messages of one day (``None``: any number). The planner has seen to it; but where a day is computed again it knows nothing
+    of what has left for it already.
     """
 
     messages: int | None
@@ -89,6 +90,7 @@ def verdict(chosen: sa.CTE) -> sa.CTE:
         each = sa.func.count().filter(both.c.blocked.is_(None), *counted)
         return each.over(partition_by=both.c.customer_id, order_by=both.c.id.nulls_first())
 
+    cap = sa.bindparam("cap", type_=sa.Integer)
     in_turn = sa.select(both, nth().label("nth"), nth(both.c.of_the_day).label("nth_of_day")).cte("in_turn")
     had_lately = sa.exists().where(
         earlier.c.customer_id == sa.any_(_ids(in_turn)),
@@ -100,9 +102,9 @@ def verdict(chosen: sa.CTE) -> sa.CTE:
             in_turn.c.id,
             sa.case(
                 (in_turn.c.blocked.is_not(None), in_turn.c.blocked),
-                (in_turn.c.nth > sa.bindparam("cap", type_=sa.Integer), "cap"),
+                (in_turn.c.nth > cap, "cap"),
                 (in_turn.c.nth_of_day > sa.bindparam("cap_day", type_=sa.Integer), "day_cap"),
-                (in_turn.c.wants_less & ((in_turn.c.nth > 1) | had_lately), "less_often"),
+                (cap.is_not(None) & in_turn.c.wants_less & ((in_turn.c.nth > 1) | had_lately), "less_often"),
             ).label("blocked"),
         )
         .where(in_turn.c.id.is_not(None))

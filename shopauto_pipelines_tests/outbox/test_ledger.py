@@ -495,6 +495,13 @@ def test_who_asked_for_less_gets_one_message_in_that_many_days(engine):
         assert len(reserve(connection, as_of=DAY + timedelta(days=1), cap=cap).messages) == 1
 
 
+def test_who_asked_for_less_gets_every_transactional_message(engine):
+    _plan(engine, [*rows(1, step="one"), *rows(1, step="two")])
+    with engine.begin() as connection:
+        consents.choose(connection, rows(1)[0]["address_hash"], "email", "less_often", source="test", at=AT)
+        assert len(reserve(connection, cap=ledger.Cap(None, 7)).messages) == 2
+
+
 @pytest.mark.parametrize(("topic", "goes"), [("*", False), ("news", False), ("offers", True)])
 def test_who_asked_for_less_of_a_topic_gets_less_of_that_topic(engine, topic, goes):
     _plan(engine, [*rows(1, step="one"), *rows(1, step="two")])
