@@ -283,9 +283,9 @@ def import_list(
         Reason | None, typer.Option("--reason", help="Why, for all of them. Without it: the list's own, else `import`.")
     ] = None,
 ) -> None:
-    """Take a suppression list: a column `email` or `phone` of any other tool, or `hash` of `suppress export`.
+    """Take a suppression list: a column `email` or `phone` of any other tool, or both, or `hash` of `suppress export`.
 
-    Other columns are left alone. Lines that are no address are counted and shown by their number; the others are taken.
+    Other columns are left alone. What is no address is counted and shown by its line's number; the others are taken.
     An address that was suppressed for a graver reason keeps it. Taking a list twice changes nothing.
     """
     from shopauto_pipelines.outbox import suppression_lists
@@ -297,7 +297,7 @@ def import_list(
         )
     console.print(f"{done.new:,} addresses are suppressed now, {done.known:,} were already.")
     if done.refused_count:
-        console.print(f"[yellow]{done.refused_count:,} lines were left out:[/yellow]")
+        console.print(f"[yellow]{done.refused_count:,} addresses were left out:[/yellow]")
         for line, why in done.refused:
             console.print(f"  line {line}: {escape(why)}")
         raise typer.Exit(1)

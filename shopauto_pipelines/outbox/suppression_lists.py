@@ -38,7 +38,7 @@ class SuppressionListError(ShopAutoError):
 
 @dataclass
 class Imported:
-    """What an import did. ``refused`` are the first lines that were no address or hash, with why, and no address."""
+    """What an import did. ``refused``: the lines of the first that were no address or hash, and why, without the address."""
 
     new: int = 0
     known: int = 0
@@ -51,9 +51,9 @@ def read(
 ) -> Imported:
     """Suppress every address of a CSV file with a header. What cannot be read is counted and left out.
 
-    A column ``hash`` has this shop's keyed hashes, with ``channel``; a column ``email`` or ``phone`` has addresses, in any
-    usual spelling. ``reason`` is what is kept for all of them; ``None``: what a column ``reason`` says, if it is one of
-    ours, otherwise ``import``. Reading a list again changes nothing.
+    A column ``hash`` has this shop's keyed hashes, with ``channel``; columns ``email`` and ``phone``, one of them or both, have
+    addresses, in any usual spelling. ``reason`` is what is kept for all of them; ``None``: what a column ``reason`` says, if it
+    is one of ours, otherwise ``import``. Reading a list again changes nothing.
     """
     try:
         head = file.readline()
@@ -61,8 +61,8 @@ def read(
         names = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
     except (csv.Error, UnicodeDecodeError) as error:
         raise SuppressionListError(f"this is no CSV file in UTF-8: {error}") from None
-    column = next((name for name in ("hash", *ADDRESSES) if name in names), None)
-    if column is None:
+    columns = ["hash"] if "hash" in names else [name for name in ADDRESSES if name in names]
+    if not columns:
         raise SuppressionListError(
             "the list needs a first line that names its columns, one of them `email`, `phone` or `hash`; "
             f"columns found: {len(rows.fieldnames or ())}, none of these"  # not which: they may be addresses
@@ -72,14 +72,15 @@ def read(
     def suppressions() -> Iterator[consents.Suppression]:
         for row in rows:
             cells = {name: (row.get(given) or "").strip() for name, given in names.items()}
-            try:
-                found = _suppression(cells, column, settings, reason, at)
-            except ValueError as error:
-                done.refused_count += 1
-                if len(done.refused) < _SHOWN:
-                    done.refused.append((rows.line_num, str(error)))
-            else:
-                yield found
+            for column in [name for name in columns if cells[name]] or columns[:1]:
+                try:
+                    found = _suppression(cells, column, settings, reason, at)
+                except ValueError as error:
+                    done.refused_count += 1
+                    if len(done.refused) < _SHOWN:
+                        done.refused.append((rows.line_num, str(error)))
+                else:
+                    yield found
 
     wanted = suppressions()
     try:

@@ -141,6 +141,17 @@ def test_a_list_of_another_tool_is_taken_in_any_usual_form(engine):
     }
 
 
+def test_of_a_list_of_e_mail_addresses_and_phone_numbers_both_are_suppressed(engine):
+    people = ("a@example.com,020 7946 0018", "b@example.com,", ",+442079460019", ",", "c@example.com,7")
+    assert _import(engine, "\n".join(["Email,Phone Number", *people])) == suppression_lists.Imported(
+        new=5, refused_count=2, refused=[(5, "not an e-mail address"), (6, "not a phone number")]
+    )
+    assert _suppressed(engine).keys() == {
+        *((_hash(f"{name}@example.com"), "email") for name in "abc"),
+        *((_hash(f"+44207946001{n}", "sms"), "sms") for n in (8, 9)),
+    }
+
+
 def test_lines_that_are_no_address_are_counted_with_their_number_and_the_others_are_taken(engine):
     done = _import(engine, "email,note\na@example.com,x\nnobody,x\n\n,x\nb@example.com\n")
     assert done == suppression_lists.Imported(
