@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on, insert
@@ -41,12 +41,20 @@ def choose(
     topic: str = ALL_TOPICS,
     wording: str | None = None,
     message_id: int | None = None,
+    now: bool = False,
 ) -> None:
     """Record what a person chose: ``opted_in``, ``opted_out`` or ``less_often``, for a topic or for all (``*``).
 
-    ``message_id`` is the message whose link or event said so. Opting in to everything on the preference page also lifts a
-    suppression, if unsubscribing was its reason: an address that bounced or complained stays suppressed.
+    ``message_id`` is the message whose link or event said so. ``now``: the person says so at this moment, so it counts whatever
+    they chose before; where a clock was ahead then, it is kept with the time of that. Opting in to everything on the preference
+    page also lifts a suppression, if unsubscribing was its reason: an address that bounced or complained stays suppressed.
     """
+    when: sa.ColumnElement[datetime] = sa.literal(at, consents.c.at.type)
+    if now:
+        before = sa.select(sa.func.max(consents.c.at)).where(
+            consents.c.address_hash == address_hash, consents.c.channel == channel, consents.c.topic == topic
+        )
+        when = sa.func.greatest(when, before.scalar_subquery())
     connection.execute(
         sa.insert(consents).values(
             address_hash=address_hash,
@@ -56,7 +64,7 @@ def choose(
             source=source,
             wording=wording,
             message_id=message_id,
-            at=at,
+            at=when,
         )
     )
     if source == "preference_page" and topic == ALL_TOPICS and choice != "opted_out":
@@ -80,13 +88,16 @@ def withdraw(
     message_id: int | None = None,
     wording: str | None = None,
     reason: str = "unsubscribe",
+    now: bool = False,
 ) -> None:
     """Stop everything on a channel because its reader said so: opted out, suppressed, and out of what ends with that.
 
-    Where the person has opted in again after ``at``, what comes in late is kept but suppresses nothing, unless it is a
-    ``spam_report``. ``customer_id`` is whose journeys end; ``None``: nobody is known. The others are as in :func:`choose`.
+    Where the person has opted in again after ``at``, what comes in late, which is not ``now``, is kept but suppresses nothing,
+    unless it is a ``spam_report``. ``customer_id`` is whose journeys end; ``None``: nobody is known. The others are as in
+    :func:`choose`.
     """
-    choose(connection, address_hash, channel, "opted_out", source=source, at=at, wording=wording, message_id=message_id)
+    told: dict[str, Any] = {"source": source, "at": at, "wording": wording, "message_id": message_id, "now": now}
+    choose(connection, address_hash, channel, "opted_out", **told)
     if customer_id is not None:
         left(connection, customer_id, "unsubscribed", at=at)
     if reason == "spam_report" or choices(connection, address_hash, channel)[ALL_TOPICS] == "opted_out":

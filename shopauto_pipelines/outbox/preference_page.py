@@ -124,7 +124,7 @@ def save(
             _opt_out(connection, message, held, "preference_page", text["stop"], at)
         if wanted.stop or held.blocked:
             continue
-        told: dict[str, Any] = {"source": "preference_page", "at": at, "message_id": message.id}
+        told: dict[str, Any] = {"source": "preference_page", "at": at, "message_id": message.id, "now": True}
         for topic in offered:
             if (topic in wanted.topics) == (topic in held.refused_topics):
                 choice = "opted_in" if topic in wanted.topics else "opted_out"
@@ -179,6 +179,7 @@ def _opt_out(
         customer_id=message.key.customer_id,
         message_id=message.id,
         wording=wording,
+        now=True,
     )
     if held.name == message.channel:
         connection.execute(

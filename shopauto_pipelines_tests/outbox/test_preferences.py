@@ -190,6 +190,21 @@ def test_who_comes_back_gets_messages_again(reader, engine):
     assert reader.next_message() == ("suppressed", "suppressed_unsubscribe")
 
 
+def test_what_a_reader_says_counts_though_the_clock_was_ahead_when_they_said_something_else(reader):
+    reader.send("email", topics=["offers"], often="less")
+    reader.send("email")
+    behind = reader.later(minutes=-2)
+    behind.send("email", topics=["offers"])
+    assert reader.next_message() == ("suppressed", "opted_out"), "the topic is news"
+    behind.client.post(f"/u/{reader.token}")
+    assert reader.next_message() == ("suppressed", "suppressed_unsubscribe")
+    assert behind.page() == {"usual", "offers"}
+    behind.send("email")
+    assert reader.next_message() == ("reserved", None)
+    reader.later(minutes=-1).send(stop="all")
+    assert reader.next_message() == ("suppressed", "suppressed_unsubscribe")
+
+
 @pytest.mark.parametrize(("set_to", "days"), [("45", 45), ("seldom", 30)], ids=["changed", "unreadable"])
 def test_less_often_is_promised_as_it_is_in_force_and_an_operators_mistake_keeps_nobody_waiting(
     reader, engine, set_to, days

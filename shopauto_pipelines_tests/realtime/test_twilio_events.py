@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from datetime import timedelta
 from urllib.parse import urlencode
 
 import pytest
@@ -185,6 +186,15 @@ def test_somebody_who_answers_stop_gets_no_more_sms_from_the_next_reservation_on
         (row,) = rows(1, start=1, campaign="another")
         ledger.plan(connection, [{**row, "channel": "sms", "address_hash": hashed}], run_id=None, at=AT)
         assert reserve(connection, campaign="another", via="twilio").messages == []
+
+
+def test_who_answers_stop_gets_no_sms_though_the_clock_was_ahead_when_they_opted_in(web, engine, settings, sent):
+    hashed = links.address_hash(settings.hash_key, "sms", number(2))
+    with engine.begin() as connection:
+        ahead = AT + timedelta(minutes=2)
+        consents.choose(connection, hashed, "sms", "opted_in", source="preference_page", at=ahead)
+    post(web, "/webhooks/twilio", {"From": number(2), "Body": "STOP"})
+    assert suppression(engine, settings, 2) == "unsubscribe"
 
 
 def test_somebody_unknown_who_answers_stop_gets_no_sms_either(web, engine, settings, sent):

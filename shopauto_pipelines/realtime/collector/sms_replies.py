@@ -23,4 +23,5 @@ def stop(connection: sa.Connection, address_hash: bytes, *, at: datetime) -> Non
         at=at,
         customer_id=latest.customer_id if latest else None,
         message_id=latest.id if latest else None,
+        now=True,
     )
