@@ -162,11 +162,10 @@ class _Loop:
 
         with _collected_by_hand(), ThreadPoolExecutor(self._channel.calls_at_once, "outbox") as pool:
             while self._stopped is None and left != 0:
-                taken = self._reserve(left, after)
+                left, taken = self._reserve(left, after)
                 if not taken.looked_at:
                     self._stopped = self._stopped or taken.stopped
                     break
-                left = None if left is None else left - len(taken.messages)
                 after = max([after, *(message.id for message in taken.messages)])
                 envelopes, unwritten = self._writer.write(taken.messages)
                 under_way.append(pool.submit(self._leave, envelopes, unwritten, taken.looked_at))
@@ -183,12 +182,19 @@ class _Loop:
             rest_from=stage.rest_from if waiting else None,
         )
 
-    def _reserve(self, left: int | None, after: int) -> ledger.Reserved:
-        """The next batch, after what this loop has had: what a channel put off waits for another dispatch."""
+    def _reserve(self, left: int | None, after: int) -> tuple[int | None, ledger.Reserved]:
+        """The next batch, after what this loop has had: what a channel put off waits for another dispatch.
+
+        With it what is left of the first stage, where there is one: other dispatchers may fill it at the same time.
+        """
         most = min(BATCH, self._channel.batch_size)
         with self._engine.begin() as connection:
             rules = live_settings.current(connection, self._settings)
-            return ledger.reserve(
+            if left is not None:
+                controls.lock(connection)  # no other reserves between this look and this reservation
+                stage = breakers.stage(connection, rules, self._campaign.name, self._as_of, at=self._clock.now())
+                left = left if stage.limit is None else min(left, stage.limit)
+            taken = ledger.reserve(
                 connection,
                 campaign=self._campaign.name,
                 as_of=self._as_of,
@@ -200,6 +206,7 @@ class _Loop:
                 after=after,
                 hours=Hours.of(rules),
             )
+        return None if left is None else left - len(taken.messages), taken
 
     def _cap(self, rules: Settings) -> ledger.Cap:
         return ledger.Cap(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Barrier
 
 import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from shopauto_pipelines.outbox import breakers, controls, ledger, schema
+from shopauto_pipelines.outbox import breakers, controls, dispatchers, ledger, schema
 from shopauto_pipelines.outbox.channels import Outcome
 from shopauto_pipelines.outbox.channels.inbox import LocalInbox
 from shopauto_pipelines.outbox.dispatch import dispatch
 from shopauto_pipelines.outbox.sensors import rest_of_roll_outs
 from shopauto_pipelines.platform.clock import FixedClock
 from shopauto_pipelines.platform.dagster.resources import SettingsResource
+from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines_tests.outbox.conftest import AT, DAY, reserve, rows
 from shopauto_pipelines_tests.outbox.shop import campaign, write_shop
 
@@ -134,6 +137,27 @@ def test_a_large_campaign_sends_its_first_stage_then_waits_then_sends_the_rest(e
     assert "the rest waits" in early.work.waiting
     rest = at(60)
     assert (rest.sent, rest.work.waiting, rest.states) == (247, None, {("sent", ""): 250})
+
+
+def test_dispatchers_that_start_together_send_one_first_stage_and_all_wait(engine, lake, settings, staged, monkeypatch):
+    write_shop(lake, people=250)
+    together, begin = Barrier(2, timeout=60), dispatchers.dispatcher
+
+    def begin_together(engine):
+        together.wait()  # each has asked by now how many may leave
+        return begin(engine)
+
+    def run(_: int):
+        own = Lake(lake.root, threads=1)
+        return dispatch(engine, own, staged, campaign(), DAY, clock=FixedClock(AT), channel=LocalInbox(settings))
+
+    monkeypatch.setattr(dispatchers, "dispatcher", begin_together)
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(run, range(2)))
+    assert sum(result.sent for result in results) == 3
+    assert {result.work.rest_from for result in results} == {AT + timedelta(minutes=60)}
+    with engine.connect() as connection:
+        assert ledger.counts(connection, "welcome", DAY) == {("planned", ""): 247, ("sent", ""): 3}
 
 
 def test_the_wait_begins_when_the_first_stage_is_full(engine, staged):
