@@ -157,9 +157,7 @@ def past(connection: sa.Connection, lake: Lake, settings: Settings, clock: Clock
     shown_only = LocalInbox.name if settings.live else None
     told = landed_sends(lake)
     later = ledger.sent_later(connection, as_of, without=hourly, without_via=shown_only)
-    if (
-        later is None
-    ):  # what the ledger knows of it has judged by now, and by the channel, of which the lake knows nothing
+    if later is None:  # what the ledger knows has judged by now, and by the channel, which the lake is not told of
         later = next((one for one in _later(told, as_of, hourly) if _forgotten(connection, told, *one)), None)
     ahead = ledger.settled_after(connection, clock.now() + _APART) if settings.live else None
     return Past(later, _forgotten(connection, told, campaign, as_of), ahead)
