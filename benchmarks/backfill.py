@@ -1,6 +1,6 @@
 """Past days computed again: many in one run, one by one, and against a full recompute.
 
-    python benchmarks/backfill.py [--customers N] [--days N] [--quick]
+    python benchmarks/backfill.py [--customers N] [--days N] [--quick] [--home DIR]
     python benchmarks/backfill.py --check-bytes N [--known-then] [--customers N] [--home DIR]
 
 A sample shop of N customers and three years is loaded, and everything below is ``shopauto refresh`` in a process of its own,
@@ -17,7 +17,8 @@ models are trained, and it was computed before; of a year of days thirteen train
 - *Growth*: a range of days in one run when the shop has one year behind it, and the same number when it has three; people, orders
   and events have grown with it. ``growth_3y_over_1y`` is what a day costs then over what it cost before: 3 is linear.
 
-``…_cpu`` are the same of the seconds of all cores: they hold on a machine that has other things to do.
+``…_cpu`` are the same of the seconds of all cores: they hold on a machine that has other things to do. A year at 100,000
+customers takes hours: with ``--home`` all is kept, and what was measured there is not measured again. The long range comes last.
 
 ``--check-bytes`` measures nothing. It lives the last N days as a shop does: each morning the day's rows are added to the files,
 loaded, refreshed, and its messages sent to the inbox, by processes that are forked with the libraries imported. Then all computed
@@ -71,12 +72,10 @@ def main() -> None:
     parser.add_argument("--check-bytes", type=int, metavar="DAYS", help="live so many days, and backfill them")
     parser.add_argument("--known-then", action="store_true", help="with --check-bytes: also all days as known then")
     parser.add_argument(
-        "--home", type=Path, help="keep everything in this folder; days lived in it are not lived again"
+        "--home", type=Path, help="keep everything in this folder; what was measured or lived in it is not done again"
     )
     options = parser.parse_args()
     customers = options.customers or (600 if options.check_bytes else 250 if options.quick else 100_000)
-    if options.home and options.home.exists() and not options.check_bytes:
-        parser.error(f"{options.home} is there already: what is in it would be measured too")
     with _folder(options.home) as folder:
         if options.check_bytes:
             figures = check_bytes(folder, customers, options.check_bytes, known_then=options.known_then)
@@ -98,24 +97,30 @@ class Took(NamedTuple):
 
 def measure(folder: Path, customers: int, days: int, separate: int) -> dict[str, Any]:
     """The figures of the first part of the module's text."""
-    home, shop = folder / "home", folder / "shop"
-    shopauto(
-        home,
-        f"sample of {customers:,} customers, {MONTHS} months",
-        *("sample", shop, "--customers", customers, "--months", MONTHS, "--end", LAST),
-    )
-    shopauto(home, "load", "load", "sample", shop)
+    home, shop, note = folder / "home", folder / "shop", folder / "measured.json"
+    known: dict[str, list[float]] = json.loads(note.read_text()) if note.exists() else {}
+
+    def once(what: str, *commands: tuple[object, ...]) -> Took:
+        """What the commands took together, now or when it was measured before."""
+        if what not in known:
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds = sum(shopauto(home, what, *command) for command in commands)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            known[what] = [seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime]
+            note.write_text(json.dumps(known))
+        took = Took(*known[what])
+        say(f"  {what}: {took.seconds:.1f} s, {took.cpu:.1f} s of processors")
+        return took
+
+    def refresh(start: date, end: date) -> tuple[object, ...]:
+        return "refresh", "--from", start, "--to", end
+
+    wanted = ("--customers", customers, "--months", MONTHS, "--end", LAST)
+    once(f"sample of {customers:,} customers, {MONTHS} months", ("sample", shop, *wanted))
+    load = ("load", "sample", shop)
+    once("load", load)
     first = date.fromisoformat((home / "lake" / "first_day").read_text())
     span = min(days, RANGE)
-
-    def run(what: str, start: date, end: date, *first: object) -> Took:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds = shopauto(home, what, *first) if first else 0.0
-        seconds += shopauto(home, what, "refresh", "--from", start, "--to", end)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        took = Took(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        say(f"  {took.seconds:.1f} s, {took.cpu:.1f} s of processors")
-        return took
 
     def range_until(latest: date) -> tuple[date, date]:
         """``span`` days that begin with one on which models are trained."""
@@ -123,18 +128,21 @@ def measure(folder: Path, customers: int, days: int, separate: int) -> dict[str,
         return start, start + timedelta(days=span - 1)
 
     begin, end = range_until(first + timedelta(days=364))
-    run("history and training up to a day of the first year's end", begin, begin)
-    early = run(f"{span} days after one year, in one run", begin, end)
+    once("history and training up to a day of the first year's end", refresh(begin, begin))
+    early = once(f"{span} days after one year, in one run", refresh(begin, end))
     begin, end = range_until(LAST - timedelta(days=1))
-    run("history and training up to a day of the third year's end", begin, begin)
-    late = run(f"{span} days after three years, in one run", begin, end)
-    whole = late if span == days else run(f"{days} days in one run", end - timedelta(days=days - 1), end)
-    each = [run("a day in a run of its own", day, day) for day in (end - timedelta(days=n) for n in range(separate))]
+    once("history and training up to a day of the third year's end", refresh(begin, begin))
+    late = once(f"{span} days after three years, in one run", refresh(begin, end))
+    alone = [end - timedelta(days=n) for n in range(separate)]
+    each = [once(f"{day} in a run of its own", refresh(day, day)) for day in alone]
     daily = Took(*(sum(values) / separate for values in zip(*each, strict=True)))
-    _forget(home)
-    rebuild = run("the last of them, from what was loaded", end, end)
-    shutil.rmtree(home)
-    full = run("the last of them, from nothing", end, end, "load", "sample", shop)
+    if (what := f"{end} from what was loaded") not in known:
+        _forget(home)
+    rebuild = once(what, refresh(end, end))
+    if (what := f"{end} from nothing") not in known:
+        shutil.rmtree(home)
+    full = once(what, load, refresh(end, end))
+    whole = late if span == days else once(f"{days} days in one run", refresh(end - timedelta(days=days - 1), end))
     return {
         "customers": customers,
         "days": days,
