@@ -130,8 +130,8 @@ def _name(table: Table) -> str:
 
 
 def signed_up(people: ir.Table) -> ir.Table:
-    """The day a person's first account was created; of the first order where no account is known."""
-    first_seen = ibis.coalesce(people.created_on, people.first_order_on)
+    """The day of a person's first account or first order, whichever came first: a guest who opens an account is no one new."""
+    first_seen = ibis.least(people.created_on, people.first_order_on)
     return people.select("customer_id", triggered_on=first_seen).filter(_.triggered_on.notnull())
 
 

@@ -99,9 +99,9 @@ def _condition(case: Case, segment: str) -> list[Part]:
 
 
 def _signed_up(case: Case, on: date) -> tuple[Row, ...]:
-    """The record of the account, or the first order where there is no account."""
+    """The record of the account, or the first order where it came before the account."""
     created = case.person.profile["created_on"]
-    if created is None:
+    if created is None or created > on:
         return _ordered(case, on)
     lake, ids = case.known.lake, case.person.ids
     told = raw_rows.between(lake, CUSTOMERS, on - timedelta(days=1), case.day, ids)
@@ -206,7 +206,7 @@ _BEHIND: Mapping[str, Callable[[Case, date], tuple[Row, ...]]] = {
 
 def _known_since(case: Case) -> tuple[str, tuple[Row, ...]]:
     profile = case.person.profile
-    since = profile["created_on"] or profile["first_order_on"]
+    since = min(filter(None, (profile["created_on"], profile["first_order_on"])), default=None)
     return f"known since {since}" if since else "not known since when", _signed_up(case, since) if since else ()
 
 

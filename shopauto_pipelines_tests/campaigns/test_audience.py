@@ -292,20 +292,20 @@ def test_a_day_whose_inputs_are_missing_says_which_and_what_to_run(lake, refresh
         refresh(LAST, LAST)
 
 
-def test_a_shop_without_accounts_welcomes_by_the_first_order():
+def test_a_welcome_is_for_the_first_account_or_the_first_order_whichever_came_first():
     people = ibis.memtable(
         pa.table(
             {
-                "customer_id": ["account", "guest", "neither"],
-                "created_on": pa.array([LAST, None, None], pa.date32()),
-                "first_order_on": pa.array([FIRST, FIRST, None], pa.date32()),
+                "customer_id": ["account", "guest", "guest with an account since", "neither", "ordered since"],
+                "created_on": pa.array([LAST, None, LAST, None, FIRST], pa.date32()),
+                "first_order_on": pa.array([None, FIRST, FIRST, None, LAST], pa.date32()),
             }
         )
     )
     rows = signed_up(people).order_by("customer_id")
     assert ibis.duckdb.connect().to_pyarrow(rows).to_pydict() == {
-        "customer_id": ["account", "guest"],
-        "triggered_on": [LAST, FIRST],
+        "customer_id": ["account", "guest", "guest with an account since", "ordered since"],
+        "triggered_on": [LAST, FIRST, FIRST, FIRST],
     }
 
 

@@ -254,7 +254,7 @@ def lake(tmp_path_factory) -> Lake:
                 "created_on": TODAY,
                 "birthday": date(1990, 6, 30),
             },
-            {"customer_id": "b", "created_on": date(2020, 1, 1)},
+            {"customer_id": "b", "created_on": TODAY},
         ]
         lake.write(CUSTOMER_360, [day], lake_rows(CUSTOMER_360, *people))
         lake.write(IDENTITIES, [day], lake_rows(IDENTITIES, {"shop_customer_id": "a2", "customer_id": "a"}))
@@ -274,7 +274,7 @@ def lake(tmp_path_factory) -> Lake:
 
 #: Each trigger, what it finds on the newest of three days (its people), and the tables it reads beside those all read.
 KINDS = {
-    "signed_up": ({}, {("a", TODAY.isoformat())}, set()),
+    "signed_up": ({}, {("b", TODAY.isoformat())}, set()),
     "segment_entered": ("vip", {("a", day.isoformat()) for day in DAYS[-4:]}, {CHANGES}),
     "broadcast": ({"yearly": "06-30"}, {("a", "2026-06-30"), ("b", "2026-06-30")}, set()),
     "ordered": ({"first": False}, {("a", day.isoformat()) for day in DAYS[-4:]}, {DAILY_PRODUCTS}),

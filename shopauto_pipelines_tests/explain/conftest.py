@@ -138,7 +138,7 @@ def _write_profiles(lake: Lake, who: Mapping[str, str]) -> None:
         "birthday": BIRTHDAY,
     }
     today = ("new", "shy", "out", "picky", "full", "held")
-    created = {**dict.fromkeys(today, DAY), "buyer": before(300), "keen": before(300)}
+    created = {**dict.fromkeys(today, DAY), "buyer": before(300), "keen": before(90)}
     bought = {"buyer": before(14), "keen": before(1)}
     rows = []
     for name, since in created.items():

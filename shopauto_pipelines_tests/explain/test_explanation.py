@@ -177,6 +177,8 @@ def test_of_who_was_not_reached_it_says_what_the_trigger_looks_at(explainer, who
     assert told[0].headline.endswith("If it had, nothing else would speak against it")
     assert f"fact: hello is due as of {DAY} for what happened from {before(2)} to {DAY}" in lines(told[0], "trigger")
     assert f"fact: known since {before(300)}" in lines(told[0], "trigger")
+    ordered_before_the_account = explainer.explain([Asked(who["keen"], "welcome")])
+    assert f"fact: known since {before(200)}" in lines(ordered_before_the_account[0], "trigger")
 
 
 def test_a_message_about_a_cart_that_no_audience_has_is_told_by_the_ledger(lake, settings, connection, who):

@@ -16,7 +16,7 @@ from shopauto_pipelines.campaigns.declaration.fields import Declared, Segment, T
 
 
 class SignedUp(Declared):
-    """Triggered by the first account, or by the first order where the shop knows no account."""
+    """Triggered by the first account or the first order, whichever comes first: an account opened later begins nothing anew."""
 
 
 class CartAbandoned(Declared):
