@@ -40,7 +40,7 @@ def asked(
         "sunset_days": campaign.sunset_days,
         "again_days": campaign.again_after_days,
         "cap_messages": rules.cap_messages,
-        "cap_days": rules.cap_days,
+        "cap_after": leaving_day(campaign, as_of) - timedelta(days=rules.cap_days),
         "cap_day_messages": rules.cap_day_messages,
         "quiet_from": rules.quiet_from,
         "quiet_hours": rules.quiet_hours,
@@ -62,6 +62,11 @@ def asked(
         name: pa.Table.from_pylist(rows, SCHEMAS[name].to_pyarrow())
         for name, rows in (("asked", [row]), ("steps", steps))
     }
+
+
+def leaving_day(campaign: Campaign, as_of: date) -> date:
+    """The day on which what is planned as of a day leaves, the last of the days that the cap counts; carts' leaves at once."""
+    return as_of if campaign.is_realtime else as_of + timedelta(days=1)
 
 
 def drawn_for(campaign: Campaign, step: str, customer_id: str, hash_key: bytes) -> str | None:

@@ -60,7 +60,6 @@ _NUMBERS = (
     "sunset_days",
     "again_days",
     "cap_messages",
-    "cap_days",
     "cap_day_messages",
     "quiet_from",
     "quiet_hours",
@@ -99,7 +98,7 @@ SCHEMAS = {
         | {"included": "array<string>", "excluded": "array<string>", "segments": "array<string>", "stays_in": "string"}
         | {"exit_on": "array<string>", "marketing": "boolean", "pauses": "boolean"}
         | dict.fromkeys(_NUMBERS, "int64")
-        | {"default_hour": "int64", "leaves_after": "timestamp(6)"}
+        | {"default_hour": "int64", "cap_after": "date", "leaves_after": "timestamp(6)"}
         | dict.fromkeys(_WORDS, "string"),
         "steps": {"step": "string", "position": "int64", "channel": "string", "template": "string", "hour": "int64"}
         | {"conditional": "boolean", "wait_days": "int64", "wait_hours": "float64", "oldest": "date", "newest": "date"}
@@ -196,10 +195,10 @@ def sent(history: ir.Table, asked: ir.Table) -> ir.Table:
 
 
 def received(history: ir.Table, asked: ir.Table) -> ir.Table:
-    """By person how many messages they were ``sent`` within the days of the cap, and when they unsubscribed last, if ever."""
-    until = history.cross_join(asked.select("as_of", "cap_days")).filter(_.on <= _.as_of)
+    """By person how many messages they were ``sent`` after the day ``cap_after``, and when they unsubscribed last, if ever."""
+    until = history.cross_join(asked.select("as_of", "cap_after")).filter(_.on <= _.as_of)
     return until.group_by("customer_id").agg(
-        sent=((_.type == "sent") & (-_.on.delta(_.as_of, unit="day") < _.cap_days)).cast("int64").sum(),
+        sent=((_.type == "sent") & (_.on > _.cap_after)).cast("int64").sum(),
         unsubscribed_on=_.on.max(where=_.type.isin(["unsubscribe", "spam_report"])),
     )
 

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from shopauto_pipelines.campaigns.asked import drawn_for
+from shopauto_pipelines.campaigns.asked import drawn_for, leaving_day
 from shopauto_pipelines.campaigns.audience import rules_for_carts, rules_of
 from shopauto_pipelines.campaigns.holdout import GLOBAL, holdout_key, is_held_out
 from shopauto_pipelines.campaigns.planner import REASONS
@@ -322,12 +322,12 @@ def _earlier_occasion(case: Case) -> str | None:
 def caps(case: Case) -> Step:
     """The frequency cap with the messages that count towards it, and the cap of the day with those planned before."""
     rules = rules_of(case.known.settings)
-    first = case.day - timedelta(days=rules.cap_days - 1)
+    leaves_on = leaving_day(case.campaign, case.day)
     sent = [
         row
         for row in case.person.events
         if row.values["type"] == "sent"
-        and first <= row.day <= case.day
+        and leaves_on - timedelta(days=rules.cap_days) < row.day <= case.day
         and not (case.campaign.is_realtime and row.day == case.day and row.values.get("campaign") == case.campaign.name)
     ]
     first_ones = [
@@ -362,7 +362,7 @@ def caps(case: Case) -> Step:
     if not caps_hold:
         text = "transactional: no cap holds"
     else:
-        had = f"{counted(len(sent), 'message')} in the {rules.cap_days} days to {case.day}"
+        had = f"{counted(len(sent), 'message')} in the {rules.cap_days} days to {leaves_on}"
         text = f"{had}, {today} planned before this one that day; allowed are {rules.cap_messages} in {rules.cap_days} days"
         text += "" if case.campaign.is_realtime else f" and {rules.cap_day_messages} a day"
     if not case.reached:

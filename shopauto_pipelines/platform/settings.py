@@ -126,7 +126,12 @@ class Settings(BaseSettings):
         description="Most messages to a person in `cap_days`, over all campaigns, before marketing is held back. "
         "Transactional messages count, and are not held back.",
     )
-    cap_days: int = Field(7, json_schema_extra=CHANGEABLE, ge=1, description="Days that `cap_messages` counts.")
+    cap_days: int = Field(
+        7,
+        json_schema_extra=CHANGEABLE,
+        ge=1,
+        description="Days that `cap_messages` counts, the day on which a message leaves included.",
+    )
     cap_day_messages: int = Field(
         1,
         json_schema_extra=CHANGEABLE,

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shopauto_pipelines.campaigns.asked import asked
 from shopauto_pipelines.campaigns.declaration import Step
 from shopauto_pipelines.campaigns.experiments import experiment_key, variant_of
 from shopauto_pipelines.campaigns.holdout import GLOBAL, holdout_key, is_held_out
 from shopauto_pipelines.campaigns.planner import REASONS, Rules
+from shopauto_pipelines.outbox.eligibility import Cap
 from shopauto_pipelines_tests.campaigns.conftest import RULES, SCHEMAS, TODAY, declared, inputs
 
 YESTERDAY = TODAY - timedelta(days=1)
@@ -195,13 +197,22 @@ def test_the_cap_counts_what_was_received_in_its_days_from_any_campaign_and_what
     def sent(days_ago: int, kind: str = "sent") -> tuple:
         return ("ann", kind, "other", None, None, TODAY - timedelta(days=days_ago))
 
-    assert _reason(decide, history=[sent(0), sent(6)]) == "due"
-    assert _reason(decide, history=[sent(0), sent(3), sent(6)]) == "cap"
-    assert _reason(decide, history=[sent(0), sent(3), sent(7)]) == "due", "a week ago does not count any more"
+    assert _reason(decide, history=[sent(0), sent(5)]) == "due"
+    assert _reason(decide, history=[sent(0), sent(3), sent(5)]) == "cap"
+    assert _reason(decide, history=[sent(0), sent(3), sent(6)]) == "due", "it leaves tomorrow, a week after the first"
     assert _reason(decide, history=[sent(0), sent(3), sent(1, "delivered"), sent(1, "open")]) == "due"
     assert _reason(decide, history=[sent(0), sent(3)], planned=[("ann",)]) == "cap"
     assert _reason(decide, history=[sent(0), sent(3)], planned=[("bob",)]) == "due"
     assert _reason(decide, planned=[("ann",)] * 3) == "cap"
+
+
+def test_the_days_of_the_cap_are_those_that_the_ledger_counts():
+    daily, steps = declared(), [Step(name="reminder", wait_hours=1, subject={"en": "Hi"}, template="first")]
+    carts = declared(trigger={"cart_abandoned": {}}, steps=steps)
+    last_that_does_not_count = Cap(RULES.cap_messages, RULES.cap_days).on(TODAY)["cap_after"] + timedelta(days=1)
+    for campaign, as_of in ((daily, TODAY), (carts, TODAY + timedelta(days=1))):  # both leave tomorrow
+        (told,) = asked(campaign, RULES, as_of)["asked"].to_pylist()
+        assert told["cap_after"] == last_that_does_not_count
 
 
 def test_under_the_cap_the_earlier_step_of_a_campaign_goes_first(decide):
@@ -499,7 +510,7 @@ def test_nobody_is_planned_without_consent_and_address_inside_a_holdout_over_a_c
         if (channel, state) == ("email", "opted_in") and campaign.topic not in (refused or "").split(",")
     }
     reachable = {row[0] for row in world["people"] if row[1]}
-    since = TODAY - timedelta(days=rules.cap_days)
+    since = TODAY + timedelta(days=1) - timedelta(days=rules.cap_days)  # it leaves tomorrow
     received = Counter(who for who, kind, *_, on in world["history"] if kind == "sent" and since < on <= TODAY)
     received += Counter(who for (who,) in world["planned"])
     for row in planned:

@@ -237,8 +237,8 @@ def _write_raw(lake: Lake, who: Mapping[str, str]) -> None:
             **place(8, "message_events.csv"),
         }
         _fill(lake, raw.MESSAGE_EVENTS, before(n), row, *([gone] if n == 1 else []))
-    old = {**sent, "event_id": "e9", "happened_at": noon(before(9)), **place(9, "message_events.csv")}
-    _fill(lake, raw.MESSAGE_EVENTS, before(9), old)
+    old = {**sent, "event_id": "e6", "happened_at": noon(before(6)), **place(6, "message_events.csv")}
+    _fill(lake, raw.MESSAGE_EVENTS, before(6), old)
     _fill(lake, raw.MESSAGE_EVENTS, DAY)
     tent = {"product_id": "tent", "category": "camping", "orders": 1, "quantity": 1, "revenue_cents": 500}
     _fill(lake, DAILY_PRODUCTS, before(14), *({"shop_customer_id": who[n], **tent} for n in ("buyer", "keen")))
