@@ -17,6 +17,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 from ibis import _
 
+from shopauto_pipelines.campaigns.asked import leaving_day
 from shopauto_pipelines.campaigns.audience import Virtual, history
 from shopauto_pipelines.campaigns.daily_offers import Place, grant, places, with_offers
 from shopauto_pipelines.campaigns.declaration import Campaign
@@ -69,11 +70,6 @@ class VirtualLedger:
         # what they hold changes by the day, what they are does not: it is not asked for again
         self._messages, self._real = lake.con.table(self.sent), self._put(f"{name}_real", _UNTIL.empty_table())
 
-    @staticmethod
-    def sent_on(day: date) -> date:
-        """The day on which messages planned as of ``day`` count as sent: the next one, as the outbox lands what it sent."""
-        return day + timedelta(days=1)
-
     def known(self, until: Mapping[str, date], planned: ir.Table) -> Virtual:
         """The planner's history, until it is asked for anew; ``until``: up to when what a campaign really sent counts."""
         columns = [pa.array(list(until), pa.string()), pa.array(list(until.values()), pa.date32())]
@@ -91,7 +87,7 @@ class VirtualLedger:
 
     def really_sent_for(self, day: date, campaigns: Sequence[str]) -> ir.Table:
         """:meth:`planned_on` of what really went out: messages of our own that left after ``day``."""
-        on = self.sent_on(day)
+        on = day + timedelta(days=1)
         if not (campaigns and self.lake.has(MESSAGE_EVENTS, on) and self.lake.rows(MESSAGE_EVENTS, on)):
             self._fill(f"{self.name}_planned", _NOBODY)
             return self._planned
@@ -103,15 +99,15 @@ class VirtualLedger:
         return _really_sent().rows(self.lake, f"{self.name}_planned", given)
 
     def note(self, campaign: Campaign, day: date, rows: ir.Table) -> None:
-        """Put a day's decisions, a table of the connection, into the ledger: what is planned counts as sent from here on."""
-        on = "timezone($zone, timezone('UTC', send_from))::date" if campaign.is_realtime else "$day::date + 1"
-        given = {"day": day, "campaign": campaign.name} | (
-            {"zone": self._settings.timezone} if campaign.is_realtime else {}
-        )
+        """Put a day's decisions, a table of the connection, into the ledger: what is planned counts as sent from here on.
+
+        It counts on the shop's day on which it leaves, where the outbox lands what was sent.
+        """
+        of_shop = f"timezone('{self._settings.timezone}', timezone('UTC', send_from))::date"
+        on = of_shop if campaign.is_realtime else f"date '{leaving_day(campaign, day)}'"
         self._con.execute(
-            f"insert into {self.decisions} select $day, $campaign, step, customer_id, occasion, decision, reason, channel, "
-            f"variant, case when decision = 'planned' then {on} end from \"{rows.op().name}\"",
-            given,
+            f"insert into {self.decisions} select date '{day}', '{campaign.name}', step, customer_id, occasion, decision, "
+            f"reason, channel, variant, case when decision = 'planned' then {on} end from \"{rows.op().name}\""
         )
         if campaign.brings_offers and not campaign.is_realtime:
             self._grant(campaign, day, rows)

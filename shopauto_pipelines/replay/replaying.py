@@ -71,7 +71,7 @@ def replay(
         known_until=first.known_until,
         offers_unknown=campaigns[campaign].is_realtime and campaigns[campaign].brings_offers,
         enabled=campaigns[campaign].enabled,
-        last_unknown=not campaigns[campaign].is_realtime and first.ledger.sent_on(days[-1]) > first.known_until,
+        last_unknown=not campaigns[campaign].is_realtime and days[-1] >= first.known_until,
         outcomes=outcomes,
         difference=difference(first, readers[CHANGED], (DECLARED, CHANGED), secret=tells_birthdays)
         if changed

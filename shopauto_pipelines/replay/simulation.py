@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Literal
 
+from shopauto_pipelines.campaigns.asked import leaving_day
 from shopauto_pipelines.campaigns.audience import Sources, decisions, reads
 from shopauto_pipelines.campaigns.declaration import Campaign, planned_before
 from shopauto_pipelines.platform.lake import Lake, LakeTable
@@ -73,11 +74,11 @@ def simulate(
     ledger = VirtualLedger(lake, name, settings)
     in_turn = replayed(campaign, campaigns, others)
     virtual = {one.name for one in in_turn}
-    ledger.begun = {one.name: _day_before(ledger, days[0], by_the_hour=one.is_realtime) for one in in_turn}
+    ledger.begun = {one.name: leaving_day(one, days[0] - timedelta(days=1)) for one in in_turn}
     by_the_day = [one.name for one in campaigns.values() if not one.is_realtime]
     for day in days:
         # what others planned as of the day itself counts as planned, not as sent
-        until = {name: _day_before(ledger, day, by_the_hour=False) for name in by_the_day if name not in virtual}
+        until = {name: day for name in by_the_day if name not in virtual}
         until |= ledger.begun
         for one in in_turn:
             before = planned_before(one.name, campaigns)
@@ -86,9 +87,3 @@ def simulate(
             ledger.note(one, day, decisions(one, sources, settings, day, virtual=ledger.known(until, first)))
         done(day)
     return ledger
-
-
-def _day_before(ledger: VirtualLedger, day: date, *, by_the_hour: bool) -> date:
-    """The day on which the latest messages left that were planned before ``day``."""
-    earlier = day - timedelta(days=1)
-    return earlier if by_the_hour else ledger.sent_on(earlier)

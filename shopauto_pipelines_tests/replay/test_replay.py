@@ -3,17 +3,19 @@
 import json
 import re
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, time, timedelta
 from xml.etree import ElementTree
 
 import pytest
 
 from shopauto_pipelines.campaigns.declaration import Incentive, Step
+from shopauto_pipelines.campaigns.tables import audience
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.lake import days_between
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import CONSENT, IDENTITIES
 from shopauto_pipelines.replay import readings, report, words
+from shopauto_pipelines.replay.ledger import VirtualLedger
 from shopauto_pipelines.replay.replaying import replay as replaying
 from shopauto_pipelines.replay.simulation import playbook_with, simulate
 from shopauto_pipelines.replay.versions import ReplayError
@@ -78,6 +80,17 @@ def test_messages_that_others_really_sent_use_up_the_cap(replay, tell):
     assert by_day(found)[4, "second"] == 2, "ann's second message waits until the window holds one message only"
     assert outcome.overlaps[0].same_day == 1, "her first one left with the news of day 1"
     assert outcome.overlaps[0].within_cap_days == 2
+
+
+def test_a_message_counts_on_the_shops_day_on_which_it_leaves(shop, tmp_path):
+    ledger = VirtualLedger(shop, "days", settings_of(tmp_path, timezone="Europe/Belgrade"))
+    carts = campaign(name="carts", trigger={"cart_abandoned": {}}, steps=[Step(name="now", wait_hours=1, **LETTER)])
+    half_past_midnight = datetime.combine(FIRST, time(22, 30))
+    for one in (carts, campaign()):
+        row = {"customer_id": "ann", "decision": "planned", "send_from": half_past_midnight}
+        rows = lake_rows(audience(one.name), row)
+        ledger.note(one, FIRST, shop.con.create_table(f"decided_{one.name}", rows, temp=True, overwrite=True))
+    assert ledger.lake.con.table(ledger.sent).on.to_pyarrow().to_pylist() == [DAYS[1]] * 2
 
 
 def test_messages_planned_first_that_really_went_out_take_the_place_of_the_day(replay, tell):

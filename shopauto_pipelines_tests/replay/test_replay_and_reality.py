@@ -1,19 +1,17 @@
 """A replay of days whose messages were real decides what was really decided: on a shop that sends every day."""
 
 import random
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-import pyarrow as pa
 import pytest
 from ibis import _
 
 from shopauto_pipelines.campaigns import tables
+from shopauto_pipelines.campaigns.asked import leaving_day
 from shopauto_pipelines.campaigns.audience import Sources, audience, reads
-from shopauto_pipelines.campaigns.declaration import load_campaigns
 from shopauto_pipelines.outbox.dispatch import dispatch
 from shopauto_pipelines.platform.clock import FixedClock
 from shopauto_pipelines.platform.lake import LakeTable
-from shopauto_pipelines.replay.ledger import VirtualLedger
 from shopauto_pipelines.replay.simulation import playbook_with, simulate
 from shopauto_pipelines.sources.landing import OWN_SOURCE, read_manifest
 from shopauto_pipelines.sources.tables import MESSAGE_EVENTS
@@ -47,7 +45,7 @@ def test_a_replay_from_any_day_on_plans_what_was_planned_when_every_message_was_
     settings = settings_of(tmp_path, holdout_percent=5, cap_messages=2, cap_days=4, timezone=timezone)
     really = {name: [] for name in CAMPAIGNS}
     for day in DAYS[:LAST]:
-        landed = VirtualLedger.sent_on(day)  # as the outbox lands what it sent, see below
+        landed = leaving_day(CAMPAIGNS["hello"], day)  # as the outbox lands what it sent, see below
         events = []
         for name, one in CAMPAIGNS.items():
             before = (LakeTable(lake, tables.audience("urgent")),) if name == "hello" else ()
@@ -70,14 +68,4 @@ def test_a_message_counts_as_sent_on_the_day_that_the_outbox_lands_it_on(engine,
     local = settings.model_copy(update={"timezone": timezone})
     assert dispatch(engine, lake, local, shop.campaign(), outbox.DAY, clock=FixedClock(outbox.AT)).sent == 1
     (landed,) = read_manifest(lake, OWN_SOURCE).files.values()
-    assert [*landed.days] == [VirtualLedger.sent_on(outbox.DAY).isoformat()]
-
-
-def test_a_message_about_a_cart_counts_as_sent_on_the_day_it_leaves_by_the_clock_of_the_shop(lake, settings):
-    local = settings.model_copy(update={"timezone": "America/Sao_Paulo"})
-    ledger = VirtualLedger(lake, "replay", local)
-    day, leaves = FIRST, datetime(FIRST.year, FIRST.month, FIRST.day, 2)  # in UTC: the evening of the day before
-    row = {name: "" for name in ("step", "customer_id", "occasion", "reason", "channel", "variant")}
-    rows = pa.Table.from_pylist([row | {"decision": "planned", "send_from": leaves}])
-    ledger.note(load_campaigns()["abandoned_cart"], day, lake.con.create_table("carts", rows, temp=True))
-    assert lake.con.con.execute(f"select sent_on from {ledger.decisions}").fetchall() == [(day - timedelta(days=1),)]
+    assert [*landed.days] == [leaving_day(shop.campaign(), outbox.DAY).isoformat()]
