@@ -49,7 +49,7 @@ def asked(
         "holdout_key": holdout_key(rules.hash_key, GLOBAL),
         "holdout_end": end_of(rules.holdout_percent),
         "campaign_key": holdout_key(rules.hash_key, campaign.name),
-        "campaign_end": end_of(campaign.holdout_percent),
+        "campaign_end": end_of(campaign.held_out_percent),
         "timezone": rules.timezone,
         "leaves_after": now and now.astimezone(UTC).replace(tzinfo=None),
     }

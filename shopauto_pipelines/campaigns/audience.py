@@ -436,7 +436,7 @@ def leaks(campaign: Campaign, lake: Lake, settings: Settings, as_of: date) -> di
             who = row["customer_id"]
             wrong["without consent"] += (who, row["channel"]) not in agreed
             wrong["holdout"] += is_held_out(who, everywhere, everybody)
-            wrong["campaign_holdout"] += is_held_out(who, here, campaign.holdout_percent)
+            wrong["campaign_holdout"] += is_held_out(who, here, campaign.held_out_percent)
             if campaign.experiment:
                 drawn = drawn_for(campaign, row["step"], who, settings.hash_key)
                 wrong["another variant"] += row["variant"] != drawn

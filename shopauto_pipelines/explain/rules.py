@@ -263,7 +263,7 @@ def _perfect(exit_: str) -> str:
 def holdout(case: Case) -> Step:
     """Whether the person is held out, and the variant of an experiment that is theirs. The key is never told."""
     settings, campaign, who = case.known.settings, case.campaign, case.person.customer_id
-    everywhere, here = settings.holdout_percent if case.marketing else 0.0, campaign.holdout_percent
+    everywhere, here = settings.holdout_percent if case.marketing else 0.0, campaign.held_out_percent
     found = {
         "holdout": is_held_out(who, holdout_key(settings.hash_key, GLOBAL), everywhere),
         "campaign_holdout": is_held_out(who, holdout_key(settings.hash_key, campaign.name), here),

@@ -272,10 +272,17 @@ def test_a_planned_person_who_must_be_left_alone_fails_the_check_and_is_counted(
     assert not any(logic.leaks(campaign.model_copy(update={"holdout_percent": 0}), fresh, settings, LAST).values())
     fresh.write(CONSENT, [LAST], lake_rows(CONSENT))
     everyone_out = settings.model_copy(update={"holdout_percent": 100.0})
-    assert logic.leaks(campaign.model_copy(update={"holdout_percent": 100}), fresh.session(), everyone_out, LAST) == {
+    held = campaign.model_copy(update={"holdout_percent": 100})
+    assert logic.leaks(held, fresh.session(), everyone_out, LAST) == {
         "without consent": 2,
         "holdout": 2,
         "campaign_holdout": 2,
+    }
+    asked_for = held.model_copy(update={"kind": "transactional"})
+    assert logic.leaks(asked_for, fresh.session(), everyone_out, LAST) == {
+        "without consent": 2,
+        "holdout": 0,
+        "campaign_holdout": 0,
     }
 
 

@@ -191,6 +191,8 @@ def test_the_holdouts_get_nothing(decide):
         else:
             assert reason == "due"
     assert Counter(reasons.values()).keys() == {"holdout", "campaign_holdout", "due"}
+    asked_for = declared(holdout_percent=30, kind="transactional")
+    assert {row["reason"] for row in decide(asked_for, given_rows, rules)} == {"due"}
 
 
 def test_the_cap_counts_what_was_received_in_its_days_from_any_campaign_and_what_is_planned_before(decide):

@@ -147,6 +147,12 @@ def test_the_holdout_s_percentage_is_told_and_its_key_is_not(explain, settings):
     assert settings.hash_key.hex() not in json.dumps(as_json(told))
 
 
+def test_a_transactional_campaign_holds_nobody_out(explainer, campaigns, who):
+    asked_for = campaigns["welcome"].model_copy(update={"kind": "transactional"})
+    person = explainer._people([who["held"]], campaigns)[who["held"]]
+    assert rules.holdout(Case(explainer._known(()), asked_for, person, "hello", {}, reached=False)).mark == "yes"
+
+
 def test_the_score_is_told_with_its_model_and_the_one_feature_that_moves_it(explain):
     said = lines(explain("keen", "review"), "scores")
     assert "fact: churn_probability: 1.0%" in said

@@ -79,7 +79,10 @@ class Campaign(Declared):
     )
     experiment: Experiment | None = Field(None, description="An A/B test in one of the steps.")
     holdout_percent: float = Field(
-        0.0, ge=0, le=90, description="Share of people who do not get this campaign, percent."
+        0.0,
+        ge=0,
+        le=90,
+        description="Share of people who do not get this campaign, percent; a transactional one holds nobody out.",
     )
     valid_days: int = Field(
         3, ge=1, le=30, description="Days, from the day a step is due, that it may still be planned."
@@ -189,6 +192,11 @@ class Campaign(Declared):
         """Whether people who wait for an answer of the shop's support are left alone."""
         said = self.pause_while_ticket_open
         return self.kind == "marketing" if said is None else said
+
+    @property
+    def held_out_percent(self) -> float:
+        """The share of people who are held out: nobody, where they have asked for it."""
+        return self.holdout_percent if self.kind == "marketing" else 0.0
 
     @property
     def brings_offers(self) -> bool:
