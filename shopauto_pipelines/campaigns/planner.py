@@ -40,6 +40,7 @@ REASONS = {
     "cart_emptied": "exit: the cart is empty",
     "ticket_opened": "exit: the person has asked the shop for help since the trigger",
     "cart_changed": "something has happened to the cart since: its wait has begun anew",
+    "no_hour": "where the person lives, no hour outside quiet hours is left of the day that it is meant for",
     "holdout": "the person is in the holdout of all campaigns",
     "campaign_holdout": "the person is in the holdout of this campaign",
     "quiet_hours": "it was due in the person's quiet hours, and is not valid any more when they end",
@@ -92,11 +93,12 @@ SCHEMAS = {
         "history": dict.fromkeys(("customer_id", "type", "campaign", "step", "occasion"), "string") | {"on": "date"},
         "sent": dict.fromkeys(_KEY, "string") | {"on": "date"},
         "received": {"customer_id": "string", "sent": "int64", "unsubscribed_on": "date"},
-        "hours": {"zone": "string", "wanted_hour": "int64", "leaves": "int64", "send_from": "timestamp(6)"},
+        "hours": {"zone": "string", "wanted_hour": "int64", "keeps_day": "boolean"}
+        | {"leaves": "int64", "send_from": "timestamp(6)"},
         "planned": {"customer_id": "string"},
         "asked": {"as_of": "date", "campaign": "string", "trigger": "string"}
         | {"included": "array<string>", "excluded": "array<string>", "segments": "array<string>", "stays_in": "string"}
-        | {"exit_on": "array<string>", "marketing": "boolean", "pauses": "boolean"}
+        | {"exit_on": "array<string>", "marketing": "boolean", "pauses": "boolean", "keeps_day": "boolean"}
         | dict.fromkeys(_NUMBERS, "int64")
         | {"default_hour": "int64", "cap_after": "date", "leaves_after": "timestamp(6)"}
         | dict.fromkeys(_WORDS, "string"),
@@ -173,9 +175,10 @@ def plan(inputs: Inputs, *, of_carts: bool = False) -> ir.Table:
 
     A step is due from ``wait_days`` after its trigger, for ``valid_days``, until it has been sent for that occasion. What is
     planned leaves from ``send_from`` on: at the hour that the step names, or the person's best one, of the first day of the
-    person that reaches it after the day is over; never in quiet hours. ``of_carts``: triggers are pauses of carts, and a step
-    is due where the first pause as long as its wait has reached it, and may be sent for as long as it is valid; what is due
-    in quiet hours leaves when they end.
+    person that reaches it after the day is over; never in quiet hours. What is for a birthday leaves on the date after
+    the day in the person's own time zone, or not at all. ``of_carts``: triggers are pauses of carts, and a step is due where the
+    first pause as long as its wait has reached it, and may be sent for as long as it is valid; what is due in quiet hours leaves
+    when they end.
     """
     if of_carts:
         timed = _out_of_quiet_hours(_with_facts(_due_in_pauses(inputs.triggers, inputs.steps), inputs))
@@ -206,18 +209,31 @@ def received(history: ir.Table, asked: ir.Table) -> ir.Table:
 def hours(people: ir.Table, asked: ir.Table) -> ir.Table:
     """The hour at which what is wanted at an hour ``leaves`` in a time zone, and when the clocks there show it first.
 
-    What would be in quiet hours leaves at the nearest hour that is not. Reckoned for each time zone and hour, not for each
-    person: the engine looks a zone up anew for every row.
+    What would be in quiet hours leaves at the nearest hour that is not. What ``keeps_day`` leaves on the date after the day and
+    no other, at the nearest hour at which it can: after the day is over and before the next one is; null where there is none.
+    Reckoned for each time zone and hour, not for each person: the engine looks a zone up anew for every row.
     """
+
+    def midnight(days: int) -> Any:
+        return _.as_of.cast("timestamp(6)") + ibis.interval(days=days)
+
     of_zone = ("zone", "as_of", "timezone", "quiet_from", "quiet_hours", "quiet_to")
     zones = people.cross_join(asked.select(*of_zone[1:]))
     zones = zones.mutate(zone=ibis.coalesce(_.time_zone, _.timezone)).select(*of_zone)
     every = zones.distinct().mutate(wanted_hour=ibis.range(_HOURS).unnest().cast("int64"))
-    ends = utc(_.as_of.cast("timestamp(6)") + ibis.interval(days=1), _.timezone)
-    every = every.mutate(into=_into(_.wanted_hour), opens=local(ends, _.zone))
+    every = every.mutate(
+        into=_into(_.wanted_hour), ends=utc(midnight(1), _.timezone), closes=utc(midnight(2), _.timezone)
+    )
     nearest = ibis.ifelse(2 * _.into < _.quiet_hours, (_.quiet_from + _HOURS - 1) % _HOURS, _.quiet_to)
     every = every.mutate(leaves=ibis.ifelse(_.into < _.quiet_hours, nearest, _.wanted_hour).cast("int64"))
-    return every.select("zone", "wanted_hour", "leaves", send_from=_next(_.opens, _.leaves))
+    every = every.mutate(opens=local(_.ends, _.zone), at=utc(midnight(1) + _.leaves.as_interval("h"), _.zone))
+    can = ibis.ifelse((_.at >= _.ends) & (_.at < _.closes), _.at, ibis.null("timestamp(6)"))
+    every = every.mutate(first=can.min().over(group_by="zone"), last=can.max().over(group_by="zone"))
+    within = ibis.ifelse(_.first.isnull(), _.first, ibis.least(ibis.greatest(_.at, _.first), _.last))
+    on_day = every.mutate(keeps_day=True, send_from=within)
+    on_day = on_day.mutate(leaves=local(_.send_from, _.zone).hour().cast("int64"))
+    whenever = every.mutate(keeps_day=False, send_from=_next(_.opens, _.leaves))
+    return whenever.select(*SCHEMAS["hours"]).union(on_day.select(*SCHEMAS["hours"]))
 
 
 def _due(triggers: ir.Table, steps: ir.Table) -> ir.Table:
@@ -296,7 +312,7 @@ def _at_their_hour(known: ir.Table, hours: ir.Table) -> ir.Table:
     wanted = known.mutate(
         zone=ibis.coalesce(_.time_zone, _.timezone), wanted_hour=ibis.coalesce(_.hour, _.best_hour, _.default_hour)
     )
-    return wanted.left_join(hours, ["zone", "wanted_hour"], rname="{name}_of_hours").mutate(hour=_.leaves)
+    return wanted.left_join(hours, ["zone", "wanted_hour", "keeps_day"], rname="{name}_of_hours").mutate(hour=_.leaves)
 
 
 def _out_of_quiet_hours(known: ir.Table) -> ir.Table:
@@ -353,6 +369,7 @@ def _decided(known: ir.Table, of_carts: bool) -> ir.Table:
             "ticket_opened", _.ticket_opened | asked_for_help.fill_null(False) if of_carts else asked_for_help
         ),
         "cart_changed": _.changed if of_carts else None,
+        "no_hour": None if of_carts else _.keeps_day & _.send_from.isnull(),
         "holdout": _.marketing & held(_.holdout_key, _.holdout_end),
         "campaign_holdout": held(_.campaign_key, _.campaign_end),
         "quiet_hours": _.send_from >= _.valid_until if of_carts else None,

@@ -403,17 +403,24 @@ def hour(case: Case) -> Step:
         )
         wanted = (best if best is not None else rules.default_hour) if case.step.hour == "best" else case.step.hour
         leaves = case.explanation.get("hour", wanted)
-        moved = "" if leaves == wanted else f"; that is quiet, so it leaves at {leaves}:00"
+        why = "quiet, or cannot be on the day" if case.campaign.tells_birthdays else "quiet"
+        moved = "" if leaves in (wanted, None) else f"; that is {why}, so it leaves at {leaves}:00"
         parts.append(Part(f"hour of the step: {said if case.step.hour == 'best' else wanted}{moved}"))
-    if at is None:
+    rule = "quiet_hours" if carts else "no_hour" if case.campaign.tells_birthdays else None
+    refused = case.refused_by(rule) if rule else None
+    if rule and refused:
+        text = REASONS[rule]
+    elif at is None:
         text = "nothing is planned" if case.row else "not known"
     else:
         there = at.replace(tzinfo=UTC).astimezone(ZoneInfo(zone))
-        text = f"may leave from {there:%Y-%m-%d %H:%M} of their clock, {at:%Y-%m-%d %H:%M} UTC"
+        at_what = "%H:%M" if case.campaign.tells_birthdays else "%Y-%m-%d %H:%M"
+        text = f"may leave from {there:{at_what}} of their clock, {at:{at_what}} UTC"
         if not settings.live:
             text += "; at once while live mode is off"
-    refusals: dict[str, bool | None] = {"quiet_hours": case.refused_by("quiet_hours")} if carts else {}
-    return _step(case, "hour", "Quiet hours", text, refusals, parts=tuple(parts), fact=not carts or at is None)
+    refusals = {rule: refused} if rule else {}
+    fact = not refused and (not carts or at is None)
+    return _step(case, "hour", "Quiet hours", text, refusals, parts=tuple(parts), fact=fact)
 
 
 def _step(

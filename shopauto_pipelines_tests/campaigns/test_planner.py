@@ -360,6 +360,41 @@ def test_a_message_leaves_at_the_persons_hour_outside_quiet_hours(decide, known,
     assert row["send_from"] == leaves
 
 
+WISHES = declared(trigger={"birthday": {"days_before": 1}}, steps=declared().steps[:1], valid_days=1)
+
+
+@pytest.mark.parametrize(
+    ("shop", "theirs", "best", "hour"),
+    [
+        ("UTC", None, 18, 18),
+        ("UTC", None, 22, 20),
+        (
+            "UTC",
+            "Australia/Sydney",
+            9,
+            10,
+        ),  # its 9 o'clock had passed when the day was over: the earliest hour that is left
+        ("UTC", "Asia/Kathmandu", 8, 8),
+        ("UTC", "Asia/Tokyo", 22, 20),
+        ("UTC", "America/New_York", 20, 19),  # its 8 o'clock in the evening comes too late: the latest hour before
+        ("America/Los_Angeles", "Asia/Tokyo", 10, 16),
+        ("America/Los_Angeles", "Pacific/Auckland", None, 19),
+        ("Europe/Bucharest", "America/Los_Angeles", 19, 13),
+        ("Pacific/Auckland", "Europe/London", 20, 12),
+        ("Pacific/Auckland", "America/Los_Angeles", 10, None),
+    ],
+)
+def test_wishes_leave_on_the_birthday_where_the_person_lives(decide, shop, theirs, best, hour):
+    people, rules = _ann(time_zone=theirs, best_hour=best), replace(RULES, timezone=shop)
+    (row,) = decide(WISHES, inputs(triggers=[SIGNED_UP], people=people, consent=[AGREED]), rules)
+    if hour is None:
+        assert (row["reason"], row["send_from"]) == ("no_hour", None)
+        return
+    shown = row["send_from"].replace(tzinfo=UTC).astimezone(ZoneInfo(theirs or shop)).replace(tzinfo=None)
+    assert shown == datetime.combine(TODAY + timedelta(days=1), time(hour))
+    assert json.loads(row["explanation"])["hour"] == hour
+
+
 def test_a_refused_message_has_no_hour(decide):
     (row,) = decide(declared(), inputs(triggers=[SIGNED_UP], people=[ANN]))
     assert (row["reason"], row["send_from"]) == ("no_consent", None)
@@ -470,6 +505,7 @@ _campaigns = st.sampled_from(
             audience={"include": ["vip", "lapsed"], "exclude": ["fans_of:y"]},
             exit_on=["left_segment"],
         ),
+        WISHES,
     ]
 )
 _rules = st.sampled_from(
@@ -530,6 +566,8 @@ def test_nobody_is_planned_without_consent_and_address_inside_a_holdout_over_a_c
         assert ends <= at < ends + timedelta(days=1)
         into = (at.astimezone(ZoneInfo(zones[row["customer_id"]])).hour - rules.quiet_from) % 24
         assert into >= (rules.quiet_to - rules.quiet_from) % 24
+        if campaign == WISHES:
+            assert at.astimezone(ZoneInfo(zones[row["customer_id"]])).date() == TODAY + timedelta(days=1)
 
 
 @_often

@@ -344,6 +344,17 @@ def test_a_message_for_a_birthday_that_counts_for_the_cap_tells_neither_its_day_
         assert not any(str(before(n)) in text for n in (1, 2, 5) for text in texts)
 
 
+def test_wishes_for_which_no_hour_is_left_say_so_and_others_do_not_tell_their_day(explainer, campaigns, who):
+    birthday = campaigns["welcome"].model_copy(update={"trigger": Trigger.model_validate({"birthday": {}})})
+    person = explainer._people([who["new"]], campaigns)[who["new"]]
+    planned = person.decided["welcome"][0]
+    refused = {**planned, "decision": "refused", "reason": "no_hour", "send_from": None}
+    told = [rules.hour(Case(explainer._known(()), birthday, person, "hello", row, True)) for row in (planned, refused)]
+    assert [(step.mark, step.decided) for step in told] == [("fact", False), ("no", True)]
+    assert told[0].text.startswith("may leave from 10:00 of their clock, 10:00 UTC")
+    assert told[1].text == REASONS["no_hour"]
+
+
 def test_a_message_for_a_birthday_is_no_row_that_is_shown(explainer, campaigns, who):
     welcome = campaigns["welcome"]
     update = {"trigger": Trigger.model_validate({"birthday": {}}), "again_after_days": 9, "exit_on": ("unsubscribed",)}
