@@ -41,6 +41,7 @@ _HELD = {
     "no_address": "there is no address any more",
     "opted_out": "the person opted out meanwhile",
     "already_sent": "the person has had it under another id, which was joined with this one afterwards",
+    "no_hour": "where the person lives, the day that it was meant for was over before it could leave",
     "cap": "the person has had as many messages as the cap allows",
     "day_cap": "the person has had as many messages of this day as one may bring, which the audience did not know of",
     "less_often": "the person asked for fewer messages",

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, distinct_on
 
+from shopauto_pipelines.outbox.hours import day_is_over
 from shopauto_pipelines.outbox.schema import ALL_TOPICS, consents, exits, messages, suppressions
 
 #: States that count against the frequency cap: what has left, may have left, or is about to.
@@ -22,6 +23,7 @@ _COUNTED = ("reserved", "sent", "unknown")
 FACTS = (
     *("id", "campaign", "step", "customer_id", "occasion", "other_ids"),
     *("channel", "address_hash", "topic", "exit_on", "triggered_at", "planned_at"),
+    *("send_from", "time_zone"),
 )
 
 
@@ -57,9 +59,9 @@ def verdict(chosen: sa.CTE) -> sa.CTE:
     """``id`` and ``blocked`` of the chosen messages (columns ``FACTS``): why it must not leave, null where it may.
 
     The reasons, the first that holds: ``no_address``; ``suppressed_…`` with the reason of the suppression; ``opted_out``
-    of all topics or of this one; ``already_sent`` under another id of the person; an event that takes it back, as ``ordered``;
-    ``cap``; ``day_cap``; ``less_often``. Of several messages to a person the earlier ones leave, as many as the cap allows. The
-    statement takes the parameters of :meth:`Cap.on`.
+    of all topics or of this one; ``already_sent`` under another id of the person; ``no_hour``, its day is over; an event that
+    takes it back, as ``ordered``; ``cap``; ``day_cap``; ``less_often``. Of several messages to a person the earlier ones leave, as
+    many as the cap allows. The statement takes the parameters of :meth:`Cap.on` and of :func:`~.hours.parameters`.
 
     A person is all their shop ids: whom a message was sent to may have another id by now, where accounts were joined.
 
@@ -141,6 +143,7 @@ def _checked(chosen: sa.CTE) -> sa.CTE:
             chosen.c.address_hash.is_(None).label("nowhere"),
             suppressions.c.reason.label("suppressed"),
             already_sent.label("already_sent"),
+            day_is_over(chosen).label("too_late"),
             taken_back.scalar_subquery().label("taken_back"),
             consents.c.choice,
         )
@@ -158,11 +161,12 @@ def _checked(chosen: sa.CTE) -> sa.CTE:
         (said.c.suppressed.is_not(None), sa.literal("suppressed_") + said.c.suppressed),
         (opted_out, "opted_out"),
         (said.c.already_sent, "already_sent"),
+        (said.c.too_late, "no_hour"),
         else_=said.c.taken_back,
     )
     return (
         sa.select(*person, blocked.label("blocked"), wants_less.label("wants_less"))
-        .group_by(*person, said.c.nowhere, said.c.suppressed, said.c.already_sent, said.c.taken_back)
+        .group_by(*person, said.c.nowhere, said.c.suppressed, said.c.already_sent, said.c.too_late, said.c.taken_back)
         .cte("checked")
     )
 

@@ -21,20 +21,24 @@ from shopauto_pipelines.platform.time_zones import hours_between
 
 @dataclass(frozen=True)
 class Hours:
-    """From which hour to which nothing is sent, of the clock in ``time_zone`` for those whose own is not known."""
+    """From which hour to which nothing is sent, of the clock in ``time_zone`` for those whose own is not known.
+
+    ``keeps_day``: a message that has not left on the date of its hour, by that clock, does not leave any more.
+    """
 
     quiet_from: int
     quiet_to: int
     time_zone: str
+    keeps_day: bool = False
 
     @classmethod
-    def of(cls, settings: Settings) -> Hours | None:
+    def of(cls, settings: Settings, *, keeps_day: bool = False) -> Hours | None:
         """The hours in force; ``None`` where live mode is off: no message waits for its hour."""
-        return cls(settings.quiet_from, settings.quiet_to, settings.timezone) if settings.live else None
+        return cls(settings.quiet_from, settings.quiet_to, settings.timezone, keeps_day) if settings.live else None
 
 
 def parameters(hours: Hours | None, at: datetime) -> Mapping[str, Any]:
-    """The parameters of :func:`has_come`."""
+    """The parameters of :func:`has_come` and :func:`day_is_over`."""
     asked = hours or Hours(0, 0, "UTC")
     return {
         "at_any_hour": hours is None,
@@ -42,20 +46,32 @@ def parameters(hours: Hours | None, at: datetime) -> Mapping[str, Any]:
         "quiet_from": asked.quiet_from,
         "quiet_hours": hours_between(asked.quiet_from, asked.quiet_to),
         "clock": asked.time_zone,
+        "keeps_day": asked.keeps_day,
     }
 
 
 def has_come() -> sa.ColumnElement[bool]:
     """Whether an open message may leave at this hour; takes the :func:`parameters`."""
     now = sa.bindparam("now", type_=sa.DateTime(timezone=True))
-    clock = sa.func.coalesce(open_messages.c.time_zone, sa.bindparam("clock", type_=sa.Text))
-    hour = sa.cast(sa.extract("hour", sa.func.timezone(clock, now)), sa.Integer)
+    hour = sa.cast(sa.extract("hour", _shown(now, open_messages.c.time_zone)), sa.Integer)
     into = (hour - sa.bindparam("quiet_from", type_=sa.Integer) + 24) % 24
     return sa.or_(
         sa.bindparam("at_any_hour", type_=sa.Boolean),
         open_messages.c.send_from.is_(None),
         (open_messages.c.send_from <= now) & (into >= sa.bindparam("quiet_hours", type_=sa.Integer)),
     )
+
+
+def day_is_over(message: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Whether a message that keeps its day comes too late for it; takes the :func:`parameters`."""
+    now = sa.bindparam("now", type_=sa.DateTime(timezone=True))
+    today, meant = (sa.cast(_shown(at, message.c.time_zone), sa.Date) for at in (now, message.c.send_from))
+    return sa.bindparam("keeps_day", type_=sa.Boolean) & (today > meant)
+
+
+def _shown(at: sa.ColumnElement[Any], time_zone: sa.ColumnElement[str]) -> sa.ColumnElement[datetime]:
+    """What the person's clock shows at a moment."""
+    return sa.func.timezone(sa.func.coalesce(time_zone, sa.bindparam("clock", type_=sa.Text)), at)
 
 
 class Waiting(NamedTuple):

@@ -204,7 +204,7 @@ class _Loop:
                 cap=self._cap(rules),
                 at=self._clock.now(),
                 after=after,
-                hours=Hours.of(rules),
+                hours=Hours.of(rules, keeps_day=self._campaign.tells_birthdays),
             )
         return None if left is None else left - len(taken.messages), taken
 

@@ -59,6 +59,17 @@ def test_quiet_hours_are_those_of_the_persons_clock_else_of_the_shops(engine):
     assert _taken(engine, _at(12), Hours(21, 8, "Europe/London")) == ["1"]
 
 
+def test_what_keeps_its_day_does_not_leave_on_the_next_one(engine):
+    wishes = Hours(21, 8, "UTC", keeps_day=True)
+    _plan(engine, {"send_from": _at(8), "time_zone": "Asia/Tokyo"}, {"send_from": _at(8)}, {})
+    assert _taken(engine, _at(13), wishes) == ["1", "2"], "22:00 in Tokyo: quiet"
+    assert _taken(engine, _at(23), wishes) == [], "the next morning there"
+    with engine.connect() as connection:
+        assert ledger.counts(connection, "welcome", DAY)["suppressed", "no_hour"] == 1
+    _plan(engine, *[{}] * 3, {"send_from": _at(8)})
+    assert _taken(engine, _at(9, day=5), NIGHT) == ["3"], "what does not keep its day is late and leaves"
+
+
 def test_without_hours_all_leave_at_once_and_the_same_hour_twice_means_none_is_quiet(engine):
     _plan(engine, {"send_from": _at(20)}, {"send_from": _at(2)})
     assert _taken(engine, _at(3), Hours(8, 8, "UTC")) == ["1"]
