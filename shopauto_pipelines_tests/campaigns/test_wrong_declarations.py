@@ -133,6 +133,11 @@ def test_both_campaigns_are_right(load):
     assert load_campaigns(load.folder)["carts"].is_realtime
 
 
+#: Subjects that only some people spoil.
+_FOR_WOMEN = "Hello{% if person.gender == 'female' %} {{ text.madam }}{% endif %}"
+_FOR_MEN = "Hello{% if person.gender == 'male' %} Mr {{ person.last_name }}{% endif %}"
+_WITH_BOTH_NAMES = "Hello{% if person.first_name %} {{ person.first_name }} {{ person.last_name }}{% endif %}"
+
 BY_HAND: list[tuple[dict[str, Any], str, str]] = [
     # which message, to whom, when
     (_with(RIGHT, "steps"), "does not say which message: declare `steps`", "name:"),
@@ -183,6 +188,9 @@ BY_HAND: list[tuple[dict[str, Any], str, str]] = [
     (_with(RIGHT, "steps", 0, "subject", to={"english": "Hi"}), "is not a language tag", "english"),
     (_with(RIGHT, "steps", 0, "subject", "en", to=""), "is not a text: it is empty", "en: ''"),
     (_with(RIGHT, "steps", 0, "subject", "en", to="{{ person.nam }}"), "subject", "person.nam"),
+    (_with(RIGHT, "steps", 0, "subject", "en", to=_FOR_WOMEN), "there is no text 'madam'", "text.madam"),
+    (_with(RIGHT, "steps", 0, "subject", "en", to=_WITH_BOTH_NAMES), "may be unknown", "last_name"),
+    (_with(RIGHT, "steps", 0, "subject", "en", to=_FOR_MEN), "may be unknown", "person.last_name"),
     (_with(RIGHT, "steps", 1, "subject", to={"fr": "Merci"}), "texts/fr.yaml", "template: note"),
     (_with(RIGHT, "steps", 2, "subject", to="Hi"), "an SMS has no subject: name its `languages`", "name: short"),
     (_with(RIGHT, "steps", 1, "name", to="first"), "two steps have the same name, `first`", "name: first"),

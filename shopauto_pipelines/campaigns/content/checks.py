@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 def check_step(folder: Path, step: Step) -> None:
     """Raise :class:`ContentError` unless the step can be written in each of its languages, and may be sent.
 
-    Every part is filled in for people who do not exist: one of whom everything is known and one of whom nothing is, with and
-    without products, with each kind of offer and without one.
+    Every part is filled in for people who do not exist, with and without products, with each kind of offer and without one: for
+    one of whom everything is known, and where something of a person is asked for, for everybody who differs in it.
     An e-mail must come out with the unsubscribe link and the postal address in both parts, and without a link that leads
     nowhere; an SMS with the shop's name and a way to end the messages. The MJML is read but not compiled here, so loading
     the playbook stays quick.
@@ -32,25 +33,26 @@ def check_step(folder: Path, step: Step) -> None:
         message.check_source()
     for language in step.languages:
         _check_reasons(folder, language)
+        asked: set[str] = set()
         for number, known in enumerate(_extremes(step)):
-            context = {"shop": _SHOP, "links": EXAMPLE_LINKS, **known}
-            rendered = message.render(language, context, compiled=False)
-            if step.channel == "sms":
-                _check_sms(rendered.text, f"{step.template}.sms.j2 ({language})")
-                continue
-            _check_email_part(rendered.html, f"{step.template}.mjml.j2")
-            _check_email_part(rendered.text, f"{step.template}.txt.j2")
-            if language == step.languages[0]:  # words hold no links
-                message.check_links(rendered.html, language, number)
+            for person in _people(asked):
+                context = {"shop": _SHOP, "links": EXAMPLE_LINKS, "person": _Person(person, asked), **known}
+                rendered = message.render(language, context, compiled=False)
+                if step.channel == "sms":
+                    _check_sms(rendered.text, f"{step.template}.sms.j2 ({language})")
+                    continue
+                _check_email_part(rendered.html, f"{step.template}.mjml.j2")
+                _check_email_part(rendered.text, f"{step.template}.txt.j2")
+                if language == step.languages[0]:  # words hold no links
+                    message.check_links(rendered.html, language, (number, *person.values()))
     _check_names(folder, step)
 
 
 def _extremes(step: Step) -> Iterator[dict[str, Any]]:
-    """Everything that can be known of a person and what set the message off, with each kind of offer; and nothing."""
+    """Everything that can be known of what set the message off, with each kind of offer; and nothing."""
     offered = EXAMPLE_OFFER | {"percent": "10%", "expires_on": "1 January 2030"}
     offers = (offered, offered | {"kind": "free_shipping", "percent": None}) if step.offer else ()
     nothing: dict[str, Any] = {
-        "person": dict.fromkeys(EXAMPLE_PERSON),
         "products": (),
         "cart": (),
         "offer": None,
@@ -59,12 +61,46 @@ def _extremes(step: Step) -> Iterator[dict[str, Any]]:
     }
     known: dict[str, Any]
     if step.wait_hours is None:
-        known = {"person": EXAMPLE_PERSON, "products": _GOODS, "about": _GOODS, "details": _DETAILS}
+        known = {"products": _GOODS, "about": _GOODS, "details": _DETAILS}
     else:
-        known = {"person": EXAMPLE_PERSON, "cart": _CART}
+        known = {"cart": _CART}
         yield nothing | {"cart": [dict.fromkeys(_CART[0]) | {"name": "A", "pieces": 1, "label": "A"}]}
     yield from (nothing | known | {"offer": offer} for offer in (*offers, None))
     yield nothing
+
+
+#: What may be known of a person, and that it is not.
+_KNOWN = {name: (value, None) for name, value in EXAMPLE_PERSON.items()} | {"gender": ("female", "male", "other", None)}
+
+
+def _people(asked: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Everybody who differs in what is ``asked`` of a person; it may become more with every one of them."""
+    had: list[dict[str, Any]] = []
+
+    def everybody() -> Iterator[dict[str, Any]]:
+        for values in product(*(every if name in asked else every[:1] for name, every in _KNOWN.items())):
+            yield dict(zip(_KNOWN, values, strict=True))
+
+    while new := [person for person in everybody() if person not in had]:
+        had += new
+        yield from new
+
+
+class _Person(Mapping[str, Any]):
+    """What is known of a person, which notes what is asked of it."""
+
+    def __init__(self, known: Mapping[str, Any], asked: set[str]) -> None:
+        self._known, self._asked = known, asked
+
+    def __getitem__(self, name: str) -> Any:
+        self._asked.add(name)
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
 
 
 def _check_names(folder: Path, step: Step) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -81,7 +81,7 @@ class Message:
         for line, fault in faults_of(self._source):
             raise ContentError(f"{self._at(line)}: {fault}")
 
-    def check_links(self, mjml: str, language: str, extreme: int) -> None:
+    def check_links(self, mjml: str, language: str, extreme: Hashable) -> None:
         """Raise :class:`ContentError` for the first link of the filled-in MJML that leads nowhere or cannot be read.
 
         Not asked again of a template that was filled in with the same extreme and texts of the same names.
