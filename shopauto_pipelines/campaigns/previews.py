@@ -117,7 +117,9 @@ def of_person(
         row = decided.get(step.name) or supposed(lake, settings, campaign, step, customer_id, day)
         written = campaign.language(step.name, language or person["language"], settings.language)
         explained = json.loads(row.get("explanation", "{}"))
-        as_written = campaign.step(step.name, explained.get("variant"))
+        as_written = campaign.found(step.name, explained.get("variant"))
+        if as_written is None:  # its variant is not declared any more: as the step is now
+            as_written, explained["variant"] = step, None
         told = json.dumps(explained | _offer(as_written, row, day))
         shown = show.of([Reader(customer_id, written, told, step.name)])[0]
         reason = row.get("reason")

@@ -60,8 +60,8 @@ def verdict(chosen: sa.CTE) -> sa.CTE:
 
     The reasons, the first that holds: ``no_address``; ``suppressed_…`` with the reason of the suppression; ``opted_out``
     of all topics or of this one; ``already_sent`` under another id of the person; ``no_hour``, its day is over; an event that
-    takes it back, as ``ordered``; ``cap``; ``day_cap``; ``less_often``. Of several messages to a person the earlier ones leave, as
-    many as the cap allows. The statement takes the parameters of :meth:`Cap.on` and of :func:`~.hours.parameters`.
+    takes it back, as ``ordered``; ``cap``; ``day_cap``; ``less_often``. Of several messages to a person the earlier ones leave,
+    as many as the cap allows. The statement takes the parameters of :meth:`Cap.on` and of :func:`~.hours.parameters`.
 
     A person is all their shop ids: whom a message was sent to may have another id by now, where accounts were joined.
 

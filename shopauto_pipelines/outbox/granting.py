@@ -36,7 +36,7 @@ def with_codes(
 
     The same rows again get the same codes.
     """
-    asked = {row["customer_id"] for row in rows if row["offer"]}
+    asked = {row["customer_id"] for row in rows if row["offer"] and _brings(campaign, row)}
     if not asked:
         return list(rows)
     of_campaign = offers.c.campaign == campaign.name
@@ -44,7 +44,7 @@ def with_codes(
     grants = Grants(campaign.name, offered, settings, now)
     rules, granted, explained = OfferRules.of(settings), [], []
     for row in rows:
-        if row["offer"]:
+        if row["offer"] and _brings(campaign, row):
             told, offer = grant(campaign, row, grants, rules)
             granted += [offer] if offer else []
             explained.append(row | {"explanation": _told(row, told)})
@@ -94,6 +94,12 @@ def take_back(engine: sa.Engine, settings: Settings, campaign: Campaign, now: da
             ~theirs.where(messages.c.state != "suppressed").exists(),
         )
         return connection.execute(gone).rowcount
+
+
+def _brings(campaign: Campaign, row: Mapping[str, Any]) -> bool:
+    """Whether the row's step may bring an offer, as it is declared now."""
+    step = campaign.found(row["step"], row["variant"])
+    return step is not None and step.offer is not None
 
 
 def _told(row: Mapping[str, Any], offer: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ the other. Two batches more than the channel takes at once are in memory, whatev
 from __future__ import annotations
 
 import gc
+import json
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -287,7 +288,7 @@ class _Writer:
     """Turns reserved messages into written, addressed ones. Names and addresses are read as the ledger's order needs them."""
 
     def __init__(self, lake: Lake, settings: Settings, campaign: Campaign, as_of: date, profile_day: date) -> None:
-        self._key, self._base = settings.hash_key, settings.base_url.rstrip("/")
+        self._campaign, self._key, self._base = campaign, settings.hash_key, settings.base_url.rstrip("/")
         renderer = Renderer(campaign, settings)
         self._drafts = Drafts(renderer.render)
         self._people = Lookup(lake, CUSTOMERS, profile_day)
@@ -297,7 +298,8 @@ class _Writer:
     def write(self, taken: Sequence[ledger.Message]) -> tuple[list[Envelope], dict[int, Outcome]]:
         """The envelopes, and the outcome of each message that cannot be put into one, by its number."""
         envelopes: list[Envelope] = []
-        outcomes: dict[int, Outcome] = {}
+        outcomes = {message.id: _GONE for message in taken if self._is_gone(message)}
+        taken = [message for message in taken if message.id not in outcomes]
         people = self._people.rows(message.key.customer_id for message in taken)
         shown = self._showing.of([Reader(m.key.customer_id, m.language, m.explained, m.key.step) for m in taken])
         for message, extras in zip(taken, shown, strict=True):
@@ -331,5 +333,11 @@ class _Writer:
             )
         return envelopes, outcomes
 
+    def _is_gone(self, message: ledger.Message) -> bool:
+        """Whether the step, or its variant, has been taken out of the declaration since it was planned."""
+        variant = json.loads(message.explained).get("variant") if self._campaign.experiment else None
+        return self._campaign.found(message.key.step, variant) is None
 
+
+_GONE = Outcome("failed", "its step, or its variant of the experiment, is not declared any more")
 _NOBODY: Mapping[str, Any] = {}

@@ -112,6 +112,19 @@ def test_a_variant_is_shown_with_its_own_offer(lake, settings, shipped):
     assert (offer["kind"], offer["expires_on"]) == ("free_shipping", "2026-07-03")
 
 
+def test_whose_variant_is_declared_no_more_is_shown_the_step_as_it_is(lake, settings, shipped):
+    variants = {"control": {}, "late": {"hour": 19}}
+    words = Experiment(name="hours", step="hello", sample_size=10, variants=variants)
+    campaign = shipped["welcome"].model_copy(update={"experiment": words})
+    told = {"step": "hello", "customer_id": "old", "decision": "planned", "explanation": '{"variant": "gone"}'}
+    lake.write(tables.audience("welcome"), [DAY], lake_rows(tables.audience("welcome"), told))
+    try:
+        (found,) = previews.of_person(lake, settings, campaign, "old", DAY, ["hello"])
+    finally:
+        lake.delete(tables.audience("welcome"), DAY)
+    assert found.rendered.subject == "Bun venit la Sample Shop"
+
+
 def test_whoever_is_supposed_to_have_entered_a_segment_has_not_left_it(lake, settings, shipped):
     campaign = shipped["vip"].model_copy(update={"holdout_percent": 0.0})
     assert "left_segment" in campaign.exit_on

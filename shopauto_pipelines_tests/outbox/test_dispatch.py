@@ -19,6 +19,8 @@ import pytest
 import sqlalchemy as sa
 
 from shopauto_pipelines.campaigns import tables as campaign_tables
+from shopauto_pipelines.campaigns.declaration import Experiment, Incentive
+from shopauto_pipelines.campaigns.declaration.experiment import Variant
 from shopauto_pipelines.outbox import consents, ledger, links, schema
 from shopauto_pipelines.outbox.channels import Outcome
 from shopauto_pipelines.outbox.channels.inbox import LocalInbox
@@ -237,6 +239,25 @@ def test_a_day_that_is_computed_again_takes_back_what_it_does_not_plan_any_more(
         "4": "sent",
     }
     assert (found["2"][1], found["4"][1]) == ("as it is known now", "signed_up")
+
+
+def test_messages_of_a_step_or_a_variant_that_is_declared_no_more_fail_alone(engine, lake, settings):
+    write_shop(lake, people=4)
+    table = campaign_tables.audience("welcome")
+    told = lake.con.to_pyarrow(lake.on(table, DAY).order_by("customer_id")).to_pylist()
+    for row, variant in zip(told, ("gone", "control", "other", None), strict=True):
+        row |= {"variant": variant, "explanation": json.dumps({"trigger": "signed_up", "variant": variant})}
+    told[3] |= {"step": "gone", "offer": json.dumps({"kind": "percent"})}
+    told[0] |= {"offer": json.dumps({"kind": "percent"})}
+    fill(lake, table, DAY, told)
+    variants = {"control": Variant(), "other": Variant(offer=Incentive(valid_days=7))}
+    tried = Experiment(name="gifts", step="hello", sample_size=10, variants=variants)
+    changed = campaign().model_copy(update={"experiment": tried})
+    changed._folder = campaign().folder
+    done = dispatch(engine, lake.session(), settings, changed, DAY, clock=FixedClock(AT), run_id="run")
+    gone = "its step, or its variant of the experiment, is not declared any more"
+    assert done.states == {("sent", ""): 2, ("failed", gone): 2}
+    assert _run(engine, lake, settings).states == done.states
 
 
 @pytest.mark.parametrize(("kind", "state"), [("marketing", ("suppressed", "cap")), ("transactional", ("sent", ""))])

@@ -234,6 +234,13 @@ class Campaign(Declared):
                 return self.experiment.variants[variant].of(step) if self.experiment and variant and of_it else step
         raise KeyError(f"campaign {self.name} has no step {name!r}")
 
+    def found(self, name: str, variant: str | None = None) -> Step | None:
+        """:meth:`step` of what was planned; ``None`` where the step, or its variant, has been taken out since."""
+        try:
+            return self.step(name, variant)
+        except KeyError:
+            return None
+
     def language(self, step: str, wanted: str | None, default: str = FALLBACK_LANGUAGE) -> str:
         """The language to write ``step`` in to a person who reads ``wanted``."""
         return match_language(wanted, self.step(step).languages, default)
