@@ -68,6 +68,11 @@ def reads(campaign: Campaign) -> tuple[Table, ...]:
     return tuple(dict.fromkeys((*_ALWAYS, *members, *of_trigger)))
 
 
+def reads_earlier(campaign: Campaign) -> tuple[Table, ...]:
+    """Those of them that hold states, and are read as of earlier days, too."""
+    return () if campaign.is_realtime else triggers.reads_earlier(campaign)
+
+
 @dataclass(frozen=True)
 class Virtual:
     """Messages that nobody sent, and that count as if they had been: a history of what would have happened.

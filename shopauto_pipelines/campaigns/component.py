@@ -84,6 +84,7 @@ def audience_asset(campaign: Declared, before: tuple[str, ...]) -> dg.AssetsDefi
         description=_description(campaign),
         owners=[campaign.owner],
         summary=summary,
+        earlier=logic.reads_earlier(campaign),
     )
     def audience(
         context: dg.AssetExecutionContext, settings: SettingsResource, lake: LakeResource, **upstream: LakeTable

@@ -79,6 +79,12 @@ def reads(campaign: Campaign) -> tuple[Table, ...]:
     return tuple(each.table for each in _KINDS[campaign.trigger.kind][0])
 
 
+def reads_earlier(campaign: Campaign) -> tuple[Table, ...]:
+    """Those of them that hold states, and are read as of earlier days, too."""
+    reading = _KINDS[campaign.trigger.kind][0]
+    return tuple(each.table for each in reading if each.lately and each.table.partition == "as_of")
+
+
 def triggered(campaign: Campaign, tables: Mapping[str, LakeTable], as_of: date) -> tuple[Prepared, dict[str, Rows]]:
     """Everyone whose trigger lies so few days back that a step may be due on ``as_of``; nobody where it is not enabled.
 

@@ -66,6 +66,16 @@ def test_the_flow_has_every_table_of_the_lake_after_those_it_reads(graph):
     assert [table.name for table in membership.earlier] == ["segments/membership", "segments/declared"]
 
 
+def test_an_audience_whose_trigger_looks_at_states_of_earlier_days_rests_on_them(graph):
+    earlier = {made.table.name: {table.name for table in made.earlier} for made in flow(graph)}
+    found = {name: tables for name, tables in earlier.items() if name.startswith("campaigns/") and tables}
+    assert found == {
+        "campaigns/next_order/audience": {"predictions/scores"},
+        "campaigns/vip/audience": {"segments/changes"},
+        "campaigns/win_back/audience": {"segments/changes"},
+    }
+
+
 def name_of(asset):
     return asset.key.to_user_string()
 
