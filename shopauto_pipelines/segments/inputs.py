@@ -9,7 +9,7 @@ from datetime import date
 import ibis.expr.types as ir
 
 from shopauto_pipelines.features.tables import CUSTOMER_360
-from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.lake import Lake, days_between
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import IDENTITIES
@@ -33,8 +33,8 @@ class Inputs:
 def read(lake: Lake, segments: Iterable[SegmentDeclaration], as_of: date) -> Inputs:
     """The inputs of ``segments``: of the rollups only those that are asked, and only the days that count.
 
-    Raises ``MissingPartition`` where the people, scores or identities of the day, or the day of a rollup that is asked, have
-    not been computed: what happened on it would count as never.
+    Raises ``MissingPartition`` where the people, scores or identities of the day, or any day that counts of a rollup that is
+    asked, have not been computed: what happened on it would count as never.
     """
     asked = [did for segment in segments for did in segment.predicate.dids]
     rollups = events.rollups(asked)
@@ -47,5 +47,10 @@ def read(lake: Lake, segments: Iterable[SegmentDeclaration], as_of: date) -> Inp
 
 
 def _days(lake: Lake, rollup: Table, within: int | None, as_of: date) -> ir.Table:
-    lake.rows(rollup, as_of)  # raises for a day that is missing
-    return lake.between(rollup, None if within is None else events.first_day(within, as_of), as_of)
+    there = {*lake.days(rollup)}
+    first = min(as_of, *there)  # of what was before, nothing is known
+    start = first if within is None else events.first_day(within, as_of)
+    missing = {*days_between(max(first, start), as_of)} - there
+    if missing:
+        lake.on(rollup, max(missing))  # raises; a refresh of this day writes the earlier ones, too
+    return lake.between(rollup, start, as_of)

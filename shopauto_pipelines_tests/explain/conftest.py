@@ -241,11 +241,12 @@ def _write_raw(lake: Lake, who: Mapping[str, str]) -> None:
     _fill(lake, raw.MESSAGE_EVENTS, before(6), old)
     _fill(lake, raw.MESSAGE_EVENTS, DAY)
     tent = {"product_id": "tent", "category": "camping", "orders": 1, "quantity": 1, "revenue_cents": 500}
-    _fill(lake, DAILY_PRODUCTS, before(14), *({"shop_customer_id": who[n], **tent} for n in ("buyer", "keen")))
-    _fill(lake, DAILY_PRODUCTS, DAY)
-    for n, names in ((14, ("buyer", "keen")), (1, ("keen",))):
+    ordered = {14: ("buyer", "keen"), 1: ("keen",)}
+    for n in range(14, -1, -1):  # no day of a rollup is missing
+        names = ordered.get(n, ())
+        bought = ({"shop_customer_id": who[name], **tent} for name in names) if n == 14 else ()
+        _fill(lake, DAILY_PRODUCTS, before(n), *bought)
         _fill(lake, DAILY_ACTIVITY, before(n), *({"shop_customer_id": who[name], "orders": 1} for name in names))
-    _fill(lake, DAILY_ACTIVITY, DAY)
 
 
 def _write_scores(lake: Lake, settings: Settings, who: Mapping[str, str]) -> None:

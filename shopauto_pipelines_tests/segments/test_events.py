@@ -15,7 +15,7 @@ from shopauto_pipelines.features.tables import (
     DAILY_MESSAGES,
     DAILY_PRODUCTS,
 )
-from shopauto_pipelines.platform.lake import MissingPartition
+from shopauto_pipelines.platform.lake import MissingPartition, days_between
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.segments import inputs
@@ -219,15 +219,14 @@ def test_what_happens_after_the_day_changes_nothing(inputs_of, declare):
 
 @pytest.fixture
 def written(lake, customers_rows, scores_rows):
-    """A lake with people and what they viewed on three days, one of them after the as-of day."""
+    """A lake with people and what they viewed on four days, one of them after the as-of day."""
     lake.write(CUSTOMER_360, [AS_OF], customers_rows({"a": {}}))
     lake.write(SCORES, [AS_OF], scores_rows({}))
     who = {"shop_customer_id": ["a"], "customer_id": ["a"], "rule": ["shop_id"], "rules_version": [1]}
     lake.write(IDENTITIES, [AS_OF], pa.table(who))
-    for ago in (-1, 0, 29, 30):
-        day = AS_OF - timedelta(days=ago)
-        row = {"shop_customer_id": "a", "product_id": "p", "views": 1, "day": day}
-        lake.write(DAILY_PRODUCTS, [day], rollup_rows(DAILY_PRODUCTS, [row]))
+    seen = [AS_OF - timedelta(days=ago) for ago in (30, 29, 0, -1)]
+    rows = [{"shop_customer_id": "a", "product_id": "p", "views": 1, "day": day} for day in seen]
+    lake.write(DAILY_PRODUCTS, days_between(seen[0], seen[-1]), rollup_rows(DAILY_PRODUCTS, rows))
     return lake
 
 
@@ -255,6 +254,22 @@ def test_a_rollup_whose_day_is_missing_is_told_and_not_taken_for_never(written, 
     with pytest.raises(MissingPartition, match=f"daily_products has not been computed for {AS_OF}"):
         inputs.read(written, [declare("a", "not did('viewed')")], AS_OF)
     assert inputs.read(written, [declare("a", "orders > 3")], AS_OF).rollups == {}
+
+
+def test_a_missing_day_in_between_is_told_by_who_asks_about_it_alone(written, declare):
+    gap = AS_OF - timedelta(days=7)
+    written.delete(DAILY_PRODUCTS, gap)
+    for question in ("did('viewed', within => 8)", "not did('viewed')"):
+        with pytest.raises(MissingPartition, match=f"daily_products has not been computed for {gap}"):
+            inputs.read(written, [declare("a", question)], AS_OF)
+    for question in ("did('viewed', within => 7)", "orders > 3"):
+        inputs.read(written, [declare("a", question)], AS_OF)
+
+
+def test_before_the_first_day_of_a_rollup_nothing_is_missing(written, declare):
+    for question in ("did('viewed', within => 365)", "did('viewed')"):
+        days = inputs.read(written, [declare("a", question)], AS_OF).rollups[DAILY_PRODUCTS.name].day
+        assert days.count().execute() == 3
 
 
 def test_without_a_question_no_event_is_read(written, declare):
