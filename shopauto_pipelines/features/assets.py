@@ -118,18 +118,14 @@ def interests(products: LakeTable, identities: LakeTable) -> Callable:
     return lambda as_of: liking.interests(products.between(liking.first_day(as_of), as_of), identities.on(as_of), as_of)
 
 
-_TRAITS = {column for trait in grouping.TRAITS for column in trait.inputs}
+_TRAITS = [(tables.CUSTOMER_FEATURES.name, column) for trait in grouping.TRAITS for column in trait.inputs]
 
 
 @lake_asset(
     tables.CLUSTER_MODELS,
     ins={"features": tables.CUSTOMER_FEATURES},
     earlier=[tables.CLUSTER_MODELS],
-    origins={
-        column.name: [(tables.CUSTOMER_FEATURES.name, trait) for trait in _TRAITS]
-        for column in tables.CLUSTER_MODELS.columns
-        if column.name != "fitted_on"
-    },
+    origins={column.name: _TRAITS for column in tables.CLUSTER_MODELS.columns if column.name != "fitted_on"},
 )
 def cluster_models(features: LakeTable, settings: SettingsResource) -> Callable:
     """The behaviour clusters in force, carried over from the table's own latest earlier partition until a fit is due."""
@@ -159,6 +155,10 @@ def clusters_shown(lake: Lake, day: date) -> Mapping[str, Any]:
     tables.CLUSTERS,
     ins={"features": tables.CUSTOMER_FEATURES, "models": tables.CLUSTER_MODELS},
     summary=clusters_shown,
+    origins={  # a model's centres are numbers in the expression
+        "customer_id": [(tables.CUSTOMER_FEATURES.name, "customer_id")],
+        "cluster": [*_TRAITS, *((tables.CLUSTER_MODELS.name, column) for column in ("cluster", "centre", "scale"))],
+    },
 )
 def clusters(features: LakeTable, models: LakeTable) -> Callable:
     """The behaviour cluster of everybody with an order."""

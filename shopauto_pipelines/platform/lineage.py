@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import ibis.expr.operations as ops
@@ -24,7 +25,13 @@ class KnowsTables(Protocol):
 
 
 def column_lineage(expression: ir.Table, lake: KnowsTables) -> dict[str, Origins]:
-    """For each output column the lake columns its value is computed from (filters and join keys are not counted)."""
+    """For each output column the lake columns its value is computed from.
+
+    The sum, the latest, the number of a group's rows comes also from what chose these rows: the conditions of filters below the
+    group, down to a table or a union, of a join along its first table. A number of rows besides from what names them: the keys
+    of its group, and of the groups that it counts. Other filters, and the keys of joins, are left out: everything would come
+    from everything.
+    """
     known: dict[tuple[ops.Relation, str], Origins] = {}
 
     def of_column(relation: ops.Relation, name: str) -> Origins:
@@ -43,6 +50,8 @@ def column_lineage(expression: ir.Table, lake: KnowsTables) -> dict[str, Origins
         value = relation.values.get(name) if hasattr(relation, "values") else None
         if value is None:
             return frozenset()
+        if isinstance(relation, ops.Aggregate) and name in relation.metrics:
+            return of_values(value, *_deciding(relation, counts=bool(value.find(ops.CountStar))))
         return of_value(value)
 
     def of_value(value: ops.Node) -> Origins:
@@ -51,11 +60,26 @@ def column_lineage(expression: ir.Table, lake: KnowsTables) -> dict[str, Origins
         found: Origins = frozenset()
         for argument in value.__args__:
             for node in argument if isinstance(argument, tuple) else (argument,):
-                if isinstance(node, ops.Node) and not isinstance(node, ops.Relation):
+                if isinstance(node, ops.Relation):
+                    if isinstance(value, ops.Subquery):  # a count names its relation, and reads none of its columns
+                        found |= frozenset().union(*(of_column(node, name) for name in node.schema))
+                elif isinstance(node, ops.Node):
                     found |= of_value(node)
-                elif isinstance(node, ops.Relation):  # a scalar subquery
-                    found |= frozenset().union(*(of_column(node, name) for name in node.schema))
         return found
+
+    def of_values(*values: ops.Node) -> Origins:
+        return frozenset().union(*map(of_value, values))
 
     relation = expression.op()
     return {name: of_column(relation, name) for name in expression.columns}
+
+
+def _deciding(group: ops.Aggregate, *, counts: bool) -> Iterator[ops.Node]:
+    """What decides which rows are in a group, and with ``counts`` what names them."""
+    step: ops.Relation | None = group
+    while step is not None:
+        if isinstance(step, ops.Filter):
+            yield from step.predicates
+        elif counts and isinstance(step, ops.Aggregate):
+            yield from step.groups.values()
+        step = getattr(step, "first", None) or getattr(step, "parent", None)

@@ -24,7 +24,9 @@ SCORES_LINEAGE = {
     "next_order_to": (*_FEATURES, _TARGET),
     "value_cents_365d": (*_FEATURES, (CUSTOMER_FEATURES.name, "average_order_cents"), _TARGET),
     "model_id": (_TARGET,),
-    "note": ((MODELS.name, "verdict"), (MODELS.name, "model_id")),
+    "note": tuple(
+        (MODELS.name, name) for name in ("verdict", "model_id", "named", "trained_as_of", "challenger_passed")
+    ),
 }
 assert set(SCORES_LINEAGE) == {column.name for column in SCORES.columns}
 

@@ -14,6 +14,7 @@ from shopauto_pipelines.platform.dagster.assets import spec_arguments
 from shopauto_pipelines.platform.dagster.io_manager import LakeIOManager
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.lake import Lake, days_between
+from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.profiles import tables as profiles
 from shopauto_pipelines.sources import tables as raw
 
@@ -149,6 +150,32 @@ def test_every_feature_names_the_columns_it_comes_from(made):
         assert set(lineage.deps_by_column) == set(table.schema.names)
     columns = {(d.asset_key.to_user_string(), d.column_name) for d in lineage.deps_by_column["churn_factor"]}
     assert columns == {("features/customer_features", "churn_factor")}
+
+
+def test_numbers_and_latest_days_come_from_what_counts_them_and_a_cluster_from_its_model(made):
+    _, result = made
+
+    def origins(table: Table, column: str) -> set[str]:
+        told = result.asset_materializations_for_node(table.name.replace("/", "__"))[-1].metadata
+        deps = told["dagster/column_lineage"].value.deps_by_column[column]
+        return {f"{dep.asset_key.to_user_string()}.{dep.column_name}" for dep in deps}
+
+    activity = {f"features/daily_activity.{name}" for name in ("day", "orders")}
+    orders = {"features/daily_activity.shop_customer_id", "profiles/identities.customer_id"}
+    assert origins(tables.DAILY_ACTIVITY, "orders") == {"raw/orders.day", "raw/orders.shop_customer_id"}
+    assert origins(tables.DAILY_ACTIVITY, "items") == {
+        f"raw/order_lines.{name}" for name in ("quantity", "kind", "shop_customer_id")
+    }
+    assert origins(tables.CUSTOMER_FEATURES, "orders") == activity | orders
+    for column in ("orders_90d", "last_order_on", "recency_days"):
+        assert origins(tables.CUSTOMER_FEATURES, column) == activity
+    assert origins(tables.CUSTOMER_FEATURES, "revenue_cents_90d") == {
+        f"features/daily_activity.{name}" for name in ("day", "revenue_cents")
+    }
+    assert origins(tables.CUSTOMER_FEATURES, "favourite_category") == {"features/daily_products.category"}
+    cluster = origins(tables.CLUSTERS, "cluster")
+    assert cluster >= {f"features/cluster_models.{name}" for name in ("cluster", "centre", "scale")}
+    assert {name.rsplit(".")[0] for name in cluster} == {"features/cluster_models", "features/customer_features"}
 
 
 def test_the_360_view_has_everybody_of_the_profiles_with_behaviour(made):

@@ -264,6 +264,37 @@ def test_column_lineage_is_read_off_the_expression(lake):
     assert both["total"] == {("test/sales", "amount_cents")}
 
 
+def test_the_value_of_a_group_comes_also_from_what_chose_its_rows_and_a_number_from_what_names_them(lake):
+    lake.write(SALES, [FIRST], _rows([FIRST]))
+    sales = lake.on(SALES, FIRST)
+
+    def told(table):
+        return {name: {column for _table, column in pairs} for name, pairs in column_lineage(table, lake).items()}
+
+    paid = sales.filter(_.amount_cents > 0).select("sale_id", "at")
+    per_sale = paid.group_by("sale_id").agg(rows=_.count(), last=_.at.max(), late=_.count(where=_.at > FIRST))
+    assert told(per_sale) == {
+        "sale_id": {"sale_id"},
+        "rows": {"sale_id", "amount_cents"},
+        "last": {"at", "amount_cents"},
+        "late": {"sale_id", "amount_cents", "at"},
+    }
+    several = per_sale.filter(_.late > 1).agg(sales=_.count(), last=_.last.max())
+    assert told(several) == {"sales": {"sale_id", "amount_cents", "at"}, "last": {"sale_id", "amount_cents", "at"}}
+    # of a join the conditions of its first table's rows
+    joined = sales.filter(_.amount_cents > 0).left_join(sales.filter(_.at > FIRST).select("sale_id"), "sale_id")
+    assert told(joined.group_by("sale_id").agg(last=_.at.max()))["last"] == {"at", "amount_cents"}
+    # neither the condition of rows that are no group's, nor what joins them
+    kept = per_sale.filter(_.rows > 1).join(sales.select("sale_id", "amount_cents"), "sale_id")
+    assert told(kept)["last"] == {"at", "amount_cents"}
+    assert told(kept.select("amount_cents"))["amount_cents"] == {"amount_cents"}
+    # a query in a value is followed, to the one column that it gives
+    share = sales.mutate(share=_.amount_cents / sales.amount_cents.sum().as_scalar(), all=sales.count().as_scalar())
+    assert told(share)["share"] == {"amount_cents"}
+    assert told(share)["all"] == set()
+    assert told(sales.mutate(known=_.at.isin(paid.at)))["known"] == {"at"}
+
+
 def test_the_first_day_is_the_earliest_ever_noted(lake):
     assert Lake.first_day(lake.root) is None
     lake.note_first_day(date(2026, 3, 1))

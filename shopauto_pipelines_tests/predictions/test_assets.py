@@ -16,6 +16,8 @@ from shopauto_pipelines.predictions import gate, serving, tables
 from shopauto_pipelines.predictions.assets import ASSETS
 from shopauto_pipelines.predictions.checks import CHECKS
 from shopauto_pipelines.predictions.dataset import training_day
+from shopauto_pipelines.predictions.lineage import SCORES_LINEAGE
+from shopauto_pipelines.predictions.store import ModelStore
 from shopauto_pipelines.profiles import tables as profiles
 from shopauto_pipelines.sources import tables as raw
 from shopauto_pipelines_tests.predictions.conftest import FIRST, activity_of, order_log, shop_of
@@ -135,6 +137,24 @@ def test_three_days_in_one_run_give_the_bytes_of_single_days_and_train_once(scor
         assert _materialise(day).success
     assert _files(tmp_path, days) == _files(home, days)
     assert lake.session().on(tables.SCORES, days[0]).churn_probability.count().execute() > 0
+
+
+def test_whatever_of_the_models_changes_the_note_is_named_as_where_it_comes_from(tmp_path):
+    def note(**said):
+        row = {"model_id": "churn-x", "verdict": "passed", "challenger_passed": True, "named": False}
+        row |= {"trained_as_of": FIRST} | said
+        return serving._note({"churn": row}, ModelStore(tmp_path), FIRST)
+
+    none = {"model_id": None, "challenger_passed": None}
+    pairs = {
+        "named": ({}, {"named": True}),
+        "trained_as_of": ({"named": True}, {"named": True, "trained_as_of": FIRST + timedelta(days=1)}),
+        "model_id": ({}, {"model_id": None}),
+        "challenger_passed": (none, none | {"challenger_passed": False}),
+        "verdict": (none, none | {"verdict": "not enough data"}),
+    }
+    assert all(note(**one) != note(**other) for one, other in pairs.values())
+    assert set(SCORES_LINEAGE["note"]) == {(tables.MODELS.name, column) for column in pairs}
 
 
 def test_a_young_shop_gets_no_scores_and_the_reason(tmp_path, monkeypatch):
