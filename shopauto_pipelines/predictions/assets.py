@@ -5,6 +5,7 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
+from ibis import _
 from pydantic import Field
 
 from shopauto_pipelines.features import customer_features as behaviour
@@ -15,7 +16,7 @@ from shopauto_pipelines.platform.dagster.resources import LakeResource, Settings
 from shopauto_pipelines.platform.lake import Lake, LakeTable
 from shopauto_pipelines.platform.settings import load_settings
 from shopauto_pipelines.predictions import plots, serving, tables
-from shopauto_pipelines.predictions.dataset import Shop, sampled
+from shopauto_pipelines.predictions.dataset import Shop, cut_offs, sampled
 from shopauto_pipelines.predictions.declaration import load_predictions
 from shopauto_pipelines.predictions.lineage import SCORES_LINEAGE, models_lineage
 from shopauto_pipelines.predictions.store import ModelStore
@@ -80,16 +81,20 @@ def models(
     first_day = min(lake.days(features.DAILY_ACTIVITY), default=None)
 
     def shop(day: date) -> Shop:
-        known = identity.identities(customers.until(day), orders.until(day), claims.until(day))
+        told = customers.until(day), orders.until(day), claims.until(day)
+        known = identity.identities(*told)
         who = lake.con.create_table("people_of_training_day", known, temp=True, overwrite=True)
         who, done, bought, filled = sampled(lake.con, who, activity.until(day), products.until(day), carts.until(day))
+        days = cut_offs(day, first_day or day, chosen.horizon_days)
+        then = identity.identities_of_days(*told, days).semi_join(who, "shop_customer_id")
+        people = lake.con.create_table("people_of_cut_offs", then, temp=True, overwrite=True)
         return Shop(
             con=lake.con,
             features=lambda cut_off, end: behaviour.customer_features(
-                done, bought, filled, who, cut_off, end, chosen.cart_abandoned_minutes
+                done, bought, filled, people.filter(_.as_of == cut_off), cut_off, end, chosen.cart_abandoned_minutes
             ),
             activity=done,
-            identities=who,
+            identities=people,
             first_day=first_day or day,
             end_of_day=lambda cut_off: behaviour.end_of_day(cut_off, chosen.zone),
         )

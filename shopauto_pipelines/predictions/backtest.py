@@ -134,7 +134,8 @@ class _History:
         year = range(0, 364 - horizon + 1, max(horizon // 2, 45))
         days = [earlier, *(cut_off - timedelta(days=horizon + ago) for ago in year)]
         history = min(day - first for day in days)
-        alike = [window(self.shop, habits(self.shop, day, since=day - history), horizon, cut_off) for day in days]
+        past = (habits(self.shop, day, since=day - history, known_on=cut_off) for day in days)
+        alike = [window(self.shop, of, horizon, cut_off) for of in past]
         return season(alike[0], alike[1:], horizon) if all(map(len, alike)) else None
 
 
@@ -224,7 +225,7 @@ def _train(shop: Shop, trained_as_of: date, horizon: int, own: Own) -> dict[str,
         "first_day": planned.first_day.isoformat(),
         "last_day": trained_as_of.isoformat(),
         "people": len(present),
-        "order_days": len(shop.log.between(date.min, trained_as_of).day),
+        "order_days": len(shop.log(trained_as_of).between(date.min, trained_as_of).day),
         "rows_learned_from": sum(map(len, windows)),
     }
     return {

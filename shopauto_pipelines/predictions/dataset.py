@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -88,9 +88,14 @@ class NotEnoughData(Exception):
 
 @dataclass(frozen=True)
 class OrderLog:
-    """Distinct order days, person by person and in order of time: ``ids[who]`` ordered for ``cents`` on ``day`` (since 1970)."""
+    """Distinct order days, person by person and in order of time: ``ids[who]`` ordered for ``cents`` on ``day`` (since 1970).
+
+    ``ids`` are those of everybody and of all their shop accounts, in order. ``person`` says of each of them to whom it belongs:
+    the place of a person's id.
+    """
 
     ids: pa.Array
+    person: NDArray[np.int64]
     who: NDArray[np.int64]
     day: NDArray[np.int64]
     cents: NDArray[np.int64]
@@ -98,7 +103,17 @@ class OrderLog:
     def between(self, after: date, until: date) -> OrderLog:
         """The orders after one day, up to another."""
         kept = (self.day > _number(after)) & (self.day <= _number(until))
-        return OrderLog(self.ids, self.who[kept], self.day[kept], self.cents[kept])
+        return replace(self, who=self.who[kept], day=self.day[kept], cents=self.cents[kept])
+
+    def of(self, person: NDArray[np.int64]) -> OrderLog:
+        """The same orders where the ids belong to other persons."""
+        who = person[self.who]
+        order = np.lexsort((self.day, who))
+        who, day = who[order], self.day[order]
+        new = np.ones(len(who), bool)
+        new[1:] = (who[1:] != who[:-1]) | (day[1:] != day[:-1])
+        cents = np.bincount(np.cumsum(new) - 1, weights=self.cents[order]).astype(np.int64)
+        return OrderLog(self.ids, person, who[new], day[new], cents)
 
     def count(self) -> Numbers:
         """Order days of each person."""
@@ -127,9 +142,10 @@ class Shop:
 
     ``features(day, end)`` is ``features/customer_features`` as of a past day that ends at ``end`` in UTC, with nothing
     known later than it; both are Ibis values, so one expression serves every day. ``activity`` has ``shop_customer_id``,
-    ``day``, ``orders`` and ``revenue_cents``; ``identities`` has ``shop_customer_id`` and ``customer_id``. ``first_day`` is the
-    first day with data, ``end_of_day`` gives the end of a day in UTC. All tables live in ``con``. Of a shop with very many
-    people, they are those of a part of them (:func:`sampled`).
+    ``day``, ``orders`` and ``revenue_cents``; ``identities`` has ``shop_customer_id`` and ``customer_id``, and ``as_of`` where
+    persons come to be known in the course of time: who is one as known at the end of each day that is looked at. ``first_day``
+    is the first day with data, ``end_of_day`` gives the end of a day in UTC. All tables live in ``con``. Of a shop with very
+    many people, they are those of a part of them (:func:`sampled`).
     """
 
     con: SQLBackend
@@ -138,6 +154,7 @@ class Shop:
     identities: ir.Table
     first_day: date
     end_of_day: Callable[[date], datetime]
+    _logs: dict[date | None, OrderLog] = field(default_factory=dict, init=False)
 
     def numbers(self, cut_off: date) -> pa.Table:
         """``customer_id`` and :data:`COLUMNS` of the people with an order, in order of their ids."""
@@ -149,20 +166,34 @@ class Shop:
         self.con.raw_sql(f"set variable cut_off_end = timestamp '{self.end_of_day(cut_off)}'")
         return self._features
 
+    def log(self, known_on: date) -> OrderLog:
+        """Every order day there is, of the persons known at the end of a day."""
+        known, day = self.identities, None
+        if "as_of" in known.columns:
+            known, day = known.filter(_.as_of == known_on), known_on
+        if day not in self._logs:
+            accounts = self._accounts
+            found = known.select("shop_customer_id", "customer_id").to_pyarrow()
+            account, person = (_places(found[name], accounts.ids) for name in ("shop_customer_id", "customer_id"))
+            persons = accounts.person.copy()
+            persons[account] = person
+            self._logs[day] = accounts.of(persons)
+        return self._logs[day]
+
     @cached_property
-    def log(self) -> OrderLog:
-        """Every order day there is."""
+    def _accounts(self) -> OrderLog:
+        """Every order day there is, as if each shop account were a person."""
         orders = self.activity.filter(_.orders > 0).select("shop_customer_id", "day", "revenue_cents")
-        joined = orders.left_join(self.identities.select("shop_customer_id", "customer_id"), "shop_customer_id")
-        person = ibis.coalesce(joined.customer_id, joined.shop_customer_id)
-        days = joined.group_by("day", customer_id=person).aggregate(cents=_.revenue_cents.sum())
-        found = days.order_by("customer_id", "day").to_pyarrow()
-        coded = found["customer_id"].combine_chunks().dictionary_encode()  # in order of appearance: of the id
+        named = (self.identities.shop_customer_id, self.identities.customer_id, orders.shop_customer_id)
+        everybody = ibis.union(*(names.name("id").as_table() for names in named), distinct=True)
+        ids = everybody.order_by("id").to_pyarrow()["id"].combine_chunks()
+        found = orders.to_pyarrow()
         return OrderLog(
-            coded.dictionary,
-            coded.indices.to_numpy().astype(np.int64),
+            ids,
+            np.arange(len(ids)),
+            _places(found["shop_customer_id"], ids),
             found["day"].cast("date32").cast("int32").to_numpy().astype(np.int64),
-            found["cents"].to_numpy().astype(np.int64),
+            found["revenue_cents"].to_numpy().astype(np.int64),
         )
 
     @cached_property
@@ -202,11 +233,15 @@ def _time_variable(key: str) -> datetime:  # type: ignore[empty-body]
 
 @dataclass(frozen=True)
 class People:
-    """People with an order up to the ``cut_off``, one array element each, in order of their ids: features, place in the log."""
+    """People with an order up to the ``cut_off``, one array element each, in order of their ids: features, place in the log.
+
+    They are the persons ``known_on`` a day.
+    """
 
     cut_off: date
     features: Mapping[str, Numbers]
     who: NDArray[np.int64]
+    known_on: date
 
     def __len__(self) -> int:
         return len(self.who)
@@ -219,7 +254,8 @@ class People:
 
     def some(self, step: int) -> People:
         """Every ``step``-th of them."""
-        return People(self.cut_off, {name: values[::step] for name, values in self.features.items()}, self.who[::step])
+        features = {name: values[::step] for name, values in self.features.items()}
+        return replace(self, features=features, who=self.who[::step])
 
 
 @dataclass(frozen=True)
@@ -228,6 +264,7 @@ class Window:
 
     ``orders``: order days within the horizon, ``spent``: their totals in minor units. ``next_in``: days until the next order,
     infinite where none was seen within the ``observed`` days. ``last_period``: order days within a horizon before the cut-off.
+    People who have been found to be one person since share what that person did.
     """
 
     people: People
@@ -273,6 +310,12 @@ class Plan:
     step: int
     tests: tuple[date, ...]
 
+    @property
+    def cut_offs(self) -> list[date]:
+        """Every day whose people are looked at, in order."""
+        known = (*self.tests, self.trained_as_of)
+        return sorted({*known, *(day for until in known for day, _horizon in self.learned_from(until))})
+
     def learned_from(self, known_until: date) -> list[tuple[date, int]]:
         """(cut-off, horizon) of the windows to learn from by what a day knows: every outcome lies before it.
 
@@ -317,6 +360,14 @@ def plan(trained_as_of: date, first_day: date, horizon: int) -> Plan:
     return Plan(trained_as_of, first_day, ahead, step, tests)
 
 
+def cut_offs(trained_as_of: date, first_day: date, horizon: int) -> list[date]:
+    """Every day whose people a training looks at: the day it is done as of alone, where there is not enough data."""
+    try:
+        return plan(trained_as_of, first_day, horizon).cut_offs
+    except NotEnoughData:
+        return [trained_as_of]
+
+
 def year_before(cut_off: date, first_day: date) -> date | None:
     """The cut-off 52 weeks earlier, which sees the same season; ``None`` where the history before it is too short."""
     earlier = cut_off - timedelta(days=364)
@@ -326,23 +377,29 @@ def year_before(cut_off: date, first_day: date) -> date | None:
 def people(shop: Shop, cut_off: date) -> People:
     """Everybody who had ordered by the end of ``cut_off``, with their features as of it."""
     found = shop.numbers(cut_off)
-    who = pc.index_in(found["customer_id"], shop.log.ids).to_numpy()
-    return People(cut_off, {name: to_numpy(found[name]) for name in COLUMNS}, who)
+    who = _places(found["customer_id"], shop.log(cut_off).ids)
+    return People(cut_off, {name: to_numpy(found[name]) for name in COLUMNS}, who, cut_off)
 
 
-def habits(shop: Shop, cut_off: date, since: date = date.min) -> People:
-    """The people with :data:`HABIT` alone, as if nothing before or on ``since`` were known: much quicker than all features."""
-    past = shop.log.between(since, cut_off)
+def habits(shop: Shop, cut_off: date, since: date = date.min, known_on: date | None = None) -> People:
+    """The people with :data:`HABIT` alone, as if nothing before or on ``since`` were known: much quicker than all features.
+
+    They are the persons ``known_on`` a day, on the cut-off unless another one is said.
+    """
+    known_on = known_on or cut_off
+    past = shop.log(known_on).between(since, cut_off)
     orders, first, last = past.count(), past.first(), past.last()
     who = np.flatnonzero(orders)
     now = _number(cut_off)
     features = {"orders": orders[who], "recency_days": now - last[who], "tenure_days": now - first[who]}
-    return People(cut_off, features, who)
+    return People(cut_off, features, who, known_on)
 
 
 def window(shop: Shop, of: People, horizon: int, known_until: date) -> Window:
     """What people did within ``horizon`` days, by what was known at the end of a day; nothing later is read."""
-    log, who, cut_off = shop.log, of.who, of.cut_off
+    log, cut_off = shop.log(known_until), of.cut_off
+    who = log.person[of.who]
+    before = shop.log(of.known_on).between(cut_off - timedelta(days=horizon), cut_off)
     after = log.between(cut_off, known_until)
     within = after.between(cut_off, cut_off + timedelta(days=horizon))
     return Window(
@@ -352,8 +409,12 @@ def window(shop: Shop, of: People, horizon: int, known_until: date) -> Window:
         orders=within.count()[who],
         spent=within.spent()[who],
         next_in=after.first()[who] - _number(cut_off),
-        last_period=log.between(cut_off - timedelta(days=horizon), cut_off).count()[who],
+        last_period=before.count()[of.who],
     )
+
+
+def _places(ids: pa.ChunkedArray, among: pa.Array) -> NDArray[np.int64]:
+    return pc.index_in(ids, among).to_numpy().astype(np.int64)
 
 
 def _number(day: date) -> int:

@@ -13,6 +13,9 @@ The rules (version ``RULES_VERSION``; raise it with every change that can give o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import date
+
 import ibis
 import ibis.expr.types as ir
 from ibis import _
@@ -55,6 +58,31 @@ def identities(customers: ir.Table, orders: ir.Table, claims: ir.Table) -> ir.Ta
         customer_id=_.customer_id.fill_null(_.shop_customer_id),
         rule=_.rule.fill_null("shop_id"),
         rules_version=ibis.literal(RULES_VERSION, "int64"),
+    )
+
+
+def identities_of_days(customers: ir.Table, orders: ir.Table, claims: ir.Table, days: Sequence[date]) -> ir.Table:
+    """:func:`identities` as known at the end of each of several ``days``: its first two columns, and ``as_of``.
+
+    The tables have their ``day``. In one pass: ids and values carry the day they are asked for, so that those of one day join
+    nobody of another.
+    """
+    asked = ibis.memtable({"as_of": [*days]}, schema={"as_of": "date"})
+
+    def known(rows: ir.Table, *names: str) -> ir.Table:
+        each = rows.join(asked, rows.day <= asked.as_of)
+        return each.mutate(**{name: each.as_of.cast("string") + each[name] for name in names})
+
+    who = "shop_customer_id"
+    customers = customers.group_by(who).agg(day=_.day.min(), changed_at=_.changed_at.min())
+    orders = orders.filter(_[who].notnull()).group_by(who).agg(day=_.day.min(), ordered_at=_.ordered_at.min())
+    identifiers = claims.filter(_.field.isin(_IDENTIFIERS), _.value.notnull())
+    claims = identifiers.group_by("field", "value", who).agg(day=_.day.min())
+    claims = claims.filter(_.count().over(group_by=["field", "value"]) > 1)
+    found = identities(known(customers, who), known(orders, who), known(claims, who, "value"))
+    length = len(date.min.isoformat())
+    return found.select(
+        as_of=_[who][:length].cast("date"), shop_customer_id=_[who][length:], customer_id=_.customer_id[length:]
     )
 
 

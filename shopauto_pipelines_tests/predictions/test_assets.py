@@ -1,7 +1,7 @@
 """The room's assets and the gate, materialised for real on a lake of rollups."""
 
 import shutil
-from datetime import timedelta
+from datetime import date, datetime, time, timedelta
 
 import dagster as dg
 import pyarrow as pa
@@ -12,7 +12,7 @@ from shopauto_pipelines.platform.dagster.assets import spec_arguments
 from shopauto_pipelines.platform.dagster.io_manager import LakeIOManager
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.lake import Lake, days_between
-from shopauto_pipelines.predictions import gate, serving, tables
+from shopauto_pipelines.predictions import dataset, gate, serving, tables
 from shopauto_pipelines.predictions.assets import ASSETS
 from shopauto_pipelines.predictions.checks import CHECKS
 from shopauto_pipelines.predictions.dataset import training_day
@@ -137,6 +137,58 @@ def test_three_days_in_one_run_give_the_bytes_of_single_days_and_train_once(scor
         assert _materialise(day).success
     assert _files(tmp_path, days) == _files(home, days)
     assert lake.session().on(tables.SCORES, days[0]).churn_probability.count().execute() > 0
+
+
+def test_training_knows_of_each_day_the_persons_known_then_and_what_they_did_since(tmp_path, monkeypatch):
+    """Two accounts of each pair turn out to be one person after every test's cut-off, five days before the training."""
+    monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path))
+    lake, span = _lake(tmp_path, people=40, days=300)
+    ordered, due = order_log(40, days=300), training_day(span[-1], FIRST, 28)
+    joined = due - timedelta(days=5)
+    ids = [f"c{n:05}" for n in range(40)]
+    person = {one: ids[n - n % 2] for n, one in enumerate(ids)}
+    start = datetime.combine(FIRST, time())
+    accounts = [
+        {"shop_customer_id": one, "changed_at": start, "source": "s", "source_file": "f", "source_row": 1}
+        for one in ids
+    ]
+    lake.write(raw.CUSTOMERS, [FIRST], pa.Table.from_pylist(accounts, raw.CUSTOMERS.arrow_schema))
+    said = {"field": "phone", "kind": "declared", "source": "s", "at": datetime.combine(joined, time())}
+    claims = [{"shop_customer_id": one, "value": f"+49{person[one][1:]}", **said} for one in ids]
+    lake.write(profiles.CLAIMS, [joined], pa.Table.from_pylist(claims, profiles.CLAIMS.arrow_schema))
+    seen = {}
+
+    def train(shop, as_of, horizon, own):
+        cut_offs = dataset.plan(as_of, shop.first_day, horizon).tests
+        for cut_off, known_until in ((cut_offs[0], as_of), (cut_offs[-1], cut_offs[0]), (as_of, as_of)):
+            people = dataset.people(shop, cut_off)
+            window = dataset.window(shop, people, 90, known_until)
+            who = shop.log(cut_off).ids.take(people.who).to_pylist()
+            columns = (people.features["orders"], window.last_period, window.orders)
+            seen[cut_off, known_until] = {one: rest for one, *rest in zip(who, *columns, strict=True)}
+        return {
+            target: serving.backtest.Challenger(target, as_of, None, None, "asked")
+            for target in serving.backtest.TARGETS
+        }
+
+    monkeypatch.setattr(serving.backtest, "train", train)
+    assert _materialise(span[-1]).success
+
+    def days(accounts, after, until):
+        return len({day for one, day in ordered if one in accounts and after < day <= until})
+
+    for (cut_off, known_until), found in seen.items():
+        before, end = cut_off - timedelta(days=90), min(cut_off + timedelta(days=90), known_until)
+        merged = {one: {other for other in ids if person[other] == person[one]} for one in ids}
+        then, since = ({one: {one} for one in ids} if day < joined else merged for day in (cut_off, known_until))
+        everybody = {person[one] for one in ids} if cut_off >= joined else set(ids)
+        assert found == {
+            one: [days(then[one], date.min, cut_off), days(then[one], before, cut_off), days(since[one], cut_off, end)]
+            for one in everybody
+            if days(then[one], date.min, cut_off)
+        }
+    assert len(seen) == 3
+    assert len(next(iter(seen.values()))) > len(seen[due, due]) > 10
 
 
 def test_whatever_of_the_models_changes_the_note_is_named_as_where_it_comes_from(tmp_path):

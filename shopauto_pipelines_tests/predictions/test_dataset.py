@@ -101,7 +101,9 @@ def test_a_large_shop_is_sampled_by_the_hash_of_the_person(make_shop, log):
     assert 200 < len(part) < 400 < len(whole)
     assert (part.features["recency_days"] == again.features["recency_days"]).all()
     assert (dataset.habits(shops[300], cut).features["recency_days"] == part.features["recency_days"]).all()
-    ids = [shop.log.ids.take(found.who).to_pylist() for shop, found in zip(shops.values(), (whole, part), strict=True)]
+    ids = [
+        shop.log(cut).ids.take(found.who).to_pylist() for shop, found in zip(shops.values(), (whole, part), strict=True)
+    ]
     assert set(ids[1]) < set(ids[0])
 
 

@@ -111,7 +111,7 @@ def test_people_of_a_cut_off_are_those_who_had_ordered_by_it(make_shop):
     later = [(who, NEXT) for who in [*everybody, "new"]]
     shops = [make_shop(rows) for rows in (log, log + later)]
     plain, full = (dataset.people(shop, CUT) for shop in shops)
-    assert [shops[1].log.ids[n].as_py() for n in full.who] == everybody
+    assert [shops[1].log(CUT).ids[n].as_py() for n in full.who] == everybody
     for name in dataset.COLUMNS:
         assert np.array_equal(full.features[name], plain.features[name], equal_nan=True), name
     window = dataset.window(shops[1], full, 30, NEXT)

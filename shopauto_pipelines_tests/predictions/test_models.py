@@ -218,7 +218,7 @@ def test_amounts_that_are_all_the_same_or_none_at_all_are_what_is_expected(cents
         recency_days=np.where(orders > 1, tenure // 3, tenure),
         average_order_cents=[cents] * many,
     )
-    everybody = People(LAST, features, np.arange(many))
+    everybody = People(LAST, features, np.arange(many), LAST)
     fitted = models.OrdersModel.fit([], everybody, process.fit(*everybody.habit), HORIZON, 1.0)
     assert fitted.spent_per_order(features) == pytest.approx(np.full(many, cents), rel=0.01)
     assert (fitted(features) > 0).all()
@@ -226,7 +226,7 @@ def test_amounts_that_are_all_the_same_or_none_at_all_are_what_is_expected(cents
 
 def test_without_anything_to_learn_from_the_process_forecasts_alone():
     features = features_of(orders=[1, 2, 9] * 50, recency_days=[90, 10, 3] * 50, tenure_days=[90, 60, 100] * 50)
-    everybody = People(LAST, features, np.arange(150))
+    everybody = People(LAST, features, np.arange(150), LAST)
     fitted = process.fit(*everybody.habit)
     outlook = fitted.outlook(*everybody.habit)
     churn = models.ChurnModel.fit([], everybody, fitted, HORIZON, 1.0)

@@ -21,19 +21,21 @@ CLAIMED = st.lists(
 )
 
 
-def _tables(claimed):
-    """The raw customers and the claims of ``(shop id, field, value, minute)``."""
-    moments = {"shop_customer_id": pa.string(), "changed_at": pa.timestamp("us")}
-    customers = [
-        {"shop_customer_id": f"c{who}", "changed_at": START + timedelta(minutes=m)} for who, _, _, m in claimed
+def _tables(claimed, apart=timedelta(minutes=1)):
+    """The raw customers and the claims of ``(shop id, field, value, minute)``, or of other times as far ``apart``."""
+    rows = [
+        {"shop_customer_id": f"c{who}", "field": field, "value": str(value), "changed_at": START + n * apart}
+        for who, field, value, n in claimed
     ]
-    claims = [{"shop_customer_id": f"c{who}", "field": field, "value": str(value)} for who, field, value, _ in claimed]
-    columns = {"shop_customer_id": pa.string(), "field": pa.string(), "value": pa.string()}
-    orders = pa.table({"shop_customer_id": pa.array([], pa.string()), "ordered_at": pa.array([], pa.timestamp("us"))})
+    days = [{"day": row["changed_at"].date()} for row in rows]
+    text, moment, day = pa.string(), pa.timestamp("us"), ("day", pa.date32())
+    customers = pa.schema([("shop_customer_id", text), ("changed_at", moment), day])
+    orders = pa.schema([("shop_customer_id", text), ("ordered_at", moment), day])
+    claims = pa.schema([("shop_customer_id", text), ("field", text), ("value", text), day])
     return (
-        ibis.memtable(pa.Table.from_pylist(customers, schema=pa.schema(moments))),
-        ibis.memtable(orders),
-        ibis.memtable(pa.Table.from_pylist(claims, schema=pa.schema(columns))),
+        ibis.memtable(pa.Table.from_pylist([row | of for row, of in zip(rows, days, strict=True)], schema=customers)),
+        ibis.memtable(orders.empty_table()),
+        ibis.memtable(pa.Table.from_pylist([row | of for row, of in zip(rows, days, strict=True)], schema=claims)),
     )
 
 
@@ -87,6 +89,22 @@ def test_new_accounts_that_join_nobody_known_leave_persons_as_they_are(claimed, 
     strangers = [(who + 100, field, value + 100, minute + 10) for who, field, value, minute in later]
     before, after = _computed(claimed), _computed([*claimed, *strangers])
     assert {who: after[who] for who in before} == before
+
+
+@settings(max_examples=3, deadline=None)
+@given(CLAIMED)
+def test_persons_of_several_days_are_those_of_each(claimed):
+    common = [
+        (who, "email", 99, day) for who, day in zip(range(identity.MOST_SHARING + 1), (0, 0, 1, 2, 2, 4), strict=True)
+    ]
+    claimed = [*claimed, *common]  # an address that joins people for some days, and nobody any more on the last
+    days = [START.date() + timedelta(days=n) for n in (0, 1, 3, 5)]
+    found = {day: {} for day in days}
+    for row in identity.identities_of_days(*_tables(claimed, timedelta(days=1)), days).to_pyarrow().to_pylist():
+        assert row["shop_customer_id"] not in found[row["as_of"]]
+        found[row["as_of"]][row["shop_customer_id"]] = row["customer_id"]
+    known = {day: [one for one in claimed if START.date() + timedelta(days=one[3]) <= day] for day in days}
+    assert found == {day: _expected(rows) for day, rows in known.items()}
 
 
 def test_the_rule_says_what_joined_a_shop_id(shop):
