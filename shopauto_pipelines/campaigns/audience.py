@@ -22,7 +22,7 @@ from shopauto_pipelines.campaigns.daily_offers import offered
 from shopauto_pipelines.campaigns.declaration import Campaign, Wait
 from shopauto_pipelines.campaigns.holdout import GLOBAL, holdout_key, is_held_out
 from shopauto_pipelines.campaigns.offers import OfferRules
-from shopauto_pipelines.campaigns.pauses import pauses
+from shopauto_pipelines.campaigns.pauses import KEPT_DAYS, pauses
 from shopauto_pipelines.campaigns.planner import SCHEMAS, Rules
 from shopauto_pipelines.campaigns.planning import given_name, noted, nothing, planned_rows, told
 from shopauto_pipelines.campaigns.shared import shared, span, stamps, stamps_between
@@ -272,7 +272,7 @@ def _of_carts(
     begins, ends = settings.midnight(as_of), settings.midnight(as_of + timedelta(days=1))
     day = ends.astimezone(UTC) - begins.astimezone(UTC)
     waits = campaign.waits(timedelta(minutes=settings.cart_abandoned_minutes))
-    first = as_of - timedelta(days=2 * campaign.lookback_days)
+    first = as_of - timedelta(days=KEPT_DAYS)
     given: dict[str, Rows] = {
         "events": sources[EVENTS].between(first, as_of),
         "orders": sources[ORDERS].between(first, as_of),

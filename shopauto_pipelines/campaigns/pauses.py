@@ -12,6 +12,9 @@ from shopauto_pipelines.platform.time_zones import local
 
 _MICROSECOND = "microsecond"
 
+#: So many days of history are asked, and kept in the database of the collector: of rows that are landed, of carts that rest.
+KEPT_DAYS = 60
+
 
 def pauses(
     events: ir.Table,
@@ -45,16 +48,18 @@ def pauses(
         taken=ibis.literal(True),
         pieces=ibis.literal(0, "int64"),
     )
+    oldest = end - ibis.interval(microseconds=longest // timedelta(microseconds=1))
+    lately = touched.filter(_.at >= oldest).select("cart_id").distinct()  # the history of no other cart is needed
     cart = {"group_by": "cart_id", "order_by": ["at", "taken", "pieces"]}
     so_far, earlier = ibis.window(**cart, preceding=None, following=0), ibis.window(**cart, preceding=(None, 1))
-    told = touched.union(taken).mutate(
+    told = touched.union(taken).semi_join(lately, "cart_id")
+    told = told.mutate(
         lasted=_.at.lead().over(ibis.window(**cart)).delta(_.at, unit=_MICROSECOND),
         over=_.taken.any().over(so_far),
         # at one moment what is taken out comes first: a cart is empty only where nothing was put in again
         emptied=(_.pieces.sum().over(so_far) <= 0) & (_.pieces < 0).any().over(so_far),
     )
     told = told.mutate(before=_.lasted.max().over(earlier).fill_null(0)).filter(~_.over)
-    oldest = end - ibis.interval(microseconds=longest // timedelta(microseconds=1))
     recent = told.filter(_.at >= oldest).inner_join(_owners(known, identities), "cart_id")
     mine = recent.select(
         "customer_id",

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import sqlalchemy as sa
 
+from shopauto_pipelines.campaigns.pauses import KEPT_DAYS
 from shopauto_pipelines.outbox.dispatch import land_sent
 from shopauto_pipelines.outbox.schema import ALL_TOPICS, consents, messages, provider_events
 from shopauto_pipelines.outbox.windows import landed_sends
@@ -29,9 +30,6 @@ from shopauto_pipelines.sources.mapping import mappable
 
 #: How late a row may come in and still be noticed: well over the 24 hours in which the provider tries again.
 LATEST = timedelta(days=40)
-
-#: Collected rows that are landed are kept in the database for so many days.
-KEPT_DAYS = 60
 
 _CHUNK = 10_000
 

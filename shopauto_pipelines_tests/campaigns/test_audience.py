@@ -199,6 +199,30 @@ def test_a_range_in_one_run_gives_the_bytes_of_daily_runs_and_a_second_run_chang
     assert files(tmp_path) == at_once
 
 
+WEEKS_AGO, TODAY = datetime(2026, 5, 21, 9), datetime(2026, 6, 30, 9)
+
+
+@pytest.mark.parametrize(
+    ("login_at", "events", "orders", "decided"),
+    [
+        (WEEKS_AGO, [], [], {("reminder", "guest:1"): "due"}),
+        (TODAY, [{"happened_at": WEEKS_AGO, "type": "add_to_cart", "cart_id": "c"}], [], {}),  # it was left then, too
+        (TODAY, [], [{"order_id": "o", "ordered_at": WEEKS_AGO, "cart_id": "c"}], {}),  # which took the cart
+    ],
+)
+def test_it_is_known_what_happened_to_a_cart_and_in_its_browser_weeks_ago(
+    lake, refresh, login_at, events, orders, decided
+):
+    login = {"happened_at": login_at, "type": "login", "anonymous_id": "browser", "shop_customer_id": "g2"}
+    left = {"happened_at": TODAY, "type": "add_to_cart", "anonymous_id": "browser", "cart_id": "c"}
+    for at in (WEEKS_AGO, TODAY):
+        of_day = [row for row in (login, left, *events) if row["happened_at"] == at]
+        lake.write(EVENTS, [at.date()], lake_rows(EVENTS, *of_day))
+    lake.write(ORDERS, [WEEKS_AGO.date()], lake_rows(ORDERS, *orders))
+    refresh(LAST, LAST, carts=True)
+    assert _decisions(lake, "abandoned_cart", LAST) == decided
+
+
 def test_an_audience_of_an_earlier_version_is_read_with_nulls_where_it_lacks_a_column(refreshed, tmp_path):
     lake, table = (
         Lake(Path(shutil.copytree(refreshed[0] / "lake", tmp_path / "lake")), threads=1),
