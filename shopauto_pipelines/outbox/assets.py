@@ -20,7 +20,7 @@ from shopauto_pipelines.platform.dagster.resources import LakeResource, Settings
 from shopauto_pipelines.platform.dagster.runs import barred, run_days
 from shopauto_pipelines.platform.postgres import engine
 from shopauto_pipelines.platform.settings import Settings
-from shopauto_pipelines.profiles.tables import CUSTOMERS
+from shopauto_pipelines.profiles.tables import CUSTOMERS, IDENTITIES
 from shopauto_pipelines.sources.tables import QUARANTINE
 
 
@@ -208,6 +208,7 @@ def _column_lineage(audience_name: str) -> dg.TableColumnLineage:
     """What the ledger takes over from the audience, and the address it keeps only a hash of."""
     origins = {name: [(audience_name, name)] for name in FROM_AUDIENCE}
     origins["triggered_at"] = [(audience_name, "triggered_on")]
+    origins["other_ids"] = [(IDENTITIES.name, name) for name in ("shop_customer_id", "customer_id")]
     of_people = {"address_hash": ("email", "phone"), "time_zone": ("time_zone",)}
     return lineage_metadata(
         origins | {mine: [(CUSTOMERS.name, name) for name in names] for mine, names in of_people.items()}

@@ -22,7 +22,7 @@ from shopauto_pipelines.segments.events import EVENTS
 _ROLLUPS = {event.rollup.name.split("/")[-1]: event.rollup for event in EVENTS.values()}
 
 
-@lake_asset(tables.DECLARED)
+@lake_asset(tables.DECLARED, deps=[asset_key(features.CUSTOMER_360)])  # a day that a check stops has none
 def declared() -> Callable:
     """The playbook's segments, whatever the day."""
     rows = stays.declared(load_segments())

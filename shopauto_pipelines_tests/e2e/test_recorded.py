@@ -15,6 +15,7 @@ COME_FROM_NOWHERE = {
     ("raw/*", "source*"): "names the file and the row it was read from, written where it is loaded",
     ("raw/form_submissions", "*"): "the sample shop has no such file",
     ("raw/stock_levels", "*"): "the sample shop has no such file",
+    ("raw/topic_choices", "*"): "what people choose on the preference page: it begins here",
     ("raw/quarantine", "day"): "the day of the row that was refused, which may itself be why",
     ("raw/quarantine", "table"): "names the table that refused the row",
     ("raw/quarantine", "column"): "names the column that was wrong",
@@ -28,6 +29,7 @@ COME_FROM_NOWHERE = {
     ("predictions/models", "*trained_as_of"): "a day of the calendar of trainings",
     ("predictions/models", "challenger_as_of"): "a day of the calendar of trainings",
     ("predictions/models", "named"): "what the run was asked for",
+    ("segments/declared", "*"): "the playbook says it",
     (
         "segments/membership",
         "entered_on",
