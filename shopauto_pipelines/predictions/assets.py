@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -74,22 +75,23 @@ def models(
     products: LakeTable,
     carts: LakeTable,
     settings: SettingsResource,
+    lake: LakeResource,
     config: ModelChoice,
 ) -> Callable:
     """Trains and back-tests a challenger where one is due, and tells which model is in force."""
-    chosen, lake, own = settings.settings, activity.lake, load_predictions().own
-    first_day = min(lake.days(features.DAILY_ACTIVITY), default=None)
+    chosen, con, own = settings.settings, activity.lake.con, load_predictions().own
+    first_day = min(activity.lake.days(features.DAILY_ACTIVITY), default=None)
 
     def shop(day: date) -> Shop:
         told = customers.until(day), orders.until(day), claims.until(day)
         known = identity.identities(*told)
-        who = lake.con.create_table("people_of_training_day", known, temp=True, overwrite=True)
-        who, done, bought, filled = sampled(lake.con, who, activity.until(day), products.until(day), carts.until(day))
+        who = con.create_table("people_of_training_day", known, temp=True, overwrite=True)
+        who, done, bought, filled = sampled(con, who, activity.until(day), products.until(day), carts.until(day))
         days = cut_offs(day, first_day or day, chosen.horizon_days)
         then = identity.identities_of_days(*told, days).semi_join(who, "shop_customer_id")
-        people = lake.con.create_table("people_of_cut_offs", then, temp=True, overwrite=True)
+        people = con.create_table("people_of_cut_offs", then, temp=True, overwrite=True)
         return Shop(
-            con=lake.con,
+            con=con,
             features=lambda cut_off, end: behaviour.customer_features(
                 done, bought, filled, people.filter(_.as_of == cut_off), cut_off, end, chosen.cart_abandoned_minutes
             ),
@@ -99,13 +101,21 @@ def models(
             end_of_day=lambda cut_off: behaviour.end_of_day(cut_off, chosen.zone),
         )
 
+    @cache
+    def fingerprint(day: date) -> str:
+        front = lake.front()
+        told = (front.between(each.table, end=day) for each in (customers, orders, claims))
+        done = (front.between(each.table, end=day) for each in (activity, products, carts))
+        read = (*identity.decisive(*told), *done)
+        return serving.fingerprint(read, first_day, chosen.timezone, chosen.cart_abandoned_minutes)
+
     store = ModelStore(chosen.models_path, own)
     with errors_told():
         named = store.named(config.named)
     trainer = serving.Trainer(
         store=store,
         shop=shop,
-        fingerprint=lambda day: serving.fingerprint(activity.until(day), claims.until(day)),
+        fingerprint=fingerprint,
         first_day=first_day or date.max,
         horizon=chosen.horizon_days,
         retrain_days=chosen.retrain_days,

@@ -11,7 +11,7 @@ A run may also ask for a model by name: then that one scores, whatever is in for
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import cached_property, lru_cache
@@ -136,18 +136,17 @@ def _named_row(card: Card, as_of: date, horizon: int) -> dict[str, Any]:
     }
 
 
-def fingerprint(activity: ir.Table, claims: ir.Table) -> str:
-    """Sums over the raw days a model is made from: a late or mended row changes them, and a new model is trained."""
-    facts = activity.agg(
-        rows=_.count(),
-        orders=_.orders.sum(),
-        revenue=_.revenue_cents.sum(),
-        visits=_.visits.sum(),
-        opens=_.opens.sum(),
-        first=_.day.min().cast("string"),
-        last=_.day.max().cast("string"),
-    )
-    return json.dumps([facts.to_pyarrow().to_pylist(), int(claims.count().execute())])
+def fingerprint(tables: Iterable[ir.Table], *facts: object) -> str:
+    """What a model is made from, in a short text: another one where a row of the ``tables`` is another, or one of the ``facts``.
+
+    Of each table the number of rows and the sum of their hashes, in whatever order they come. They are DuckDB's, which are the
+    same in each process of a version of it; the version is part of a model's id.
+    """
+    sums = []
+    for rows in tables:
+        values = ibis.struct({name: rows[name] for name in sorted(rows.columns)})
+        sums += rows.agg(rows=_.count(), hashes=values.hash().sum().cast("string")).to_pyarrow().to_pylist()
+    return json.dumps([sums, facts], default=str)
 
 
 def scores(features: ir.Table, models: list[Mapping[str, Any]], store: ModelStore, as_of: date, lake: Lake) -> ir.Table:
@@ -281,7 +280,11 @@ def _note(models: Mapping[str, Mapping[str, Any]], store: ModelStore, as_of: dat
     return "; ".join(dict.fromkeys(notes)) or None
 
 
-@lru_cache(maxsize=4)
 def loaded_model(store: ModelStore, name: str) -> Any:
-    """The model, read once in a process; raises as :meth:`ModelStore.load` does."""
+    """The model, read once in a process as long as its file stays; raises as :meth:`ModelStore.load` does."""
+    return _loaded(store, name, store.stamp(name))
+
+
+@lru_cache(maxsize=4)
+def _loaded(store: ModelStore, name: str, _stamp: object) -> Any:
     return store.load(name)

@@ -50,6 +50,7 @@ _CODE = (
         "drift.py",
     ),
     "../features/customer_features.py",
+    "../profiles/identity.py",
 )
 
 
@@ -116,6 +117,13 @@ class ModelStore:
     def ids(self) -> list[str]:
         """Every model that can score, in the order of the names: target, then the day it was trained as of."""
         return sorted(file.parent.name for file in self.path.glob("*/model.skops") if file.parent.name[0] != ".")
+
+    def stamp(self, model_id: str) -> tuple[int, int] | None:
+        """Time and size of a model's file, which is another one where they are; ``None`` where the store does not have it."""
+        with suppress(FileNotFoundError):
+            stat = (self.path / model_id / "model.skops").stat()
+            return stat.st_mtime_ns, stat.st_size
+        return None
 
     def save(self, model_id: str, challenger: Challenger, fingerprint: str = "") -> Card:
         """Keep a challenger made from data of a ``fingerprint``, also one that failed or could not be trained."""
@@ -215,9 +223,9 @@ def libraries() -> dict[str, str]:
 
 @cache
 def code_version() -> str:
-    """Digest of the code that makes models, and of the version of scikit-learn."""
+    """Digest of the code that makes models, and of the versions of scikit-learn and DuckDB."""
     folder = Path(__file__).parent
-    digest = hashlib.sha256(version("scikit-learn").encode())
+    digest = hashlib.sha256(" ".join(map(version, ("scikit-learn", "duckdb"))).encode())
     for file in (file for pattern in _CODE for file in sorted(folder.glob(pattern))):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:10]

@@ -61,6 +61,15 @@ def identities(customers: ir.Table, orders: ir.Table, claims: ir.Table) -> ir.Ta
     )
 
 
+def decisive(customers: ir.Table, orders: ir.Table, claims: ir.Table) -> tuple[ir.Table, ir.Table, ir.Table]:
+    """What of the tables decides who is whom, with the ``day`` it is known from."""
+    return (
+        customers.select("day", "shop_customer_id", "changed_at"),
+        orders.filter(_.shop_customer_id.notnull()).select("day", "shop_customer_id", "ordered_at"),
+        _identifiers(claims).select("day", "shop_customer_id", "field", "value"),
+    )
+
+
 def identities_of_days(customers: ir.Table, orders: ir.Table, claims: ir.Table, days: Sequence[date]) -> ir.Table:
     """:func:`identities` as known at the end of each of several ``days``: its first two columns, and ``as_of``.
 
@@ -76,8 +85,7 @@ def identities_of_days(customers: ir.Table, orders: ir.Table, claims: ir.Table, 
     who = "shop_customer_id"
     customers = customers.group_by(who).agg(day=_.day.min(), changed_at=_.changed_at.min())
     orders = orders.filter(_[who].notnull()).group_by(who).agg(day=_.day.min(), ordered_at=_.ordered_at.min())
-    identifiers = claims.filter(_.field.isin(_IDENTIFIERS), _.value.notnull())
-    claims = identifiers.group_by("field", "value", who).agg(day=_.day.min())
+    claims = _identifiers(claims).group_by("field", "value", who).agg(day=_.day.min())
     claims = claims.filter(_.count().over(group_by=["field", "value"]) > 1)
     found = identities(known(customers, who), known(orders, who), known(claims, who, "value"))
     length = len(date.min.isoformat())
@@ -122,9 +130,13 @@ def identity_changes(before: ir.Table, after: ir.Table) -> ir.Table:
     )
 
 
+def _identifiers(claims: ir.Table) -> ir.Table:
+    return claims.filter(_.field.isin(_IDENTIFIERS), _.value.notnull())
+
+
 def _shared_identifiers(claims: ir.Table) -> ir.Table:
     """``field``, ``value``, ``shop_customer_id`` of the e-mails and phones that join 2 to ``MOST_SHARING`` shop ids."""
-    claimed = claims.filter(_.field.isin(_IDENTIFIERS), _.value.notnull()).select("field", "value", "shop_customer_id")
+    claimed = _identifiers(claims).select("field", "value", "shop_customer_id")
     several = claimed.group_by("field", "value").agg(first=_.shop_customer_id.min(), last=_.shop_customer_id.max())
     shared = claimed.semi_join(several.filter(_.first < _.last), ["field", "value"]).distinct()
     common = shared.group_by("field", "value").agg(ids=_.count()).filter(_.ids > MOST_SHARING)

@@ -1,5 +1,6 @@
 """The room's assets and the gate, materialised for real on a lake of rollups."""
 
+import os
 import shutil
 from datetime import date, datetime, time, timedelta
 
@@ -17,7 +18,7 @@ from shopauto_pipelines.predictions.assets import ASSETS
 from shopauto_pipelines.predictions.checks import CHECKS
 from shopauto_pipelines.predictions.dataset import training_day
 from shopauto_pipelines.predictions.lineage import SCORES_LINEAGE
-from shopauto_pipelines.predictions.store import ModelStore
+from shopauto_pipelines.predictions.store import ModelRefused, ModelStore
 from shopauto_pipelines.profiles import tables as profiles
 from shopauto_pipelines.sources import tables as raw
 from shopauto_pipelines_tests.predictions.conftest import FIRST, activity_of, order_log, shop_of
@@ -65,6 +66,13 @@ def _materialise(*days):
             else {},
             instance=instance,
         )
+
+
+def _untrained(shop, as_of, horizon, own):
+    """Challengers of a shop where there is not enough data."""
+    return {
+        target: serving.backtest.Challenger(target, as_of, None, None, "asked") for target in serving.backtest.TARGETS
+    }
 
 
 @pytest.fixture(scope="module")
@@ -166,10 +174,7 @@ def test_training_knows_of_each_day_the_persons_known_then_and_what_they_did_sin
             who = shop.log(cut_off).ids.take(people.who).to_pylist()
             columns = (people.features["orders"], window.last_period, window.orders)
             seen[cut_off, known_until] = {one: rest for one, *rest in zip(who, *columns, strict=True)}
-        return {
-            target: serving.backtest.Challenger(target, as_of, None, None, "asked")
-            for target in serving.backtest.TARGETS
-        }
+        return _untrained(shop, as_of, horizon, own)
 
     monkeypatch.setattr(serving.backtest, "train", train)
     assert _materialise(span[-1]).success
@@ -189,6 +194,78 @@ def test_training_knows_of_each_day_the_persons_known_then_and_what_they_did_sin
         }
     assert len(seen) == 3
     assert len(next(iter(seen.values()))) > len(seen[due, due]) > 10
+
+
+@pytest.mark.slow
+def test_a_model_has_another_id_whenever_a_row_is_another_that_it_is_made_from(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path))
+    lake, span = _lake(tmp_path, people=3, days=60)
+    due, at = training_day(span[-1], FIRST, 28), datetime.combine(FIRST, time())
+    monkeypatch.setattr(serving.backtest, "train", _untrained)
+
+    def put(table, *rows, day=FIRST):
+        blank = {"string": "-", "int64": 0, "boolean": False, "timestamp(6)": at}
+        zero = {c.name: blank[c.type] if c.required else None for c in table.columns}
+        lake.write(table, [day], pa.Table.from_pylist([zero | row for row in rows], table.arrow_schema))
+
+    def ids():
+        shutil.rmtree(tmp_path / "models", ignore_errors=True)
+        assert _materialise(span[-1]).success
+        assert len({name[-10:] for name in os.listdir(tmp_path / "models")}) == 1
+        return frozenset(os.listdir(tmp_path / "models"))
+
+    order = {"shop_customer_id": "a", "orders": 1, "revenue_cents": 100}
+    other = order | {"shop_customer_id": "b", "revenue_cents": 200}
+    address = {"shop_customer_id": "a", "field": "email", "value": "a@example.com"}
+    account = {"shop_customer_id": "a", "changed_at": at, "source_row": 1}
+    first = {
+        features.DAILY_ACTIVITY: [order, other],
+        features.DAILY_PRODUCTS: [{"shop_customer_id": "a", "product_id": "p"}],
+        features.DAILY_CARTS: [{"shop_customer_id": "a", "cart_id": "c"}],
+        raw.CUSTOMERS: [account],
+        raw.ORDERS: [{"shop_customer_id": "a", "order_id": "1", "ordered_at": at}],
+        profiles.CLAIMS: [address],
+    }
+    for table, rows in first.items():
+        put(table, *rows)
+    before = ids()
+    changes = [
+        (features.DAILY_ACTIVITY, [order | {"clicks": 1}, other]),
+        (features.DAILY_ACTIVITY, [order | {"refund_cents": 50}, other]),
+        (features.DAILY_ACTIVITY, [order | {"revenue_cents": 200}, other | {"revenue_cents": 100}]),
+        (features.DAILY_PRODUCTS, [{"shop_customer_id": "a", "product_id": "p", "views": 1}]),
+        (features.DAILY_CARTS, [{"shop_customer_id": "a", "cart_id": "c", "coupon": True}]),
+        (raw.CUSTOMERS, [account, account | {"shop_customer_id": "b"}]),
+        (raw.ORDERS, [{"shop_customer_id": "b", "order_id": "1", "ordered_at": at}]),
+        (profiles.CLAIMS, [address | {"value": "b@example.com"}]),
+    ]
+    seen = [before]
+    for table, rows in changes:
+        put(table, *rows)
+        seen.append(ids())
+        put(table, *first[table])
+    for setting, value in (("CART_ABANDONED_MINUTES", "30"), ("TIMEZONE", "Europe/London")):
+        monkeypatch.setenv(f"SHOPAUTO_{setting}", value)
+        seen.append(ids())
+        monkeypatch.delenv(f"SHOPAUTO_{setting}")
+    assert len(set(seen)) == len(seen)
+    # what is not learned from: the line of a file, a name, what comes in later
+    put(raw.CUSTOMERS, account | {"source_row": 7, "first_name": "Ann"})
+    put(profiles.CLAIMS, address, {"shop_customer_id": "a", "field": "first_name", "value": "Ann"})
+    put(features.DAILY_ACTIVITY, order, day=due + timedelta(days=1))
+    assert ids() == before
+
+
+def test_a_model_that_is_trained_again_under_its_name_is_read_again(tmp_path, challengers):
+    store = ModelStore(tmp_path)
+    store.save("churn-x", challengers["churn"])
+    first = serving.loaded_model(store, "churn-x")
+    assert serving.loaded_model(store, "churn-x") is first
+    shutil.rmtree(tmp_path / "churn-x")
+    with pytest.raises(ModelRefused, match="churn-x is not in"):
+        serving.loaded_model(store, "churn-x")
+    store.save("churn-x", challengers["churn"])
+    assert serving.loaded_model(store, "churn-x") is not first
 
 
 def test_whatever_of_the_models_changes_the_note_is_named_as_where_it_comes_from(tmp_path):
