@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -195,10 +196,21 @@ def test_dispatchers_at_once_never_take_the_same_message(engine):
 
 @contextmanager
 def _dying(engine: sa.Engine) -> Iterator[str]:
-    """A dispatcher that does not come to its end."""
+    """A dispatcher that does not come to its end; the database has noticed it when the block is over."""
     with suppress(KeyboardInterrupt, sa.exc.OperationalError), dispatchers.dispatcher(engine) as name:
         yield name
         raise KeyboardInterrupt
+    with engine.connect() as connection:
+        for _ in range(1000):
+            if not connection.scalar(sa.text(f"select count(*) from ({_LOCKS}) locks")):
+                return
+            time.sleep(0.01)
+    raise AssertionError("its session does not end")
+
+
+#: The sessions of dispatchers.
+_LOCKS = "select pid from pg_locks where locktype = 'advisory' and pid <> pg_backend_pid()"
+_ENDED = f"select pg_terminate_backend(pid, 10000) from ({_LOCKS}) locks"
 
 
 def test_reservations_are_abandoned_only_once_their_dispatcher_is_gone(engine):
@@ -236,8 +248,7 @@ def test_a_dispatcher_that_others_gave_up_for_dead_hands_nothing_over(engine):
         with engine.begin() as connection:
             (message,) = reserve(connection, by=name).messages
         # as a restart of the database would: the session that shows that it lives ends
-        ended = "select pg_terminate_backend(pid, 10000) from pg_locks where locktype = 'advisory' and pid <> pg_backend_pid()"
-        assert all(other.execute(sa.text(ended)).scalars())
+        assert all(other.execute(sa.text(_ENDED)).scalars())
         with engine.begin() as connection, dispatchers.abandoned(connection, at=AT) as left:
             assert [found.dispatcher for found in left] == [name]
         with engine.begin() as connection:
@@ -249,8 +260,7 @@ def test_what_a_dispatcher_hands_over_while_others_look_for_what_it_left_counts_
     with engine.connect() as other, _dying(engine) as name:
         with engine.begin() as connection:
             before = reserve(connection, by=name, limit=2).messages
-        ended = "select pg_terminate_backend(pid, 10000) from pg_locks where locktype = 'advisory' and pid <> pg_backend_pid()"
-        assert all(other.execute(sa.text(ended)).scalars())  # it lives on, and does not know that others cannot see it
+        assert all(other.execute(sa.text(_ENDED)).scalars())  # it lives on, and does not know that others cannot see it
         meanwhile: list[int] = []
 
         def goes_on(_connection, _cursor, statement, *_):
