@@ -23,7 +23,7 @@ from shopauto_pipelines.platform.dagster.assets import asset_key, spec_arguments
 from shopauto_pipelines.platform.dagster.io_manager import LakeIOManager
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.dagster.runs import range_tags
-from shopauto_pipelines.platform.lake import Lake, days_between
+from shopauto_pipelines.platform.lake import Lake, LakeTable, days_between
 from shopauto_pipelines.platform.settings import load_settings
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import CONSENT, IDENTITIES
@@ -263,6 +263,29 @@ def test_what_was_sent_to_any_id_of_a_person_is_not_sent_again(lake, refresh):
     lake.write(MESSAGE_EVENTS, [day], lake_rows(MESSAGE_EVENTS, *sent))
     refresh(LAST, LAST)
     assert _decisions(lake, "welcome", LAST) == {("hello", "new"): "cap", ("hello", "shy"): "no_consent"}
+
+
+@pytest.mark.parametrize("days_ago", [40, 300])
+def test_an_occasion_that_comes_up_again_after_months_is_planned_once(lake, days_ago):
+    ordered, then = date(2025, 6, 1), LAST - timedelta(days=days_ago)
+    person = {"customer_id": "old", "email": "o@example.com", "first_order_on": ordered, "last_order_on": ordered}
+    lake.write(CUSTOMER_360, [LAST], lake_rows(CUSTOMER_360, person))
+    for day, expected in zip(DAYS, (90, 3), strict=True):
+        score = {"customer_id": "old", "next_order_on": day + timedelta(days=expected)}
+        lake.write(SCORES, [day], lake_rows(SCORES, score))
+    shipped = load_campaigns()["next_order"]
+    (step,) = shipped.steps
+    campaign = shipped.model_copy(update={"steps": [step.model_copy(update={"wait_days": 0})]})
+
+    def planned() -> list[str]:
+        sources = logic.Sources({table.name: LakeTable(lake, table) for table in logic.reads(campaign)}, ())
+        rows = lake.con.to_pyarrow(logic.audience(campaign, sources, load_settings(), LAST)).to_pylist()
+        return [row["occasion"] for row in rows]
+
+    assert planned() == [ordered.isoformat()]
+    sent = _event("old", f"next_order:{step.name}:old:{ordered}", campaign="next_order")
+    lake.write(MESSAGE_EVENTS, [then], lake_rows(MESSAGE_EVENTS, sent))
+    assert planned() == []
 
 
 def test_the_ui_shows_counts_reasons_and_a_preview_but_no_private_data(refreshed):

@@ -223,8 +223,8 @@ class Campaign(Declared):
 
     @property
     def history_days(self) -> int:
-        """How many days back what the campaign sent decides of what it sends."""
-        return max(self.lookback_days, self.again_after_days or 0)
+        """How many days back what the campaign sent decides of what it sends: an occasion may come up again much later."""
+        return max(self.lookback_days, self.again_after_days or 0, self.trigger.occasion_days)
 
     def step(self, name: str, variant: str | None = None) -> Step:
         """The step ``name``, as the experiment's ``variant`` has it; raises ``KeyError``."""

@@ -14,6 +14,9 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from shopauto_pipelines.campaigns.declaration.fields import Declared, Segment, Text
 
+#: Days for which an occasion whose day may move is remembered.
+OCCASION_DAYS = 366
+
 
 class SignedUp(Declared):
     """Triggered by the first account or the first order, whichever comes first: an account opened later begins nothing anew."""
@@ -160,6 +163,11 @@ class Trigger(Declared):
         """Which of the triggers it is."""
         (kind,) = self.model_dump(exclude_none=True)
         return str(kind)
+
+    @property
+    def occasion_days(self) -> int:
+        """For how many days an occasion may set it off anew, as the day is forecast, or corrected; 0: an occasion has one day."""
+        return OCCASION_DAYS if self.kind in ("birthday", "next_order", "used_up") else 0
 
     def __str__(self) -> str:
         """The trigger in a word: which, and what it is about, e.g. ``segment_entered:lapsed``."""
