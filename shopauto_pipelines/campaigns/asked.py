@@ -39,7 +39,7 @@ def asked(
         "pauses": campaign.pauses,
         "keeps_day": campaign.trigger.birthday is not None,
         "sunset_days": campaign.sunset_days,
-        "again_days": campaign.again_after_days,
+        "again_days": campaign.again_days,
         "cap_messages": rules.cap_messages,
         "cap_after": leaving_day(campaign, as_of) - timedelta(days=rules.cap_days),
         "cap_day_messages": rules.cap_day_messages,

@@ -31,7 +31,8 @@ from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.recommendations.tables import REPLENISHMENT
 from shopauto_pipelines.segments.membership import members
 from shopauto_pipelines.segments.prepared import getvariable
-from shopauto_pipelines.segments.tables import CHANGES
+from shopauto_pipelines.segments.stays import earlier_names, under_names
+from shopauto_pipelines.segments.tables import CHANGES, DECLARED
 
 #: A day: itself, or an expression that stands for it.
 Day: TypeAlias = date | ir.DateValue
@@ -97,6 +98,8 @@ def triggered(campaign: Campaign, tables: Mapping[str, LakeTable], as_of: date) 
     for table, lately, earlier in _KINDS[campaign.trigger.kind][0]:
         lake = tables[table.name]
         given[_name(table)] = lake.between(start - timedelta(days=earlier), as_of) if lately else lake.on(as_of)
+        if table == CHANGES:  # who entered while the segment had another name is still on the way
+            given[_name(table)] = under_names(given[_name(table)], earlier_names(lake.lake, start, as_of), "segment")
     if campaign.trigger.broadcast:
         days = campaign.trigger.broadcast.days(start, as_of)
         given[_OF_DAYS] = pa.table({"triggered_on": pa.array(days, pa.date32())})
@@ -314,7 +317,7 @@ _LOOKED_AT = Reading(DAILY_PRODUCTS, lately=True)
 _KINDS: Mapping[str, tuple[tuple[Reading, ...], Callable[[Trigger, Known], Any]]] = {
     "signed_up": ((_PEOPLE,), lambda trigger, known: signed_up(known[CUSTOMER_360])),
     "segment_entered": (
-        (Reading(CHANGES, lately=True),),
+        (Reading(CHANGES, lately=True), Reading(DECLARED, lately=True)),
         lambda trigger, known: segment_entered(known[CHANGES], str(trigger.segment_entered)),
     ),
     "broadcast": ((_PEOPLE,), lambda trigger, known: broadcast(known[CUSTOMER_360], known.broadcasts)),

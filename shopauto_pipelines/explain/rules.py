@@ -291,7 +291,7 @@ def holdout(case: Case) -> Step:
 
 def again(case: Case) -> Step | None:
     """Whether the person had the step lately, on another occasion; none where every occasion counts."""
-    days = case.campaign.again_after_days
+    days = case.campaign.again_days
     if days is None:
         return None
     own = f":{case.row.get('occasion')}"

@@ -59,9 +59,10 @@ def verdict(chosen: sa.CTE) -> sa.CTE:
     """``id`` and ``blocked`` of the chosen messages (columns ``FACTS``): why it must not leave, null where it may.
 
     The reasons, the first that holds: ``no_address``; ``suppressed_…`` with the reason of the suppression; ``opted_out``
-    of all topics or of this one; ``already_sent`` under another id of the person; ``no_hour``, its day is over; an event that
-    takes it back, as ``ordered``; ``cap``; ``day_cap``; ``less_often``. Of several messages to a person the earlier ones leave,
-    as many as the cap allows. The statement takes the parameters of :meth:`Cap.on` and of :func:`~.hours.parameters`.
+    of all topics or of this one; ``already_sent`` under another id of the person, or ``once`` for all on another occasion;
+    ``no_hour``, its day is over; an event that takes it back, as ``ordered``; ``cap``; ``day_cap``; ``less_often``. Of several
+    messages to a person the earlier ones leave, as many as the cap allows. The statement takes the parameters of :meth:`Cap.on`
+    and of :func:`~.hours.parameters`, and ``once``.
 
     A person is all their shop ids: whom a message was sent to may have another id by now, where accounts were joined.
 
@@ -124,8 +125,9 @@ def _checked(chosen: sa.CTE) -> sa.CTE:
     topics = consents.c.topic.in_((ALL_TOPICS, chosen.c.topic))
     another = messages.alias("another")
     already_sent = sa.exists().where(
-        another.c.customer_id == sa.any_(chosen.c.other_ids),
-        *(another.c[name] == chosen.c[name] for name in ("campaign", "step", "occasion")),
+        another.c.customer_id == sa.any_(_ids(chosen)),
+        *(another.c[name] == chosen.c[name] for name in ("campaign", "step")),
+        (another.c.occasion == chosen.c.occasion) | sa.bindparam("once", type_=sa.Boolean),
         another.c.state.in_(_COUNTED),
     )
     taken_back = sa.select(sa.func.min(exits.c.event)).where(

@@ -50,9 +50,21 @@ def with_codes(
             explained.append(row | {"explanation": _told(row, told)})
         else:
             explained.append(row)
-    if granted:
-        connection.execute(insert(offers).on_conflict_do_nothing(), granted)
+    store(connection, granted)
     return explained
+
+
+def store(connection: sa.Connection, granted: Sequence[Mapping[str, Any]]) -> None:
+    """Keep offers; one that is there already goes with its person to the id that the person carries now."""
+    if granted:
+        new = insert(offers)
+        moved = new.excluded.customer_id
+        connection.execute(
+            new.on_conflict_do_update(
+                index_elements=["code"], set_={"customer_id": moved}, where=offers.c.customer_id != moved
+            ),
+            list(granted),
+        )
 
 
 def offers_of(

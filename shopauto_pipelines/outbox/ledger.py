@@ -284,11 +284,12 @@ def reserve(
     at: datetime,
     after: int = 0,
     hours: Hours | None = None,
+    once: bool = False,
 ) -> Reserved:
     """Take up to ``limit`` planned messages for the dispatcher ``by``, unless a switch says that nothing may leave.
 
     They come in the order of their ids, those greater than ``after``. Under ``hours`` those stay planned whose hour has not
-    come; without, all leave at once.
+    come; without, all leave at once. ``once``: a person gets each step once, whatever the occasion.
 
     In the same transaction each is checked again: an address that is missing or suppressed by now, an opt-out, something
     that takes the message back, or a person who has had it under another id, or ``cap`` messages, makes it ``suppressed``,
@@ -300,7 +301,7 @@ def reserve(
     if why := controls.stopped(connection, campaign):
         return Reserved([], 0, why)
     of = {"of_campaign": campaign, "of_day": as_of, "after": after, "most": limit, **parameters(hours, at)}
-    taken = connection.execute(_reserving(), of | {"who": by, "how": via} | cap.on(as_of)).all()
+    taken = connection.execute(_reserving(), of | {"who": by, "how": via, "once": once} | cap.on(as_of)).all()
     if not taken and (last := connection.scalar(sa.select(sa.func.max(_waiting().subquery().c.message_id)), of)):
         # others hold all of these at this moment, as a day that takes over: look further on
         return reserve(
@@ -314,6 +315,7 @@ def reserve(
             at=at,
             after=last,
             hours=hours,
+            once=once,
         )
     free = [
         Message(row[1], MessageKey(*row[2:6]), "reserved", None, via, as_of, at, *row[6:])

@@ -206,6 +206,7 @@ class _Loop:
                 at=self._clock.now(),
                 after=after,
                 hours=Hours.of(rules, keeps_day=self._campaign.tells_birthdays),
+                once=self._campaign.once,
             )
         return None if left is None else left - len(taken.messages), taken
 

@@ -75,7 +75,7 @@ class Lookup:
 
 
 class _RowGroup(dict[str, list[Any]]):
-    """Columns of a row group, each read when it is needed."""
+    """Columns of a row group, each read when it is needed; nulls where an earlier version did not write one."""
 
     def __init__(self, file: pq.ParquetFile, number: int, last: str, names: Iterable[str]) -> None:
         super().__init__()
@@ -84,6 +84,9 @@ class _RowGroup(dict[str, list[Any]]):
     def __missing__(self, name: str) -> list[Any]:
         if name not in self.names:
             raise KeyError(name)
+        if name not in self._file.schema_arrow.names:
+            self[name] = [None] * self._file.metadata.row_group(self._number).num_rows
+            return self[name]
         values = self[name] = self._file.read_row_group(self._number, columns=[name])[name].to_pylist()
         return values
 

@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from shopauto_pipelines.campaigns.declaration import Campaign
 from shopauto_pipelines.campaigns.live import CartTrigger, decide, realtime
@@ -25,7 +25,7 @@ from shopauto_pipelines.outbox import ledger
 from shopauto_pipelines.outbox.channels import Channel
 from shopauto_pipelines.outbox.channels.choice import channel_for
 from shopauto_pipelines.outbox.dispatch import ledger_rows, recover
-from shopauto_pipelines.outbox.granting import offers_of, take_back
+from shopauto_pipelines.outbox.granting import offers_of, store, take_back
 from shopauto_pipelines.outbox.people import People
 from shopauto_pipelines.outbox.schema import messages, offers
 from shopauto_pipelines.outbox.sending import Sent, send_planned
@@ -225,8 +225,7 @@ class _Batch:
         granted = [row["offer"] for row in planned if row["offer"]]
         late = {step: now - wait.after - wait.valid for step, wait in waits.items()}
         with self._engine.begin() as connection:
-            if granted:
-                connection.execute(insert(offers).on_conflict_do_nothing(), granted)
+            store(connection, granted)
             new = ledger.plan(connection, written, run_id=self._run_id, at=now)
             ledger.expire(connection, campaign.name, self.as_of, at=now, late=late)
         return new

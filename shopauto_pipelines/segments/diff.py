@@ -25,7 +25,7 @@ from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.segments import inputs
 from shopauto_pipelines.segments.declaration import SegmentDeclaration
 from shopauto_pipelines.segments.membership import evaluated, own_column, standing_in
-from shopauto_pipelines.segments.stays import WORDS, meaning, renamed
+from shopauto_pipelines.segments.stays import WORDS, meaning, meanings, renamed
 from shopauto_pipelines.segments.why import Reason, conditions, explained, with_referred
 
 
@@ -274,7 +274,7 @@ def _pairs(before: Sequence[SegmentDeclaration], after: Sequence[SegmentDeclarat
     """All segments that may differ, by name."""
     old, new = {segment.name: segment for segment in before}, {segment.name: segment for segment in after}
     meant, means = ({name: meaning(each) for name, each in side.items()} for side in (old, new))
-    names = renamed(meant, means)
+    names = renamed(meanings(before), meanings(after))
     pairs = [_Pair(old[was], new[name], "renamed") for name, was in names.items()]
     pairs += [_Pair(None, new[name], "added") for name in new.keys() - old.keys() - names.keys()]
     pairs += [_Pair(old[name], None, "removed") for name in old.keys() - new.keys() - set(names.values())]

@@ -8,9 +8,11 @@ with: nobody enters it on its first day.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from datetime import date
-from functools import reduce
+from graphlib import TopologicalSorter
+from itertools import pairwise
 from typing import NamedTuple
 
 import ibis
@@ -43,37 +45,66 @@ def previous(lake: Lake, as_of: date) -> Previous | None:
         return None
     day, rows = found
     # nothing is known of a day that was computed before the table was kept
-    before, now = (_declared(lake, each) for each in (day, as_of)) if lake.has(DECLARED, day) else ({}, {})
-    names = renamed(before, now)
+    declared_on = _declared(lake, day, as_of)
+    before, now = (declared_on.get(each, {}) for each in (day, as_of)) if day in declared_on else ({}, {})
+    names = {was: name for name, was in renamed(before, now).items()}
     joined = lake.on(IDENTITIES, as_of)
-    return Previous(day, continued(rows, joined, names), frozenset(now.keys() - before.keys() - names.keys()))
+    return Previous(day, continued(rows, joined, names), frozenset(now.keys() - before.keys() - set(names.values())))
 
 
 def continued(rows: ir.Table, identities: ir.Table, names: Mapping[str, str]) -> ir.Table:
-    """Rows of an earlier membership by today's names and ids; ``names``: today's name → the earlier one.
+    """Rows of an earlier membership by today's names and ids; ``names``: the earlier name → today's.
 
     Where two people have become one, their stay is the longer one.
     """
 
-    def under_its_name(segment: ir.StringValue, pair: tuple[str, str]) -> ir.StringValue:
-        now, before = pair
-        return ibis.ifelse(rows.segment.split(SEPARATOR)[0] == before, now + rows.segment.substr(len(before)), segment)
-
     others = identities.filter(_.shop_customer_id != _.customer_id).select(
         other="shop_customer_id", person="customer_id"
     )
-    known = rows.mutate(segment=reduce(under_its_name, names.items(), rows.segment))
+    known = under_names(rows, names, "segment", "through")
     known = known.left_join(others, known.customer_id == others.other)
     known = known.mutate(customer_id=ibis.coalesce(_.person, _.customer_id))
     return known.group_by("segment", "customer_id", "through").aggregate(entered_on=_.entered_on.min())
 
 
+def under_names(rows: ir.Table, names: Mapping[str, str], *columns: str) -> ir.Table:
+    """Rows with the segments in ``columns`` by today's names; ``names``: the earlier name → today's."""
+
+    def named(column: ir.StringValue) -> ir.StringValue:
+        base = column.split(SEPARATOR)[0]
+        found = (ibis.ifelse(base == was, now + column.substr(len(was)), None) for was, now in names.items())
+        return ibis.coalesce(*found, column)
+
+    return rows.mutate(**{column: named(rows[column]) for column in columns}) if names else rows
+
+
+def earlier_names(lake: Lake, start: date, as_of: date) -> dict[str, str]:
+    """Of the segments of ``as_of`` the other names that they had since ``start``: the earlier name → today's."""
+    declared_on = sorted(_declared(lake, start, as_of).items())
+    names = dict[str, str]()
+    for (_day, before), (_next, now) in pairwise(declared_on):
+        came = {was: name for name, was in renamed(before, now).items()}
+        names = {was: came.get(name, name) for was, name in (names | came).items() if was not in now}
+    return names
+
+
 def declared(segments: Iterable[SegmentDeclaration]) -> pa.Table:
     """Rows of ``segments/declared``."""
-    rows = [
-        {"segment": each.name, "meaning": hashlib.sha256(repr(meaning(each)).encode()).hexdigest()} for each in segments
-    ]
+    rows = [{"segment": name, "meaning": digest} for name, digest in meanings(segments).items()]
     return pa.Table.from_pylist(rows, schema=DECLARED.arrow_schema)
+
+
+def meanings(segments: Iterable[SegmentDeclaration]) -> dict[str, str]:
+    """Digest of each segment's meaning by its name: of those that it rests on their meaning counts, not their names."""
+    known = {segment.name: segment for segment in segments}
+    rests_on = {name: segment.rests_on & known.keys() for name, segment in known.items()}
+    digests = dict[str, str]()
+    for name in TopologicalSorter(rests_on).static_order():
+        text = repr(meaning(known[name]))
+        for other in rests_on[name]:
+            text = re.sub(rf"'{re.escape(other)}(?=['{SEPARATOR}])", f"'{digests[other]}", text)
+        digests[name] = hashlib.sha256(text.encode()).hexdigest()
+    return digests
 
 
 def meaning(segment: SegmentDeclaration) -> tuple[object, ...]:
@@ -94,5 +125,9 @@ def renamed(before: Mapping[str, object], now: Mapping[str, object]) -> dict[str
     return names
 
 
-def _declared(lake: Lake, day: date) -> dict[str, str]:
-    return {row["segment"]: row["meaning"] for row in lake.con.to_pyarrow(lake.on(DECLARED, day)).to_pylist()}
+def _declared(lake: Lake, start: date, end: date) -> dict[date, dict[str, str]]:
+    """The meaning of each segment by its name, of each of these days of which it is known."""
+    found: dict[date, dict[str, str]] = {}
+    for row in lake.con.to_pyarrow(lake.between(DECLARED, start, end)).to_pylist():
+        found.setdefault(row["as_of"], {})[row["segment"]] = row["meaning"]
+    return found

@@ -93,8 +93,9 @@ def test_a_step_is_kept_from_those_who_had_it_lately_on_another_occasion_where_t
     def had(days_ago: int, step: str = "first", kind: str = "sent", campaign: str = "hello") -> list[tuple]:
         return [("ann", kind, campaign, step, "2026-03-01", TODAY - timedelta(days=days_ago))]
 
-    patient = declared(again_after_days=30)
-    assert _reason(decide, declared(), history=had(29)) == "due", "every occasion counts"
+    usual, patient = (declared(trigger={"ordered": {}}, again_after_days=days) for days in (None, 30))
+    assert _reason(decide, usual, history=had(29)) == "due", "every occasion counts"
+    assert _reason(decide, declared(), history=had(300)) == "again", "nobody becomes known twice"
     assert _reason(decide, patient, history=had(29)) == "again"
     assert _reason(decide, patient, history=had(29) + had(50)) == "again", "the latest counts"
     assert _reason(decide, patient, history=had(30)) == "due"
@@ -102,7 +103,7 @@ def test_a_step_is_kept_from_those_who_had_it_lately_on_another_occasion_where_t
         assert _reason(decide, patient, history=other) == "due"
     twice = {"triggers": [SIGNED_UP, ("ann", "2026-06-29", YESTERDAY)], "people": [ANN], "consent": [AGREED]}
     roomy = replace(RULES, cap_day_messages=5)
-    for campaign, later in ((declared(), "due"), (patient, "again")):
+    for campaign, later in ((usual, "due"), (patient, "again"), (declared(), "again")):
         rows = decide(campaign, inputs(**twice), roomy)
         assert {row["occasion"]: row["reason"] for row in rows} == {"2026-06-29": "due", "2026-06-30": later}
 

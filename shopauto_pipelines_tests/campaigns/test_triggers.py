@@ -20,7 +20,7 @@ from shopauto_pipelines.platform.lake import Lake, LakeTable
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.recommendations.tables import REPLENISHMENT
-from shopauto_pipelines.segments.tables import CHANGES
+from shopauto_pipelines.segments.tables import CHANGES, DECLARED
 from shopauto_pipelines_tests.campaigns.conftest import TODAY, declared, lake_rows
 
 Rows = list[dict[str, Any]]
@@ -275,7 +275,7 @@ def lake(tmp_path_factory) -> Lake:
 #: Each trigger, what it finds on the newest of three days (its people), and the tables it reads beside those all read.
 KINDS = {
     "signed_up": ({}, {("b", TODAY.isoformat())}, set()),
-    "segment_entered": ("vip", {("a", day.isoformat()) for day in DAYS[-4:]}, {CHANGES}),
+    "segment_entered": ("vip", {("a", day.isoformat()) for day in DAYS[-4:]}, {CHANGES, DECLARED}),
     "broadcast": ({"yearly": "06-30"}, {("a", "2026-06-30"), ("b", "2026-06-30")}, set()),
     "ordered": ({"first": False}, {("a", day.isoformat()) for day in DAYS[-4:]}, {DAILY_PRODUCTS}),
     "browsed": ({}, {("b", day.isoformat()) for day in DAYS[-4:]}, {DAILY_PRODUCTS}),
@@ -303,6 +303,18 @@ def test_a_trigger_reads_its_own_tables_and_nothing_later_than_the_day(lake, kin
     assert all(TODAY - timedelta(days=campaign.lookback_days) <= row["triggered_on"] <= TODAY for row in rows)
     off = campaign.model_copy(update={"enabled": False})
     assert _triggered(off, given) == []
+
+
+def test_who_entered_while_the_segment_had_another_name_is_still_on_the_way(lake):
+    names = {DAYS[-4]: "vip", DAYS[-3]: "vip", DAYS[-2]: "best", DAYS[-1]: "top"}
+    for day, name in names.items():
+        lake.write(DECLARED, [day], lake_rows(DECLARED, {"segment": name, "meaning": "m"}))
+        entry = {"segment": name, "customer_id": "a", "change": "entered", "entered_on": day}
+        lake.write(CHANGES, [day], lake_rows(CHANGES, entry))
+    campaign = declared(trigger={"segment_entered": "top"})
+    given = {table.name: LakeTable(lake, table) for table in audience.reads(campaign) if lake.days(table)}
+    rows = _triggered(campaign.model_copy(update={"steps": campaign.steps[:1]}), given)
+    assert {row["triggered_on"] for row in rows} == set(names)
 
 
 def _triggered(campaign, given: dict[str, LakeTable]) -> Rows:

@@ -108,7 +108,7 @@ def test_a_refusal_names_the_rule_and_where_it_was_decided(explain, name, campai
 
 def test_what_comes_after_the_rule_that_decided_was_not_asked(explain):
     asked = {step.key: step.asked for step in explain("shy", "welcome").steps}
-    assert [key for key, was in asked.items() if not was] == ["fitting", "holdout", "caps", "scores"]
+    assert [key for key, was in asked.items() if not was] == ["fitting", "holdout", "again", "caps", "scores"]
 
 
 def test_a_cap_names_the_messages_that_count_with_their_days_campaigns_and_rows(explain):
@@ -296,7 +296,8 @@ def test_what_was_recorded_counts_where_the_tables_say_something_else_now(explai
 def test_a_step_that_they_had_lately_is_told_with_the_message(explainer, campaigns, who):
     person = explainer._people([who["full"]], campaigns)[who["full"]]
     row = {**person.decided["welcome"][0], "reason": "again"}
-    patient = campaigns["welcome"].model_copy(update={"again_after_days": 5})
+    usual = campaigns["welcome"].model_copy(update={"trigger": campaigns["review"].trigger})
+    patient = usual.model_copy(update={"again_after_days": 5})
     event = next(event for event in person.events if event.day == before(2))
     mine = replace(event, values={**event.values, "message_id": f"welcome:hello:{who['full']}:earlier"})
 
@@ -311,7 +312,7 @@ def test_a_step_that_they_had_lately_is_told_with_the_message(explainer, campaig
     itself = replace(event, values={**event.values, "message_id": f"welcome:hello:{who['full']}:{row['occasion']}"})
     due = Case(explainer._known(()), patient, replace(person, events=[itself]), "hello", {**row, "reason": "due"}, True)
     assert (rules.again(due).mark, rules.again(due).text[:17]) == ("yes", "has not had this "), "the message itself"
-    assert rules.again(Case(explainer._known(()), campaigns["welcome"], person, "hello", row, True)) is None
+    assert rules.again(Case(explainer._known(()), usual, person, "hello", row, True)) is None
 
 
 def test_of_two_occasions_on_one_day_the_second_is_told_to_come_after_the_first(explainer, campaigns, who):

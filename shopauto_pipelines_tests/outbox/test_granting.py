@@ -81,9 +81,12 @@ def test_what_was_granted_to_an_account_that_was_joined_since_counts(engine, peo
     later = AT + timedelta(days=30)
     (other,) = _granted(engine, joined, _row("ann", "2027"), now=later)
     assert (other["kind"], other["reason"]) == ("none", "cap")
+    before = _stored(engine)[0][2]
     (same,) = _granted(engine, joined, _row("ann"), now=AT + timedelta(days=1))
-    assert same["code"] == _stored(engine)[0][2]
-    assert len(_stored(engine)) == 1
+    assert same["code"] == before
+    assert _stored(engine) == [("ann", "2026", before)], (
+        "it goes with its person, whose messages tell whether it was shown"
+    )
 
 
 def test_an_offer_whose_messages_were_all_held_back_does_not_count(engine, people):

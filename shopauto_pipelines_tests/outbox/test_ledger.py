@@ -302,6 +302,19 @@ def test_what_waits_under_another_id_of_the_person_is_withdrawn(engine):
         assert ledger.counts(connection, "welcome", DAY) == {("reserved", ""): 1, ("suppressed", "withdrawn"): 1}
 
 
+def test_a_message_that_comes_once_is_not_sent_again_on_another_occasion(engine):
+    first, other = rows(2)
+    _plan(engine, [first])
+    with engine.begin() as connection:
+        assert len(reserve(connection, once=True).messages) == 1
+    moved = [{**first, "occasion": "2025-12-24"}, {**other, "occasion": "2025-12-24"}]
+    _plan(engine, [*moved, {**first, "step": "next"}])
+    with engine.begin() as connection:
+        left = [(found.key.step, found.key.customer_id) for found in reserve(connection, once=True).messages]
+        assert left == [("hello", other["customer_id"]), ("next", first["customer_id"])]
+        assert ledger.counts(connection, "welcome", DAY)[("suppressed", "already_sent")] == 1
+
+
 @pytest.mark.parametrize("limit", [{"messages": 1, "days": 7}, {"messages": 9, "days": 7, "a_day": 1}])
 def test_caps_count_what_all_ids_of_a_person_had(engine, limit):
     (message,) = rows(1)

@@ -78,3 +78,12 @@ def test_an_empty_partition_holds_nobody(tmp_path):
 def test_a_partition_that_is_missing_is_named(tmp_path):
     with pytest.raises(MissingPartition, match="profiles/people"):
         Lookup(Lake(tmp_path, 1), TABLE, DAY)
+
+
+def test_a_column_that_an_earlier_version_did_not_write_is_null(tmp_path):
+    lake = Lake(tmp_path, threads=1)
+    _write(lake, 3)
+    newer = Table(TABLE.name, TABLE.description, (*TABLE.columns, Column("since", "date", "since when")), TABLE.key)
+    (row,) = Lookup(lake, newer, DAY).rows(["c00001"]).values()
+    assert (row["name"], row["since"]) == ("Ana 1", None)
+    assert [each["since"] for each in Lookup(lake, newer, DAY).every(["c00002"])["c00002"]] == [None]

@@ -110,6 +110,28 @@ def test_a_segment_that_only_gets_another_name_moves_nobody(lake, run, declare, 
     assert rows(lake, CHANGES, day(2)) == []
 
 
+def test_segments_that_get_other_names_together_with_those_they_rest_on_move_nobody(lake, run, declare):
+    def named(many, top, small, fallback):
+        return [
+            declare(many, "orders >= 3"),
+            declare(top, f"in_segment('{many}') and orders < 9"),
+            declare(fallback, "orders >= 1"),
+            declare(small, "orders >= 5", minimum_size=10, fallback=fallback),
+        ]
+
+    run(day(1), named("many", "top", "few", "some"), buyers(a=3, b=1))
+    run(day(2), named("lots", "best", "few", "any1"), buyers(a=3, b=1))
+    assert rows(lake, CHANGES, day(2)) == []
+    assert {(row[0], row[1], row[3]): row[2] for row in rows(lake, MEMBERSHIP, day(2))} == {
+        ("any1", "a", None): day(1),
+        ("any1", "b", None): day(1),
+        ("best", "a", None): day(1),
+        ("few", "a", "any1"): day(1),
+        ("few", "b", "any1"): day(1),
+        ("lots", "a", None): day(1),
+    }
+
+
 def test_nobody_enters_a_segment_on_its_first_day(lake, run, declare):
     many, few = declare("many", "orders >= 3"), declare("few", "orders < 3", each="favourite_category")
     run(day(1), [many], buyers(a=3, b=1))

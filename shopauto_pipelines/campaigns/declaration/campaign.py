@@ -14,7 +14,7 @@ from shopauto_pipelines.campaigns.content import FALLBACK_LANGUAGE, match_langua
 from shopauto_pipelines.campaigns.declaration.experiment import Experiment
 from shopauto_pipelines.campaigns.declaration.fields import Declared, Name, Owner, Segment, Text
 from shopauto_pipelines.campaigns.declaration.step import Incentive, Step, Wait
-from shopauto_pipelines.campaigns.declaration.trigger import Trigger
+from shopauto_pipelines.campaigns.declaration.trigger import OCCASION_DAYS, Trigger
 from shopauto_pipelines.features.customer_features import TICKET_DAYS
 from shopauto_pipelines.platform.words import nearest
 from shopauto_pipelines.segments.declaration import Misplaced
@@ -75,7 +75,7 @@ class Campaign(Declared):
         ge=1,
         le=3650,
         description="So many days after a step the person does not get it again, though they are triggered anew, as who "
-        "leaves a segment and comes back; none: every occasion counts.",
+        "leaves a segment and comes back; none: every occasion counts. Steps of `signed_up` come once.",
     )
     experiment: Experiment | None = Field(None, description="An A/B test in one of the steps.")
     holdout_percent: float = Field(
@@ -222,9 +222,19 @@ class Campaign(Declared):
         return max(step.wait_days or 0 for step in self.steps) + self.valid_days
 
     @property
+    def once(self) -> bool:
+        """Whether a person gets each step once, whatever the occasion: one becomes known once, though the day may move."""
+        return self.trigger.signed_up is not None
+
+    @property
+    def again_days(self) -> int | None:
+        """For how many days who had a step does not get it again."""
+        return max(self.again_after_days or 0, OCCASION_DAYS) if self.once else self.again_after_days
+
+    @property
     def history_days(self) -> int:
         """How many days back what the campaign sent decides of what it sends: an occasion may come up again much later."""
-        return max(self.lookback_days, self.again_after_days or 0, self.trigger.occasion_days)
+        return max(self.lookback_days, self.again_days or 0, self.trigger.occasion_days)
 
     def step(self, name: str, variant: str | None = None) -> Step:
         """The step ``name``, as the experiment's ``variant`` has it; raises ``KeyError``."""
