@@ -71,8 +71,8 @@ def test_an_audience_whose_trigger_looks_at_states_of_earlier_days_rests_on_them
     found = {name: tables for name, tables in earlier.items() if name.startswith("campaigns/") and tables}
     assert found == {
         "campaigns/next_order/audience": {"predictions/scores"},
-        "campaigns/vip/audience": {"segments/changes"},
-        "campaigns/win_back/audience": {"segments/changes"},
+        "campaigns/vip/audience": {"segments/changes", "segments/declared"},
+        "campaigns/win_back/audience": {"segments/changes", "segments/declared"},
     }
 
 

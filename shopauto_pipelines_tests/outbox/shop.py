@@ -28,6 +28,11 @@ def campaign() -> Campaign:
     return load_campaigns()["welcome"]
 
 
+def repeated() -> Campaign:
+    """The same, for every occasion: nobody is welcomed twice."""
+    return campaign().model_copy(update={"trigger": load_campaigns()["newsletter"].trigger})
+
+
 def fill(lake: Lake, table: Table, day: date, rows: list[dict]) -> None:
     """Write rows; columns that are not named are null, numbers and flags that must be there zero."""
     zero = {"int64": 0, "boolean": False}

@@ -20,7 +20,7 @@ from shopauto_pipelines.outbox.dispatch import dispatch
 from shopauto_pipelines.platform import live_settings, postgres
 from shopauto_pipelines.platform.clock import FixedClock
 from shopauto_pipelines_tests.outbox.conftest import AT, DAY, reserve, rows
-from shopauto_pipelines_tests.outbox.shop import campaign, write_shop
+from shopauto_pipelines_tests.outbox.shop import repeated, write_shop
 
 LANGUAGES = {
     "en": "Your preferences",
@@ -359,7 +359,7 @@ def test_the_one_click_address_of_a_message_that_was_sent_stops_the_next_one_to_
         write_shop(lake, people=2, day=DAY + timedelta(days=days))
         clock = FixedClock(AT + timedelta(days=days))
         return dispatch(
-            engine, lake, settings, campaign(), DAY + timedelta(days=days), clock=clock, run_id="run"
+            engine, lake, settings, repeated(), DAY + timedelta(days=days), clock=clock, run_id="run"
         ).states
 
     assert send(0) == {("sent", ""): 2}

@@ -18,7 +18,7 @@ from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.sources import tables as raw
 from shopauto_pipelines.sources.landing import landing_root
 from shopauto_pipelines_tests.outbox.conftest import AT, DAY, reserve, rows
-from shopauto_pipelines_tests.outbox.shop import campaign, fill, write_shop
+from shopauto_pipelines_tests.outbox.shop import campaign, fill, repeated, write_shop
 
 LATER = DAY + timedelta(days=2)
 
@@ -176,7 +176,7 @@ def test_what_failed_is_sent_by_a_later_run_of_the_day_and_the_next_day_is_sent_
     an_hour_later = FixedClock(AT + timedelta(hours=1))
     assert [dispatch(engine, lake, settings, campaign(), DAY, clock=an_hour_later).sent for _ in range(2)] == [2, 0]
     write_shop(lake, people=1, day=LATER)
-    assert dispatch(engine, lake.session(), settings, campaign(), LATER, clock=FixedClock(AT)).sent == 1
+    assert dispatch(engine, lake.session(), settings, repeated(), LATER, clock=FixedClock(AT)).sent == 1
 
 
 @pytest.mark.parametrize(
