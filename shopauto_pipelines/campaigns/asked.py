@@ -37,7 +37,7 @@ def asked(
         "exit_on": list(campaign.exit_on),
         "marketing": campaign.kind == "marketing",
         "pauses": campaign.pauses,
-        "keeps_day": campaign.trigger.birthday is not None,
+        "keeps_day": campaign.tells_birthdays,
         "sunset_days": campaign.sunset_days,
         "again_days": campaign.again_days,
         "cap_messages": rules.cap_messages,

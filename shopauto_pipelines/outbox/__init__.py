@@ -15,6 +15,8 @@ be computed again for any day, a message cannot be taken back.
 - ``sending``     ledger → rendered message → channel → ledger, in bounded batches; several at once are safe, and so is
   killing one at any point.
 - ``dispatchers`` the lives of dispatchers: who is alive, and what becomes of a dead one's reservations.
+- ``people``      the shop ids that are one person: what counts for somebody is what went to all of them.
+- ``granting``    offers that messages bring: their codes, and how many a person may have.
 - ``links``       addresses as keyed hashes, signed unsubscribe links.
 - ``channels``    the far side, behind one small interface: the local inbox (default); in live mode SendGrid or SMTP for
   e-mail, Twilio for SMS, or a signed webhook for both, as ``channels.choice`` reads it off the settings.

@@ -132,8 +132,8 @@ def _feeds() -> list[_Feed]:
     """What is landed. No campaign, whose name has no hyphen, has files with these prefixes."""
     return [
         _Feed(raw.MESSAGE_EVENTS, OWN_SOURCE, "provider-events-", _events()),
-        _Feed(raw.CONSENTS, OWN_SOURCE, "preference-choices-", _choices()),
-        _Feed(raw.TOPIC_CHOICES, OWN_SOURCE, "topic-choices-", _topic_choices()),
+        _Feed(raw.CONSENTS, OWN_SOURCE, "preference-choices-", _of_channels()),
+        _Feed(raw.TOPIC_CHOICES, OWN_SOURCE, "topic-choices-", _of_topics()),
         *(_Feed(table, COLLECTOR_SOURCE, "", _collected(table)) for table in raw.COLLECTED_TABLES),
     ]
 
@@ -169,42 +169,34 @@ def _events() -> sa.Subquery:
     )
 
 
-def _choices() -> sa.Subquery:
-    """Choices about everything on a channel as rows of ``raw/consents``; of two at one instant the one that allows less."""
+def _choices(about: sa.ColumnElement[bool], *told: sa.ColumnElement[str]) -> sa.Subquery:
+    """Choices of people we know, with the columns ``told`` of the table they are rows of; of two at one instant the stricter."""
     state = sa.case((consents.c.choice == "opted_out", "opted_out"), else_="opted_in")
     return (
         sa.select(
             messages.c.customer_id.label("shop_customer_id"),
             consents.c.channel,
             sa.func.max(state).label("state"),
-            sa.func.min(sa.func.concat_ws(": ", consents.c.source, consents.c.wording)).label("wording"),
+            *told,
             _utc(consents.c.at).label("changed_at"),
             consents.c.at,
         )
         .join(messages, messages.c.id == consents.c.message_id)
-        .where(consents.c.topic == ALL_TOPICS)
-        .group_by(messages.c.customer_id, consents.c.channel, consents.c.at)
+        .where(about)
+        .group_by(messages.c.customer_id, consents.c.channel, consents.c.at, consents.c.topic)
         .subquery()
     )
 
 
-def _topic_choices() -> sa.Subquery:
-    """Choices about one topic as rows of ``raw/topic_choices``; of two at one instant the one that allows less."""
-    of_whom = (messages.c.customer_id, consents.c.channel, consents.c.topic, consents.c.at)
-    return (
-        sa.select(
-            messages.c.customer_id.label("shop_customer_id"),
-            consents.c.channel,
-            consents.c.topic,
-            sa.func.max(sa.case((consents.c.choice == "opted_out", "opted_out"), else_="opted_in")).label("state"),
-            _utc(consents.c.at).label("changed_at"),
-            consents.c.at,
-        )
-        .join(messages, messages.c.id == consents.c.message_id)
-        .where(consents.c.topic != ALL_TOPICS)
-        .group_by(*of_whom)
-        .subquery()
-    )
+def _of_channels() -> sa.Subquery:
+    """Choices about everything on a channel as rows of ``raw/consents``."""
+    said = sa.func.min(sa.func.concat_ws(": ", consents.c.source, consents.c.wording)).label("wording")
+    return _choices(consents.c.topic == ALL_TOPICS, said)
+
+
+def _of_topics() -> sa.Subquery:
+    """Choices about one topic as rows of ``raw/topic_choices``."""
+    return _choices(consents.c.topic != ALL_TOPICS, consents.c.topic)
 
 
 def _utc(at: sa.ColumnElement[datetime]) -> sa.ColumnElement[datetime]:

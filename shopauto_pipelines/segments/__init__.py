@@ -25,6 +25,7 @@ How the day's data walks through the room:
 * ``declaration``: the segment as declared, read from the playbook with file, line and column in every error; who refers to
   whom, without circles;
 * ``inputs``: what a day's segments are computed from, and no more of it than they ask for;
+* ``meaning``: what a segment means whatever its name, so that one with another name is known again;
 * ``stays``: what the latest earlier day says of today's segments and people, under other names and ids perhaps;
 * ``membership``: all segments in one pass over the people, with the day each stay began; who stands in where a segment is
   too small; and the changes of the day;

@@ -12,9 +12,9 @@ from shopauto_pipelines.platform.dagster.assets import asset_key, lake_asset
 from shopauto_pipelines.platform.lake import Lake, LakeTable
 from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import IDENTITIES
+from shopauto_pipelines.segments import meaning, prepared, stays, tables
 from shopauto_pipelines.segments import membership as logic
 from shopauto_pipelines.segments import overlap as explorer
-from shopauto_pipelines.segments import prepared, stays, tables
 from shopauto_pipelines.segments.declaration import load_segments
 from shopauto_pipelines.segments.events import EVENTS
 
@@ -25,7 +25,7 @@ _ROLLUPS = {event.rollup.name.split("/")[-1]: event.rollup for event in EVENTS.v
 @lake_asset(tables.DECLARED, deps=[asset_key(features.CUSTOMER_360)])  # a day that a check stops has none
 def declared() -> Callable:
     """The playbook's segments, whatever the day."""
-    rows = stays.declared(load_segments())
+    rows = meaning.declared(load_segments())
     return lambda as_of: ibis.memtable(rows)
 
 

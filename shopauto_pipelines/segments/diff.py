@@ -24,8 +24,8 @@ from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.segments import inputs
 from shopauto_pipelines.segments.declaration import SegmentDeclaration
+from shopauto_pipelines.segments.meaning import WORDS, meaning, meanings, renamed
 from shopauto_pipelines.segments.membership import evaluated, own_column, standing_in
-from shopauto_pipelines.segments.stays import WORDS, meaning, meanings, renamed
 from shopauto_pipelines.segments.why import Reason, conditions, explained, with_referred
 
 

@@ -13,8 +13,9 @@ from shopauto_pipelines.predictions.tables import SCORES
 from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.segments.events import EVENTS
 from shopauto_pipelines.segments.inputs import Inputs
+from shopauto_pipelines.segments.meaning import declared
 from shopauto_pipelines.segments.membership import changes, flags, members, membership
-from shopauto_pipelines.segments.stays import Previous, declared, previous
+from shopauto_pipelines.segments.stays import Previous, previous
 from shopauto_pipelines.segments.tables import CHANGES, DECLARED, MEMBERSHIP
 from shopauto_pipelines.segments.why import with_referred
 
