@@ -188,6 +188,8 @@ class DuckDB(Engine):
             config["memory_limit"] = memory
         self.con = ibis.duckdb.connect(**config)
         self.con.raw_sql("set TimeZone = 'UTC'; set enable_progress_bar = false")
+        # what it kept of files it took at times for those written anew since; reading them again costs the same
+        self.con.raw_sql("set enable_external_file_cache = false")
         self._kinds: dict[str, str] = {}
 
     def session(self) -> DuckDB:
