@@ -113,3 +113,8 @@ def come(connection: sa.Connection, hours: Hours | None, at: datetime) -> list[C
     found = sa.select(*of, sa.func.count()).where(waited).group_by(*of).order_by(*of)
     rows = [Come(*row) for row in connection.execute(found, parameters(hours, at))]
     return [row for row in rows if not controls.stopped(connection, row.campaign)]
+
+
+def quarter(at: datetime) -> str:
+    """The quarter of an hour of a moment, in UTC: what a sensor asks for at most once. Hours of all zones begin with one."""
+    return f"{at.replace(minute=at.minute // 15 * 15):%Y-%m-%dT%H:%M}"

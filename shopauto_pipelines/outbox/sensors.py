@@ -9,7 +9,7 @@ import dagster as dg
 
 from shopauto_pipelines.outbox import breakers
 from shopauto_pipelines.outbox.assets import ASSETS
-from shopauto_pipelines.outbox.hours import Hours, come
+from shopauto_pipelines.outbox.hours import Hours, come, quarter
 from shopauto_pipelines.outbox.windows import look
 from shopauto_pipelines.platform import live_settings
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
@@ -55,7 +55,7 @@ def rest_of_roll_outs(settings: SettingsResource) -> Iterator[dg.RunRequest | dg
     ),
 )
 def messages_in_their_hour(settings: SettingsResource, lake: LakeResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """One run a campaign and hour, as long as its day may be sent: one that failed is tried again with the next hour."""
+    """One run a campaign and quarter of an hour, while its day may be sent: one that failed is tried again with the next."""
     now, database, chosen = settings.clock.now(), engine(settings.settings), settings.settings
     with database.connect() as connection:
         hours = Hours.of(live_settings.current(connection, chosen))
@@ -68,7 +68,7 @@ def messages_in_their_hour(settings: SettingsResource, lake: LakeResource) -> It
     ]
     for campaign, as_of, _ in daily:
         yield dg.RunRequest(
-            run_key=f"{campaign}:{as_of}:hour:{now:%Y-%m-%dT%H}",
+            run_key=f"{campaign}:{as_of}:hour:{quarter(now)}",
             partition_key=str(as_of),
             asset_selection=[dg.AssetKey(["outbox", campaign])],
         )

@@ -4,8 +4,8 @@
 for carts, and asks for one run at a time. Dagster looks at a sensor every few seconds; this one waits inside its evaluation, on
 PostgreSQL's word and on the time the next cart is due, so that nothing is late by a poll. Its cursor is the last number of
 ``due_carts`` that a run has dealt with, and moves when that run has succeeded. All else is read off Dagster's own runs, so a
-restart in the middle loses nothing: the runs after a cursor carry it as a tag, their keys count the attempts, and a key is
-taken once.
+restart in the middle loses nothing: the runs after a cursor carry it as a tag, their keys name the run that failed before them,
+and a key is taken once.
 """
 
 import time
@@ -22,7 +22,7 @@ from dagster._core.storage.dagster_run import RunRecord
 from shopauto_pipelines.campaigns.declaration import Campaign, load_campaigns
 from shopauto_pipelines.campaigns.live import cart_waits, longest_valid, realtime
 from shopauto_pipelines.outbox import controls
-from shopauto_pipelines.outbox.hours import Hours, come
+from shopauto_pipelines.outbox.hours import Hours, come, quarter
 from shopauto_pipelines.platform import live_settings
 from shopauto_pipelines.platform.clock import Clock
 from shopauto_pipelines.platform.dagster.resources import SettingsResource
@@ -46,8 +46,8 @@ _LOOK = 0.1
 #: A run without a change for so many seconds, whose process does not hold the job's lock, is dead.
 _DEAD_AFTER = 60.0
 
-#: A batch that failed is tried again after so many seconds, twice as many each time up to the second number.
-_AGAIN = (5.0, 300.0)
+#: A batch that failed is tried again after the first of these seconds, and later each time.
+_AGAIN = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 
 
 @dg.sensor(
@@ -79,7 +79,7 @@ def abandoned_carts_sensor(
     ),
 )
 def carts_after_quiet_hours(settings: SettingsResource) -> dg.RunRequest | dg.SkipReason:
-    """One run an hour at the most, of no new cart."""
+    """One run a quarter of an hour at the most, of no new cart: one that failed is tried again with the next."""
     now, campaigns = settings.clock.now(), {campaign.name for campaign in realtime(load_campaigns().values())}
     with engine(settings.settings).connect() as connection:
         hours = Hours.of(live_settings.current(connection, settings.settings))
@@ -87,7 +87,7 @@ def carts_after_quiet_hours(settings: SettingsResource) -> dg.RunRequest | dg.Sk
     if not any(held.campaign in campaigns for held in found):
         return dg.SkipReason("nothing is held" if hours else "live mode is off: nothing waits for its hour")
     none = {"first_id": 0, "last_id": 0}
-    return dg.RunRequest(run_key=f"hour:{now:%Y-%m-%dT%H}", run_config={"ops": {STEP: {"config": none}}})
+    return dg.RunRequest(run_key=f"hour:{quarter(now)}", run_config={"ops": {STEP: {"config": none}}})
 
 
 class _Tick:
@@ -124,7 +124,7 @@ class _Tick:
 
     def _look(self, connection: sa.Connection) -> dg.RunRequest | tuple[str, float]:
         """The run to ask for, or why there is none, and after how many seconds to look again at the latest."""
-        attempt, again_in = 0, 0.0
+        failed, again_in = "", 0.0
         while run := self._latest_run():
             if run.dagster_run.status == dg.DagsterRunStatus.SUCCESS:
                 given: Any = run.dagster_run.run_config
@@ -135,10 +135,9 @@ class _Tick:
                     return f"run {run.dagster_run.run_id} is under way", _LOOK
                 self._bury(run.dagster_run.run_id)
                 continue
-            attempt = int(run.dagster_run.tags["dagster/run_key"].rpartition(":")[2])
-            first, most = _AGAIN
-            again_in = min(first * 2**attempt, most) - _seconds_since(run, self._clock)
-            attempt += 1
+            failed = run.dagster_run.run_id
+            attempts = self._instance.get_runs_count(self._of_these_carts())
+            again_in = _AGAIN[min(attempts, len(_AGAIN)) - 1] - _seconds_since(run, self._clock)
             break
         if why := self._stopped(connection):
             return why, _LONGEST
@@ -154,14 +153,17 @@ class _Tick:
             return "no cart is due", (next_at - self._clock.now()).total_seconds() if next_at else _LONGEST
         first_id, last_id = found
         return dg.RunRequest(
-            run_key=f"{self._after}:{attempt}",
+            run_key=f"{self._after}:{failed}",
             run_config={"ops": {STEP: {"config": {"first_id": first_id, "last_id": last_id}}}},
             tags={AFTER: str(self._after)},
         )
 
     def _latest_run(self) -> RunRecord | None:
-        wanted = dg.RunsFilter(job_name=JOB, tags={AFTER: str(self._after)})
-        return next(iter(self._instance.get_run_records(wanted, limit=1)), None)
+        return next(iter(self._instance.get_run_records(self._of_these_carts(), limit=1)), None)
+
+    def _of_these_carts(self) -> dg.RunsFilter:
+        """All runs after the cursor, those that somebody has started again by hand too."""
+        return dg.RunsFilter(job_name=JOB, tags={AFTER: str(self._after)})
 
     def _is_dead(self, run: RunRecord, connection: sa.Connection) -> bool:
         """Whether nobody works on it any more: its launcher says so, or nothing has moved for long."""

@@ -173,8 +173,10 @@ def test_the_sensor_asks_for_a_run_when_an_hour_has_come(engine, lake, live, mon
 
     assert asked(_at(9)) == []
     (run,) = asked(_at(10))
-    assert (run.partition_key, run.run_key) == (str(DAY), f"welcome:{DAY}:hour:2026-01-04T10")
+    assert (run.partition_key, run.run_key) == (str(DAY), f"welcome:{DAY}:hour:2026-01-04T10:00")
     assert run.asset_selection == [dg.AssetKey(["outbox", "welcome"])]
+    (again,) = asked(_at(10, 44))
+    assert again.run_key.endswith("T10:30"), "hours begin with a half in some time zones"
     assert asked(_at(10), live.model_copy(update={"live": False})) == []
     assert _taken(engine, _at(10)) == ["0", "1"]
     assert asked(_at(11)) == []

@@ -97,7 +97,7 @@ def test_carts_that_are_due_are_one_run_with_their_range_in_its_configuration(ha
     hand.leave("not yet", ago=HOUR / 2)
     request = hand.tick()
     assert range_of(request) == (1, 3)
-    assert request.run_key == "0:0"
+    assert request.run_key == "0:"
     assert hand.cursor == "0"
 
 
@@ -119,7 +119,7 @@ def test_the_cursor_moves_when_the_run_has_succeeded_and_what_came_meanwhile_is_
     hand.leave("c")
     hand.end(run_id)
     request = hand.tick()
-    assert (hand.cursor, request.run_key, range_of(request)) == ("2", "2:0", (3, 3))
+    assert (hand.cursor, request.run_key, range_of(request)) == ("2", "2:", (3, 3))
 
 
 def test_a_run_that_ends_while_the_sensor_waits_is_followed_at_once(hand):
@@ -134,17 +134,49 @@ def test_a_run_that_ends_while_the_sensor_waits_is_followed_at_once(hand):
 
 def test_a_failed_batch_is_tried_again_later_with_a_new_key_and_with_what_has_come_since(hand):
     hand.leave("a")
-    hand.end(hand.launch(hand.tick()), well=False)
+    first = hand.launch(hand.tick())
+    hand.end(first, well=False)
     hand.leave("b")
     assert "are tried again in" in hand.tick()
     hand.now += timedelta(seconds=6)
     request = hand.tick()
-    assert (request.run_key, range_of(request), hand.cursor) == ("0:1", (1, 2), "0")
-    hand.end(hand.launch(request), well=False)
+    assert (request.run_key, range_of(request), hand.cursor) == (f"0:{first}", (1, 2), "0")
+    second = hand.launch(request)
+    hand.end(second, well=False)
     hand.now = datetime.now(UTC) + timedelta(seconds=8)
     assert "are tried again in" in hand.tick()
     hand.now += timedelta(seconds=3)
-    assert hand.tick().run_key == "0:2"
+    assert hand.tick().run_key == f"0:{second}"
+
+
+def test_a_batch_that_fails_for_days_is_tried_again_every_five_minutes(hand, monkeypatch):
+    hand.leave("a")
+    hand.end(hand.launch(hand.tick()), well=False)
+    monkeypatch.setattr(hand.instance, "get_runs_count", lambda _: 5_000)
+    hand.now = datetime.now(UTC) + timedelta(seconds=290)
+    assert "are tried again in" in hand.tick()
+    hand.now += timedelta(seconds=20)
+    assert range_of(hand.tick()) == (1, 1)
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_failed_batch_is_tried_again_after_somebody_has_started_or_deleted_one_of_its_runs_by_hand(hand, deleted):
+    hand.leave("a")
+    runs = []
+    for _ in range(3):
+        runs.append(hand.launch(hand.tick()))
+        hand.end(runs[-1], well=False)
+        hand.now += timedelta(seconds=400)
+    if deleted:
+        hand.instance.delete_run(runs[-1])
+    else:  # the UI gives the new run all tags of the old one
+        origin = hand.instance.get_run_by_id(runs[0])
+        given = {"run_config": origin.run_config, "tags": origin.tags, "status": STARTED}
+        again = create_run_for_test(hand.instance, sensors.JOB, **given, remote_job_origin=origin.remote_job_origin)
+        hand.end(again.run_id, well=False)
+    hand.now += timedelta(seconds=4_000)
+    before = {run.run_id for run in hand.instance.get_runs()}
+    assert hand.launch(hand.tick()) not in before
 
 
 def test_a_cart_that_becomes_due_wakes_the_waiting_sensor(hand, monkeypatch):
@@ -214,11 +246,11 @@ def test_a_run_whose_process_is_gone_has_failed_and_is_tried_again(hand, monkeyp
 
 def test_where_nobody_knows_a_run_is_dead_when_it_stands_still_and_no_process_has_the_lock(hand):
     hand.leave("a")
-    hand.launch(hand.tick())
+    dead = hand.launch(hand.tick())
     hand.now += timedelta(seconds=90)
     with abandoned_carts._alone(hand.engine):
         assert "is under way" in hand.tick()
-    assert hand.tick().run_key == "0:1"
+    assert hand.tick().run_key == f"0:{dead}"
 
 
 def test_a_run_that_waits_in_the_queue_is_not_dead(hand):
