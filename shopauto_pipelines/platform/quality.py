@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from ibis import _
 
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.memory import give_back
+from shopauto_pipelines.platform.progress import report
 from shopauto_pipelines.platform.tables import Table
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 #: Rows of a batch; Great Expectations takes about half a second for twelve expectations on it.
 BATCH_ROWS = 250_000
+
+#: Rows whose keys are compared at once, where several days are looked at: they take some hundred bytes each.
+ROWS_AT_ONCE = 5_000_000
 
 #: Row keys that a finding lists.
 LISTED_ROWS = 10
@@ -99,22 +103,44 @@ class Finding:
 
 def run_suite(lake: Lake, suite: Suite, days: Sequence[date]) -> tuple[list[Finding], int]:
     """Findings of the suite on the partitions ``days``, and the number of rows looked at."""
-    rows = lake.between(suite.table, min(days), max(days), once=True)
-    partition = suite.table.partition
     found: dict[Expect, Finding] = {}
+    seen = partitions = done = 0
+    for part in _parts(lake, suite.table, days):
+        facts = _look(lake, suite, part, found)
+        seen, partitions, done = seen + int(facts["rows"].sum()), partitions + len(facts), done + len(part)
+        report(f"check of {suite.table.name}", done, len(days))
+    return [replace(finding, rows=partitions if e.fact else seen) for e, finding in found.items()], seen
+
+
+def _parts(lake: Lake, table: Table, days: Sequence[date]) -> Iterator[list[date]]:
+    """The days in parts of at most :data:`ROWS_AT_ONCE` rows, or of one day: no key is compared with one of another day."""
+    part: list[date] = []
+    held = 0
+    for day in sorted(days):
+        rows = lake.rows(table, day) if lake.has(table, day) else 0
+        if part and held + rows > ROWS_AT_ONCE:
+            yield part
+            part, held = [], 0
+        part.append(day)
+        held += rows
+    yield part
+
+
+def _look(lake: Lake, suite: Suite, days: list[date], found: dict[Expect, Finding]) -> pd.DataFrame:
+    """Add to ``found`` what the days break; returns their facts, ``rows`` among them."""
+    rows = lake.between(suite.table, days[0], days[-1], once=True)
+    partition = suite.table.partition
     by_row = [e for e in suite.expectations if not e.fact]
     keys = [partition, *suite.table.key]
-    seen = 0
     if by_row:
         needed = rows.select(sorted({e.column for e in by_row} | set(keys)))
         for batch in lake.engine.ordered(needed, keys, BATCH_ROWS):
             if batch.num_rows:
-                seen += batch.num_rows
                 _validate(found, batch.to_pandas(), by_row, keys)
     facts = _facts(rows, suite, partition)
     _validate(found, facts, [e for e in suite.expectations if e.fact], [partition])
-    give_back(seen)
-    return list(found.values()), seen if by_row else int(facts["rows"].sum())
+    give_back(int(facts["rows"].sum()))
+    return facts
 
 
 def _facts(rows: ir.Table, suite: Suite, partition: str) -> pd.DataFrame:

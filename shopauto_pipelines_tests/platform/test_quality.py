@@ -3,12 +3,14 @@
 import subprocess
 import sys
 import textwrap
-from datetime import date
+from datetime import date, timedelta
 
 import ibis
 import pytest
 
-from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform import quality
+from shopauto_pipelines.platform.lake import Lake, days_between
+from shopauto_pipelines.platform.progress import listening
 from shopauto_pipelines.platform.quality import Expect, Suite, run_suite
 from shopauto_pipelines.platform.tables import Column, Table
 
@@ -80,11 +82,29 @@ def test_of_a_large_table_the_engine_counts_what_is_missing_and_twice(lake):
     assert run_suite(lake, large, [DAY]) == ([], 2)
 
 
+def test_many_days_are_looked_at_in_parts_of_bounded_rows_with_the_findings_of_all(lake, monkeypatch):
+    days = days_between(DAY, DAY + timedelta(days=4))
+    for day, ages in zip(days, ([20, -5], [30, 40], [50], [-6, -7, 8], [20]), strict=True):
+        ids = [f"{n}" for n in range(len(ages))]
+        rows = {"person_id": ids, "email": ["a@example.com"] * len(ages), "age": ages}
+        lake.write(PEOPLE, [day], ibis.memtable(rows, schema=PEOPLE.schema))
+    lake.delete(PEOPLE, days[2])
+    whole = run_suite(lake, SUITE, days)
+    monkeypatch.setattr(quality, "ROWS_AT_ONCE", 4)
+    told = []
+    with listening(lambda *report: told.append(report)):
+        findings, rows = run_suite(lake, SUITE, days)
+    assert [done for _, done, _ in told] == [3, 5]
+    assert (findings, rows) == whole
+    assert {(f.column, f.unexpected, f.rows) for f in findings} == {("age", 3, 8), ("adults", 1, 4)}
+    assert next(f.keys for f in findings if f.column == "age") == (f"{days[0]} 1", f"{days[3]} 0", f"{days[3]} 1")
+
+
 @pytest.mark.slow
 def test_a_suite_runs_beside_spark_in_a_process_without_a_main_file(tmp_path):
     script = f"""
     from pathlib import Path
-    from datetime import date
+    from datetime import date, timedelta
     from shopauto_pipelines.platform import quality
     from shopauto_pipelines_tests.platform.test_quality import DAY, SUITE, Lake, _write
     lake = Lake(Path({str(tmp_path / "lake")!r}), threads=1)
