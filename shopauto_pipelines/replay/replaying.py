@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, timedelta
 
 from shopauto_pipelines.campaigns.declaration import Campaign
 from shopauto_pipelines.platform.lake import Lake, days_between
 from shopauto_pipelines.platform.progress import report
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.replay.readings import Reader, difference
-from shopauto_pipelines.replay.result import Replay
-from shopauto_pipelines.replay.simulation import Others, missing, playbook_with, replayed, simulate
+from shopauto_pipelines.replay.result import Replay, Untold
+from shopauto_pipelines.replay.simulation import Others, missing, playbook_with, replayed, simulate, untold
 from shopauto_pipelines.replay.versions import ReplayError
+from shopauto_pipelines.replay.words import spans
 from shopauto_pipelines.sources.landing import how_to_compute
 
 #: What the versions are called.
@@ -43,10 +44,12 @@ def replay(
     if changed is not None:
         versions[CHANGED] = playbook_with(changed, campaigns)
     every = days_between(start, end)
-    lacking = missing(lake, [one for each in versions.values() for one in replayed(campaign, each, others)], every)
+    taken = [one for each in versions.values() for one in replayed(campaign, each, others)]
+    lacking = missing(lake, taken, every)
     days = [day for day in every if day not in lacking]
     if lacking and not (skip_missing and days):
         raise ReplayError(_what_to_do(lake, lacking, some=bool(days)))
+    unknown = untold(lake, taken, days)
     total, readers = len(days) * len(versions), dict[str, Reader]()
     for number, (version, playbook) in enumerate(versions.items()):
 
@@ -64,6 +67,13 @@ def replay(
         steps=tuple(dict.fromkeys(step.name for each in versions.values() for step in each[campaign].steps)),
         days=tuple(days),
         skipped=tuple(lacking),
+        untold=Untold(
+            tuple(unknown),
+            unknown[-1] + timedelta(days=max(one.lookback_days for one in taken)),
+            how_to_compute(lake, unknown[0], end),
+        )
+        if unknown
+        else None,
         others=others,
         within_days=within_days,
         cap_days=settings.cap_days,
@@ -86,17 +96,6 @@ def _what_to_do(lake: Lake, lacking: Mapping[date, list[str]], *, some: bool) ->
     listed = ", ".join(tables[:3]) + (f" and {len(tables) - 3} more tables" if len(tables) > 3 else "")
     skip = ". --skip-missing leaves them out" if some else ""
     return (
-        f"{_spans(days)} cannot be replayed: {listed} {'have' if len(tables) > 1 else 'has'} not been computed: "
+        f"{spans(days)} cannot be replayed: {listed} {'have' if len(tables) > 1 else 'has'} not been computed: "
         f"{how_to_compute(lake, days[0], days[-1])}{skip}"
     )
-
-
-def _spans(days: list[date]) -> str:
-    """Days in words, those that follow each other as one: ``2026-06-01 to 2026-06-10, 2026-06-12``."""
-    spans: list[list[date]] = []
-    for day in days:
-        if spans and (day - spans[-1][-1]).days == 1:
-            spans[-1] = [spans[-1][0], day]
-        else:
-            spans.append([day])
-    return ", ".join(" to ".join(str(day) for day in span) for span in spans)

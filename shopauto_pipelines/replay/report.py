@@ -13,7 +13,7 @@ from math import ceil
 
 from shopauto_pipelines.campaigns.planner import REASONS
 from shopauto_pipelines.replay import words
-from shopauto_pipelines.replay.result import HELD, Outcome, Replay
+from shopauto_pipelines.replay.result import Outcome, Replay
 from shopauto_pipelines.segments.pictures import axis_step
 
 #: Messages of one version only that the page lists, of each version.
@@ -97,12 +97,11 @@ def _sides(replay: Replay, draw: Callable[[Replay, Outcome], str]) -> str:
 
 
 def _tiles(replay: Replay, outcome: Outcome) -> str:
-    held = outcome.refused(*HELD)
     tiles = [
         (f"{outcome.messages:,}", "messages"),
         (f"{outcome.people:,}", "people"),
         (f"{outcome.capped.met:,}", "messages met a cap"),
-        (f"{held.people:,}", "people held out"),
+        (f"{outcome.held_out:,}", "people held out"),
         (f"{sum(one.offers for one in outcome.offers):,}", "offers"),
         (_money(outcome.message_cents + sum(o.at_most_cents for o in outcome.offers)), f"{replay.currency} at most"),
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 from shopauto_pipelines.replay.simulation import Others
 
@@ -139,11 +139,14 @@ class Outcome:
     reach: tuple[Reach, ...]
     aftermath: tuple[Aftermath, ...]
 
-    def refused(self, *reasons: str) -> Refusal:
-        """The refusals for these reasons as one, named after the first."""
-        found = [one for one in self.refusals if one.reason in reasons]
-        sums = (sum(getattr(one, name) for one in found) for name in ("messages", "people", "put_off"))
-        return Refusal(reasons[0], *sums)
+    @property
+    def held_out(self) -> int:
+        """People who had a step coming, and are held out of it: whether or not they had left the audience by its last day."""
+        return sum(one.count + one.recent for one in self.aftermath if one.group == "held" and one.step is None)
+
+    def refused(self, reason: str) -> Refusal:
+        """The refusals for this reason."""
+        return next((one for one in self.refusals if one.reason == reason), Refusal(reason, 0, 0, 0))
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,14 @@ class Difference:
         return named, self.messages_only[version] - len(named)
 
 
+class Untold(NamedTuple):
+    """Days that were not computed: whom they triggered is not known. Steps are missing ``until`` then; ``how`` to mend it."""
+
+    days: tuple[date, ...]
+    until: date
+    how: str
+
+
 @dataclass(frozen=True)
 class Replay:
     """What a campaign would have done over the ``days``, in one version or two.
@@ -191,6 +202,7 @@ class Replay:
     steps: tuple[str, ...]
     days: tuple[date, ...]
     skipped: tuple[date, ...]
+    untold: Untold | None
     others: Others
     within_days: int
     cap_days: int

@@ -16,12 +16,13 @@ from datetime import date, timedelta
 from typing import Literal
 
 from shopauto_pipelines.campaigns.asked import leaving_day
-from shopauto_pipelines.campaigns.audience import Sources, decisions, reads
+from shopauto_pipelines.campaigns.audience import Sources, decisions, reads, reads_earlier
 from shopauto_pipelines.campaigns.declaration import Campaign, planned_before
-from shopauto_pipelines.platform.lake import Lake, LakeTable
+from shopauto_pipelines.platform.lake import Lake, LakeTable, days_between
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.replay.ledger import VirtualLedger
+from shopauto_pipelines.sources.landing import landed_days
 
 #: What counts of other campaigns.
 Others = Literal["as-sent", "planned"]
@@ -50,6 +51,21 @@ def missing(lake: Lake, campaigns: Sequence[Campaign], days: Sequence[date]) -> 
             if day not in computed and _is_needed(table):
                 found.setdefault(day, []).append(table.name)
     return dict(sorted(found.items()))
+
+
+def untold(lake: Lake, campaigns: Sequence[Campaign], days: Sequence[date]) -> list[date]:
+    """Days that have not been computed and whose states the triggers look at: who was triggered on them nobody knows.
+
+    They lie before the ``days``, as far back as a trigger may still have a step due, or among those that are left out.
+    """
+    landed = landed_days(lake)
+    found: set[date] = set()
+    for campaign in campaigns:
+        first = days[0] - timedelta(days=campaign.lookback_days)
+        for table in reads_earlier(campaign):
+            looked_at = days_between(max(first, landed[0]) if landed else days[0], days[-1])
+            found |= {*looked_at} - {*lake.days(table)}
+    return sorted(found)
 
 
 def _is_needed(table: Table) -> bool:

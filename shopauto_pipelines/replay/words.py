@@ -233,7 +233,25 @@ def notes(replay: Replay) -> list[str]:
         first, last, many = replay.skipped[0], replay.skipped[-1], len(replay.skipped)
         which = f"1 day, {first}, has" if many == 1 else f"{many:,} days from {first} to {last} have"
         told.append(f"{which} not been computed: nothing is decided there.")
+    if replay.untold:
+        days, last, how = replay.untold
+        which, them = ("this day has", "it") if len(days) == 1 else ("these days have", "them")
+        told.append(
+            f"Whom {spans(days)} triggered is not known, as {which} not been computed: the steps after {them}, which may be due "
+            f"up to {last}, are missing. To have all: {how}."
+        )
     return told
+
+
+def spans(days: Sequence[date]) -> str:
+    """Days in words, those that follow each other as one: ``2026-06-01 to 2026-06-10, 2026-06-12``."""
+    found: list[list[date]] = []
+    for day in days:
+        if found and (day - found[-1][-1]).days == 1:
+            found[-1] = [found[-1][0], day]
+        else:
+            found.append([day])
+    return ", ".join(" to ".join(str(day) for day in span) for span in found)
 
 
 def counted(number: int, what: str) -> str:

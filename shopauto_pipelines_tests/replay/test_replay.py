@@ -1,14 +1,16 @@
 """Replays on a hand-made shop: what is planned day by day, what counts as sent, and what is told of it."""
 
+import html
 import json
 import re
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from xml.etree import ElementTree
 
+import pyarrow as pa
 import pytest
 
-from shopauto_pipelines.campaigns.declaration import Incentive, Step
+from shopauto_pipelines.campaigns.declaration import Campaign, Incentive, Step
 from shopauto_pipelines.campaigns.tables import audience
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.lake import days_between
@@ -17,15 +19,18 @@ from shopauto_pipelines.profiles.tables import CONSENT, IDENTITIES
 from shopauto_pipelines.replay import readings, report, words
 from shopauto_pipelines.replay.ledger import VirtualLedger
 from shopauto_pipelines.replay.replaying import replay as replaying
+from shopauto_pipelines.replay.result import Replay
 from shopauto_pipelines.replay.simulation import playbook_with, simulate
 from shopauto_pipelines.replay.versions import ReplayError
-from shopauto_pipelines.segments.tables import MEMBERSHIP
+from shopauto_pipelines.segments.tables import CHANGES, DECLARED, MEMBERSHIP
+from shopauto_pipelines.sources.landing import land_rows
 from shopauto_pipelines.sources.tables import MESSAGE_EVENTS
 from shopauto_pipelines_tests.campaigns.conftest import lake_rows
 from shopauto_pipelines_tests.replay.conftest import (
     DAYS,
     FIRST,
     LAST,
+    PEOPLE,
     by_day,
     campaign,
     days,
@@ -115,7 +120,7 @@ def test_who_is_held_out_gets_nothing_and_is_followed_beside_the_others(plain):
     outcome = plain.outcomes[1]
     held = outcome.refused("campaign_holdout")
     assert held.people + outcome.people == 4
-    assert held.people
+    assert held.people == outcome.held_out
     followed = [one for one in outcome.aftermath if one.step is None]
     assert sum(one.count for one in followed) == 4
     assert sum(one.orders for one in followed) == 2
@@ -251,6 +256,20 @@ def test_offers_that_hold_longer_than_the_data_goes_are_not_known_yet(replay):
     assert replay(campaign(steps=short), end=DAYS[3]).outcomes[0].offers[0].open == 0
 
 
+def test_who_is_held_out_and_leaves_the_audience_afterwards_is_held_out_all_the_same(replay, tell):
+    tell(
+        *(
+            sent(who, DAYS[3], "hello", "first", PEOPLE[who], kind="unsubscribe")
+            for who in ("ann", "bob", "cleo", "dan")
+        )
+    )
+    found = replay(campaign(holdout_percent=90, exit_on=["unsubscribed"], valid_days=7))
+    (outcome,) = found.outcomes
+    (held,) = (one for one in outcome.aftermath if one.group == "held" and one.step is None)
+    assert outcome.refused("campaign_holdout").people < outcome.held_out == held.count + held.recent
+    assert f"<b>{outcome.held_out}</b><span>people held out</span>" in report.page(found)
+
+
 def test_of_the_held_out_whose_days_are_not_over_it_says_so(replay):
     found = replay(campaign(holdout_percent=90), within_days=9)
     (held,) = (one for one in found.outcomes[0].aftermath if one.group == "held" and one.step is None)
@@ -273,6 +292,33 @@ def test_days_that_are_missing_are_named_with_the_command_that_makes_them(shop, 
     assert found.skipped == (DAYS[2],)
     assert by_day(found) == {(0, "first"): 1, (1, "first"): 1, (3, "first"): 2, (3, "second"): 1}
     assert f"1 day, {DAYS[2]}, has not been computed" in " ".join(words.notes(found))
+
+
+def test_whom_earlier_days_triggered_that_were_never_computed_is_told_as_not_known(tmp_path, rules):
+    lake, since = make_lake(tmp_path / "lake"), FIRST - timedelta(days=5)
+    at = [datetime.combine(day, time(9)) for day in (since, LAST)]
+    told = {"event_id": ["a", "b"], "happened_at": at, "type": ["open"] * 2}
+    for day in DAYS:
+        lake.write(DECLARED, [day], lake_rows(DECLARED))
+    land_rows(lake, "shop", MESSAGE_EVENTS, "events", pa.table(told), rules)
+    entered = campaign(trigger={"segment_entered": "everybody"})
+
+    def untold(one: Campaign, start: date = FIRST) -> Replay:
+        return replaying(lake, rules, {"hello": one}, "hello", start, DAYS[5], skip_missing=True)
+
+    assert entered.lookback_days == 6
+    found = untold(entered)
+    assert found.untold.days == tuple(days_between(since, FIRST - timedelta(days=1)))
+    (note,) = (note for note in words.notes(found) if "is not known" in note)
+    assert f"Whom {since} to {FIRST - timedelta(days=1)} triggered is not known" in note
+    assert f"up to {DAYS[5]}" in note
+    assert f"shopauto refresh --from {since} --to {DAYS[5]}" in note
+    assert note in html.unescape(report.page(found))
+    assert untold(campaign()).untold is None, "who signed up is known as of the day"
+    lake.delete(CHANGES, DAYS[2])
+    assert untold(entered, DAYS[1]).untold.days[-1] == DAYS[2], (
+        "nothing is decided on it, and who entered then is not known"
+    )
 
 
 def test_a_range_without_any_day_or_the_wrong_way_round_is_refused_in_words(replay):
