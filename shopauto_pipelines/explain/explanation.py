@@ -120,8 +120,7 @@ class Explainer:
         if not row:
             return Standing(campaign.name, None, "fact", None, not_due)
         mark: Mark = "fact" if row["decision"] == "planned" else "no"
-        would = "nothing else speaks against it" if row["decision"] == "planned" else f"and {REASONS[row['reason']]}"
-        return Standing(campaign.name, None, mark, row["reason"], f"{not_due}; {would}")
+        return Standing(campaign.name, None, mark, row["reason"], f"{not_due}. {_if_it_had(row)}")
 
     def _people(self, ids: Iterable[str], asked: Iterable[str]) -> dict[str, Person]:
         days = max((self._campaigns[name].history_days for name in asked), default=0)
@@ -220,7 +219,7 @@ class Explainer:
             self._day,
             row.get("decision"),
             case.reason,
-            kept.message.state if kept else None,
+            kept.message.state if kept and not outcome.of_later(case, kept) else None,
             kept.message.id if kept else None,
             _headline(case, kept),
             tuple(step for step in steps if step is not None),
@@ -257,24 +256,21 @@ def _headline(case: Case, kept: outcome.Kept | None) -> str:
     meaning = REASONS.get(str(case.reason), "").removeprefix("exit: ")
     if not case.reached:
         why = f"The trigger {case.campaign.trigger} has not made this step due as of {case.day}"
-        if not case.row:
-            return why
-        if case.row["decision"] == "planned":
-            return f"{why}. If it had, nothing else would speak against it"
-        return f"{why}. If it had, they would not get it: {meaning}"
+        return f"{why}. {_if_it_had(case.row)}" if case.row else why
     if kept is None:
         if case.reason != "due":
             return f"Not sent: {meaning}"
         if case.campaign.is_realtime:
             return "It was due, and the ledger has no message: the job of abandoned carts has not sent it"
         return "Planned, and not in the ledger: nothing was sent for that day"
-    message = kept.message
-    if message.state == "suppressed":
-        return f"Planned, and held back by the outbox: {outcome.held(str(message.reason))}"
-    if message.state == "sent":
-        when = f"{kept.facts['settled_at']:%Y-%m-%d %H:%M} UTC"
-        return f"Sent by {message.via}, {when}: the step was due and nothing spoke against it"
-    return f"Planned; it {outcome.STATES[message.state]}"
+    return outcome.headline(case, kept)
+
+
+def _if_it_had(row: Mapping[str, Any]) -> str:
+    """What would have been decided, had the trigger reached the person."""
+    if row["decision"] == "planned":
+        return "If it had, nothing else would speak against it"
+    return f"If it had, they would not get it: {REASONS[row['reason']].removeprefix('exit: ')}"
 
 
 def day_of(lake: Lake, day: date | None) -> date:

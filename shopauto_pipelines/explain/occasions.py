@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
-from typing import Any
 
 from shopauto_pipelines.campaigns.tables import audience
 from shopauto_pipelines.explain import raw_rows
@@ -219,8 +218,12 @@ def _lately(what: str, column: str) -> Callable[[Case], tuple[str, tuple[Row, ..
 
 
 def _expected(case: Case) -> tuple[str, tuple[Row, ...]]:
-    score: Mapping[str, Any] = case.known.scores.get(case.person.customer_id, {})
-    return f"next order expected on {score.get('next_order_on') or 'no day within a year'}", ()
+    score = case.known.scores.get(case.person.customer_id)
+    if score is None:
+        return "no next order is expected: only who has ordered is scored", ()
+    if score["next_order_on"] is None and score["next_order_from"] is None:
+        return f"when the next order is expected is not known: {score['note'] or 'no model says'}", ()
+    return f"next order expected on {score['next_order_on'] or 'no day within a year'}", ()
 
 
 def _schedule(case: Case) -> tuple[str, tuple[Row, ...]]:

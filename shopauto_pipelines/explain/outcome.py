@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from shopauto_pipelines.campaigns.planner import REASONS
 from shopauto_pipelines.campaigns.tables import audience
 from shopauto_pipelines.explain.case import Case
 from shopauto_pipelines.explain.telling import Mark, Part, Step, counted
@@ -166,6 +167,11 @@ def standing(connection: sa.Connection, settings: Settings, case: Case, kept: Ke
     )
 
 
+def of_later(case: Case, kept: Kept | None) -> bool:
+    """Whether the day refused what was planned only on a later one: what became of it then is no answer for this day."""
+    return kept is not None and case.row.get("decision") == "refused" and kept.message.as_of > case.day
+
+
 def sent(case: Case, kept: Kept | None) -> Step:
     """Whether it was sent: the ledger's state now, how it came there, and by which run."""
     title = "Sent?"
@@ -183,7 +189,7 @@ def sent(case: Case, kept: Kept | None) -> Step:
     message, facts = kept.message, kept.facts
     text = STATES[message.state] + (f" by {message.via}" if message.via else "")
     if facts["settled_at"]:
-        text += f", {_when(facts['settled_at'])}"
+        text += _when(case, facts["settled_at"], ", {}")
     if message.reason:
         text += (
             f": {held(message.reason)}" if message.state == "suppressed" else f" ({without_addresses(message.reason)})"
@@ -200,17 +206,22 @@ def sent(case: Case, kept: Kept | None) -> Step:
         parts.append(
             Part(carts if case.campaign.is_realtime else other, "fact" if case.campaign.is_realtime else "unknown")
         )
-    if message.as_of != case.day:
-        parts.append(Part(f"in the ledger it is of the day {message.as_of}", "unknown"))
+    if of_later(case, kept):
+        text = (
+            f"not as of {case.day}: refused by the rule `{case.reason}`. Planned as of {its_day(case, kept)}, it {text}"
+        )
+    elif message.as_of != case.day:
+        parts.append(Part(f"in the ledger it is of {its_day(case, kept)}", "unknown"))
     parts += [
         Part(
-            f"{_when(change.at)}: {change.before or 'new'} → {change.after}",
+            f"{_when(case, change.at, '{}: ')}{change.before or 'new'} → {change.after}",
             aside=without_addresses(change.why or ""),
         )
         for change in kept.changes
     ]
-    parts += [Part(f"{_when(at)}: {kind}", aside="the provider's event") for kind, at in kept.events]
-    return Step("outcome", title, _MARKS.get(message.state, "no"), f"{text}, as the ledger has it now", tuple(parts))
+    parts += [Part(f"{_when(case, at, '{}: ')}{kind}", aside="the provider's event") for kind, at in kept.events]
+    mark = "no" if of_later(case, kept) else _MARKS.get(message.state, "no")
+    return Step("outcome", title, mark, f"{text}, as the ledger has it now", tuple(parts))
 
 
 def held(reason: str) -> str:
@@ -250,7 +261,10 @@ def outbox(case: Case, kept: Kept | None, now: Now, verdict: Verdict | None, win
         parts.append(Part(f"chose {choice} for {of} on {case.step.channel}", "no" if choice == "opted_out" else "fact"))
     if case.step.offer:
         days = case.known.settings.offer_cap_days
-        each = tuple(Part(f"{_when(at)}: {campaign}, {kind.replace('_', ' ')}") for campaign, kind, at in now.granted)
+        each = tuple(
+            Part(f"{'' if case.known.tells_birthday(of) else f'{_shown(at)}: '}{of}, {kind.replace('_', ' ')}")
+            for of, kind, at in now.granted
+        )
         many = counted(len(each), "other offer") if each else "no other offer"
         parts.append(Part(f"{many} granted in the {days} days before it was planned", parts=each))
     if kept and kept.message.state == "suppressed":
@@ -276,5 +290,29 @@ def examine(connection: sa.Connection, case: Case) -> Verdict | None:
         return None
 
 
-def _when(at: datetime) -> str:
+def headline(case: Case, kept: Kept) -> str:
+    """What became of a planned message, in a sentence."""
+    message = kept.message
+    if of_later(case, kept):
+        refused = REASONS.get(str(case.reason), "").removeprefix("exit: ")
+        return f"Not sent as of {case.day}: {refused}. Planned as of {its_day(case, kept)}, it {STATES[message.state]}"
+    if message.state == "suppressed":
+        return f"Planned, and held back by the outbox: {held(str(message.reason))}"
+    if message.state == "sent":
+        when = _when(case, kept.facts["settled_at"], ", {}")
+        return f"Sent by {message.via}{when}: the step was due and nothing spoke against it"
+    return f"Planned; it {STATES[message.state]}"
+
+
+def its_day(case: Case, kept: Kept) -> str:
+    """The day that a message is of; where it would tell the birthday, that it is another one."""
+    return "another day" if case.campaign.tells_birthdays else str(kept.message.as_of)
+
+
+def _when(case: Case, at: datetime, form: str) -> str:
+    """The time of something that happened to a message; nothing where it would tell the birthday."""
+    return "" if case.campaign.tells_birthdays else form.format(_shown(at))
+
+
+def _shown(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M} UTC"

@@ -85,8 +85,10 @@ def _of_number(
     _require(
         f"step of {message.key.campaign}", message.key.step, [s.name for s in campaigns[message.key.campaign].steps]
     )
+    campaign = campaigns[message.key.campaign]
+    _require_day(campaign, day)
     when, aside = _computed(lake, day or message.as_of)
-    aside += _too_early(day, message.as_of)
+    aside += _too_early(campaign, day, message.as_of)
     if person_of(lake, when, text):
         aside = f"{aside}There is also a customer {text}: --campaign NAME asks about them. "
     asked = Asked(message.key.customer_id, message.key.campaign, message.key.step, message.key.occasion)
@@ -99,20 +101,31 @@ def _of_name(
     key = ledger.MessageKey(named[0], named[1], ":".join(named[2:-1]), named[-1])
     _require("campaign", key.campaign, campaigns)
     _require(f"step of {key.campaign}", key.step, [step.name for step in campaigns[key.campaign].steps])
+    _require_day(campaigns[key.campaign], day)
     kept = outcome.of_key(connection, key)
     asked = Asked(key.customer_id, key.campaign, key.step, key.occasion)
     if kept is not None:
         when, aside = _computed(lake, day or kept.message.as_of)
-        return Subject(key.customer_id, when, asked, (aside + _too_early(day, kept.message.as_of)).strip())
+        return Subject(
+            key.customer_id, when, asked, (aside + _too_early(campaigns[key.campaign], day, kept.message.as_of)).strip()
+        )
     decided = _decided_on(lake, key, day)
     if decided is None:
         raise NothingThere(_no_message(connection, lake, key, day))
     return Subject(key.customer_id, decided, asked)
 
 
-def _too_early(day: date | None, as_of: date) -> str:
-    """What is said of a day before the one that a message is of."""
-    if day is None or day >= as_of:
+def _require_day(campaign: Campaign, day: date | None) -> None:
+    """Of a message for a birthday the day has to be named: to find it would tell the birthday."""
+    if campaign.tells_birthdays and day is None:
+        raise NothingThere(
+            f"the day of a message of {campaign.name} would tell the birthday, so it is not looked up: name it with --day"
+        )
+
+
+def _too_early(campaign: Campaign, day: date | None, as_of: date) -> str:
+    """What is said of a day before the one that a message is of, unless that would tell the birthday."""
+    if day is None or day >= as_of or campaign.tells_birthdays:
         return ""
     return f"The message is of {as_of}, {day} was before it: without --day it is explained as of its day. "
 

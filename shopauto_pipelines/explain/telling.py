@@ -80,7 +80,8 @@ class Explanation:
     """Why one person got one message, or did not.
 
     ``decision`` and ``reason`` are the planner's; ``decision`` is none where the trigger has not made the step due. ``state`` is
-    the ledger's of now, ``message_id`` its number; none where the ledger does not know the message.
+    the ledger's of now, ``message_id`` its number; none where the ledger does not know the message. What was refused that day and
+    planned on a later one has no ``state`` either.
     """
 
     customer_id: str

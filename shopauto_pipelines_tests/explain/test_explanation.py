@@ -13,7 +13,7 @@ import pytest
 from shopauto_pipelines.campaigns.declaration import load_campaigns
 from shopauto_pipelines.campaigns.declaration.trigger import Trigger
 from shopauto_pipelines.campaigns.planner import REASONS
-from shopauto_pipelines.explain import page, rules
+from shopauto_pipelines.explain import occasions, page, rules
 from shopauto_pipelines.explain.assets import decisions
 from shopauto_pipelines.explain.case import Case
 from shopauto_pipelines.explain.explanation import Asked, Explainer, NothingThere, day_of
@@ -205,6 +205,52 @@ def test_of_what_is_planned_and_was_not_sent_it_says_whether_it_may_still_leave(
     assert [line for line in lines(told, "outbox") if "its window is" in line] == [
         f"yes: its window is open: {DAY} is the newest day with data"
     ]
+
+
+def test_what_was_put_off_and_sent_later_was_not_sent_as_of_the_day_that_refused_it(explainer, who):
+    person = explainer._people([who["new"]], ["welcome"])[who["new"]]
+    row = {**person.decided["welcome"][0], "decision": "refused", "reason": "pending"}
+    earlier = replace(explainer._known(()), day=before(1))
+    told = explainer._explained(Case(earlier, explainer._campaigns["welcome"], person, "hello", row, True))
+    pending = REASONS["pending"]
+    assert told.headline == f"Not sent as of {before(1)}: {pending}. Planned as of {DAY}, it was sent"
+    assert (told.mark, told.state, told.of("outcome").mark) == ("no", None, "no")
+    assert f"Planned as of {DAY}, it was sent by" in told.of("outcome").text
+
+
+def test_a_message_for_a_birthday_is_asked_about_by_its_day_and_tells_no_other(
+    lake, settings, campaigns, connection, who
+):
+    update = {"trigger": Trigger.model_validate({"birthday": {}})}
+    wishes = {**campaigns, "welcome": campaigns["welcome"].model_copy(update=update)}
+    for text in ("1", f"welcome:hello:{who['new']}:{DAY}"):
+        with pytest.raises(NothingThere, match="would tell the birthday, so it is not looked up: name it with --day"):
+            find(connection, lake, wishes, text)
+        assert find(connection, lake, wishes, text, day=DAY).aside == ""
+    explainer = Explainer(lake, settings, wishes, DAY, connection, own=OWN)
+    (told,) = explainer.explain([Asked(who["new"], "welcome", "hello", DAY.isoformat())])
+    assert told.headline.startswith("Sent by inbox: the step was due")
+    assert "2026" not in " ".join([told.of("outcome").text, *lines(told, "outcome")]).replace(DAY.isoformat(), "")
+    later = replace(explainer._known(()), day=DAY + timedelta(days=1))
+    person = explainer._people([who["new"]], wishes)[who["new"]]
+    again = explainer._explained(Case(later, wishes["welcome"], person, "hello", person.decided["welcome"][0], True))
+    assert "unknown: in the ledger it is of another day" in lines(again, "outcome")
+
+
+def test_without_a_forecast_none_is_told(explainer, campaigns, who):
+    update = {"trigger": Trigger.model_validate({"next_order": {"days_before": 3}})}
+    campaign = campaigns["welcome"].model_copy(update=update)
+    person = explainer._people([who["buyer"]], campaigns)[who["buyer"]]
+    nothing = {"next_order_on": None, "next_order_from": None, "note": None}
+    for score, said in (
+        (None, "no next order is expected: only who has ordered is scored"),
+        (nothing | {"note": "not enough data"}, "when the next order is expected is not known: not enough data"),
+        (nothing | {"next_order_from": DAY}, "next order expected on no day within a year"),
+    ):
+        scores = {} if score is None else {who["buyer"]: score}
+        known = replace(explainer._known(()), scores=scores)
+        told = occasions.trigger(Case(known, campaign, person, "hello", {}, False))
+        assert said in [part.text for part in told.parts]
 
 
 def test_what_comes_in_later_changes_nothing(lake, settings, campaigns, who):
