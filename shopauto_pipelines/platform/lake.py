@@ -255,6 +255,22 @@ class Lake:
             held += size
         yield span
 
+    def parts(self, table: Table, days: Iterable[date], most: int) -> Iterator[list[date]]:
+        """The days in parts of at most ``most`` rows of the table, or of one day: for what compares no rows of different days.
+
+        Unlike :meth:`spans` it does not ask how large they are in files, which says little of what is grouped by many keys.
+        """
+        part: list[date] = []
+        held = 0
+        for day in sorted(days):
+            rows = self.rows(table, day) if self.has(table, day) else 0
+            if part and held + rows > most:
+                yield part
+                part, held = [], 0
+            part.append(day)
+            held += rows
+        yield part
+
     def table_of(self, view: str) -> Table | None:
         """The lake table behind a view name found in an expression."""
         return self._tables_by_view.get(view)

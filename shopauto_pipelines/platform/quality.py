@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: Rows of a batch; Great Expectations takes about half a second for twelve expectations on it.
 BATCH_ROWS = 250_000
 
-#: Rows whose keys are compared at once, where several days are looked at: they take some hundred bytes each.
+#: Rows of several days that a check looks at together: keys that are compared take some hundred bytes each.
 ROWS_AT_ONCE = 5_000_000
 
 #: Row keys that a finding lists.
@@ -105,25 +105,11 @@ def run_suite(lake: Lake, suite: Suite, days: Sequence[date]) -> tuple[list[Find
     """Findings of the suite on the partitions ``days``, and the number of rows looked at."""
     found: dict[Expect, Finding] = {}
     seen = partitions = done = 0
-    for part in _parts(lake, suite.table, days):
+    for part in lake.parts(suite.table, days, ROWS_AT_ONCE):
         facts = _look(lake, suite, part, found)
         seen, partitions, done = seen + int(facts["rows"].sum()), partitions + len(facts), done + len(part)
         report(f"check of {suite.table.name}", done, len(days))
     return [replace(finding, rows=partitions if e.fact else seen) for e, finding in found.items()], seen
-
-
-def _parts(lake: Lake, table: Table, days: Sequence[date]) -> Iterator[list[date]]:
-    """The days in parts of at most :data:`ROWS_AT_ONCE` rows, or of one day: no key is compared with one of another day."""
-    part: list[date] = []
-    held = 0
-    for day in sorted(days):
-        rows = lake.rows(table, day) if lake.has(table, day) else 0
-        if part and held + rows > ROWS_AT_ONCE:
-            yield part
-            part, held = [], 0
-        part.append(day)
-        held += rows
-    yield part
 
 
 def _look(lake: Lake, suite: Suite, days: list[date], found: dict[Expect, Finding]) -> pd.DataFrame:

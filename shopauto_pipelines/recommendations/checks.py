@@ -16,6 +16,8 @@ from shopauto_pipelines.platform.dagster.assets import asset_key
 from shopauto_pipelines.platform.dagster.resources import LakeResource
 from shopauto_pipelines.platform.dagster.runs import run_days
 from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.progress import report
+from shopauto_pipelines.platform.quality import ROWS_AT_ONCE
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.recommendations import tables
@@ -82,6 +84,19 @@ def _stock(lake: Lake, rows: ir.Table, end: date) -> ir.Table:
     return each.mutate(nth=newest).filter(_.nth == 0).group_by("as_of", "product_id").aggregate(stock=_.quantity.sum())
 
 
+def counted(lake: Lake, table: Table, days: Sequence[date], refusal_days: int) -> tuple[dict[str, int], list[str]]:
+    """How many rows must not be recommended, by reason, and which are the first of them; days are looked at in parts."""
+    counts, keys, done = dict.fromkeys(("owned durable", "out of stock", "sent back"), 0), list[str](), 0
+    for part in lake.parts(table, days, ROWS_AT_ONCE):
+        found = unwanted(lake, table, part, refusal_days)
+        for reason, rows in {(reason, rows) for reason, _key, rows in found}:
+            counts[reason] += rows
+        keys += [f"{key} ({reason})" for reason, key, _rows in found]
+        done += len(part)
+        report(f"check of {table.name}", done, len(days))
+    return counts, keys[:_LISTED]
+
+
 def _check(table: Table) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset_key(table),
@@ -92,15 +107,11 @@ def _check(table: Table) -> dg.AssetChecksDefinition:
         "independently of what filters recommendations. Stops the run before anything is sent.",
     )
     def nothing_unwanted(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
-        days = run_days(context.run.tags)
-        found = unwanted(lake.front(), table, days, load_recommendations().refusal_days)
-        counts = dict.fromkeys(("owned durable", "out of stock", "sent back"), 0)
-        counts |= {reason: rows for reason, _key, rows in found}
-        keys = ", ".join(f"{key} ({reason})" for reason, key, _rows in found)
+        counts, keys = counted(lake.front(), table, run_days(context.run.tags), load_recommendations().refusal_days)
         return dg.AssetCheckResult(
-            passed=not found,
-            description=f"{table.name}: unwanted recommendations (as_of customer_id product_id): {keys}"
-            if found
+            passed=not keys,
+            description=f"{table.name}: unwanted recommendations (as_of customer_id product_id): {', '.join(keys)}"
+            if keys
             else None,
             metadata={reason.replace(" ", "_"): rows for reason, rows in counts.items()},
         )

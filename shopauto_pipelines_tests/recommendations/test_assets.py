@@ -1,6 +1,6 @@
 """The room's assets materialised for real, and the check that stands between a mistake and a message."""
 
-from datetime import date
+from datetime import date, datetime, timedelta
 
 import dagster as dg
 import pyarrow as pa
@@ -12,9 +12,10 @@ from shopauto_pipelines.platform.dagster.assets import asset_key, spec_arguments
 from shopauto_pipelines.platform.dagster.io_manager import LakeIOManager
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.lake import Lake
-from shopauto_pipelines.recommendations import tables
+from shopauto_pipelines.platform.progress import listening
+from shopauto_pipelines.recommendations import checks, tables
 from shopauto_pipelines.recommendations.assets import ASSETS
-from shopauto_pipelines.recommendations.checks import CHECKS, unwanted
+from shopauto_pipelines.recommendations.checks import CHECKS, counted, unwanted
 from shopauto_pipelines.recommendations.inputs import BEHIND
 from shopauto_pipelines.sources import tables as raw
 from shopauto_pipelines_tests.recommendations.conftest import TODAY, random_shop
@@ -95,6 +96,28 @@ def test_a_day_is_materialised_and_a_mistake_would_stop_the_run(filled):
 def made_columns(lake, table):
     """Columns of the file of the day."""
     return pa.parquet.read_schema(lake.path(table, TODAY)).names
+
+
+def test_many_days_are_checked_in_parts_of_bounded_rows(filled, monkeypatch):
+    lake, days = filled.lake, [TODAY - timedelta(days=1), TODAY]
+    lake.write(raw.STOCK_LEVELS, [date(2000, 1, 2)], pa.Table.from_pylist(
+        [{"product_id": "gone", "warehouse": "w", "quantity": 0, "changed_at": datetime(2000, 1, 2),
+          "source": "s", "source_file": "f", "source_row": 1}], raw.STOCK_LEVELS.arrow_schema))  # fmt: skip
+    for day, people in zip(days, (["a"], ["a", "b"]), strict=True):
+        rows = [
+            {"customer_id": who, "rank": 1, "product_id": "gone", "score": 1.0, "reason": "popular", "why": "x"}
+            for who in people
+        ]
+        lake.write(tables.CUSTOMER_PRODUCTS, [day], pa.Table.from_pylist(rows, tables.CUSTOMER_PRODUCTS.arrow_schema))
+        lake.write(tables.PRODUCTS, [day], pa.Table.from_pylist([], tables.PRODUCTS.arrow_schema))
+    whole = counted(lake, tables.CUSTOMER_PRODUCTS, days, 365)
+    assert whole[0] == {"owned durable": 0, "out of stock": 3, "sent back": 0}
+    assert whole[1] == [f"{day} {who} gone (out of stock)" for day, who in ((days[0], "a"), (TODAY, "a"), (TODAY, "b"))]
+    monkeypatch.setattr(checks, "ROWS_AT_ONCE", 1)
+    told = []
+    with listening(lambda *report: told.append(report)):
+        assert counted(lake, tables.CUSTOMER_PRODUCTS, days, 365) == whole
+    assert [done for _, done, _ in told] == [1, 2]
 
 
 def test_the_check_finds_each_kind_by_itself(filled):
