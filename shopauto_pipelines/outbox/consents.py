@@ -168,6 +168,11 @@ def suppression(connection: sa.Connection, address_hash: bytes, channel: str) ->
     ).scalar()
 
 
+def said_to_the_shop(state: str, channel: str) -> str:
+    """The name among ``exits`` of what a person told the shop: ``opted_out_email``. It counts until the planner knows it too."""
+    return f"{state}_{channel}"
+
+
 def left(connection: sa.Connection, customer_id: str, event: str, *, at: datetime) -> None:
     """Record that a person ordered, left the segment or unsubscribed: messages that exit on it are not sent any more."""
     connection.execute(insert(exits).values(customer_id=customer_id, event=event, at=at).on_conflict_do_nothing())

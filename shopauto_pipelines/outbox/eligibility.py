@@ -13,11 +13,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, distinct_on
 
+from shopauto_pipelines.outbox.consents import said_to_the_shop
 from shopauto_pipelines.outbox.hours import day_is_over
 from shopauto_pipelines.outbox.schema import ALL_TOPICS, consents, exits, messages, suppressions
 
 #: States that count against the frequency cap: what has left, may have left, or is about to.
 _COUNTED = ("reserved", "sent", "unknown")
+
+#: What a person told the shop in so many days before a message's day counts here: the planner may not have known it yet.
+_TOLD_DAYS = 7
 
 #: What :func:`verdict` needs to know of a message.
 FACTS = (
@@ -49,6 +53,7 @@ class Cap:
             "cap": self.messages,
             "cap_after": as_of - timedelta(days=self.days),
             "less_often_after": as_of - timedelta(days=self.less_often_days),
+            "told_after": as_of - timedelta(days=_TOLD_DAYS),
             "cap_day": self.a_day,
             "shared_day": as_of,
             "sharing": list(self.sharing),
@@ -59,10 +64,10 @@ def verdict(chosen: sa.CTE) -> sa.CTE:
     """``id`` and ``blocked`` of the chosen messages (columns ``FACTS``): why it must not leave, null where it may.
 
     The reasons, the first that holds: ``no_address``; ``suppressed_…`` with the reason of the suppression; ``opted_out``
-    of all topics or of this one; ``already_sent`` under another id of the person, or ``once`` for all on another occasion;
-    ``no_hour``, its day is over; an event that takes it back, as ``ordered``; ``cap``; ``day_cap``; ``less_often``. Of several
-    messages to a person the earlier ones leave, as many as the cap allows. The statement takes the parameters of :meth:`Cap.on`
-    and of :func:`~.hours.parameters`, and ``once``.
+    of all topics or of this one, or, where a ``cap`` holds, told to the shop; ``already_sent`` under another id of the person, or
+    ``once`` for all on another occasion; ``no_hour``, its day is over; an event that takes it back, as ``ordered``; ``cap``;
+    ``day_cap``; ``less_often``. Of several messages to a person the earlier ones leave, as many as the cap allows. The statement
+    takes the parameters of :meth:`Cap.on` and of :func:`~.hours.parameters`, and ``once``.
 
     A person is all their shop ids: whom a message was sent to may have another id by now, where accounts were joined.
 
@@ -136,6 +141,18 @@ def _checked(chosen: sa.CTE) -> sa.CTE:
         exits.c.occasion.in_(("", chosen.c.occasion)),
         exits.c.at >= sa.func.coalesce(chosen.c.triggered_at, chosen.c.planned_at),
     )
+    yes, no = (sa.literal(said_to_the_shop(state, "")) + chosen.c.channel for state in ("opted_in", "opted_out"))
+    last_told = (
+        sa.select(exits.c.event)
+        .where(
+            exits.c.customer_id == sa.any_(_ids(chosen)),
+            exits.c.event.in_((yes, no)),
+            exits.c.at > sa.bindparam("told_after", type_=sa.Date),
+        )
+        .order_by(exits.c.at.desc(), exits.c.event.desc())
+        .limit(1)
+    )
+    told_no = sa.bindparam("cap", type_=sa.Integer).is_not(None) & (last_told.scalar_subquery() == no)
     # a row for what the person said last of each of the two topics, or one without a choice
     said = (
         sa.select(
@@ -144,6 +161,7 @@ def _checked(chosen: sa.CTE) -> sa.CTE:
             chosen.c.other_ids,
             chosen.c.address_hash.is_(None).label("nowhere"),
             suppressions.c.reason.label("suppressed"),
+            told_no.label("told_no"),
             already_sent.label("already_sent"),
             day_is_over(chosen).label("too_late"),
             taken_back.scalar_subquery().label("taken_back"),
@@ -161,14 +179,15 @@ def _checked(chosen: sa.CTE) -> sa.CTE:
     blocked = sa.case(
         (said.c.nowhere, "no_address"),
         (said.c.suppressed.is_not(None), sa.literal("suppressed_") + said.c.suppressed),
-        (opted_out, "opted_out"),
+        (opted_out | said.c.told_no, "opted_out"),
         (said.c.already_sent, "already_sent"),
         (said.c.too_late, "no_hour"),
         else_=said.c.taken_back,
     )
+    facts = (said.c[name] for name in ("nowhere", "suppressed", "told_no", "already_sent", "too_late", "taken_back"))
     return (
         sa.select(*person, blocked.label("blocked"), wants_less.label("wants_less"))
-        .group_by(*person, said.c.nowhere, said.c.suppressed, said.c.already_sent, said.c.too_late, said.c.taken_back)
+        .group_by(*person, *facts)
         .cte("checked")
     )
 

@@ -145,7 +145,9 @@ exits = sa.Table(
     "exits",
     metadata,
     sa.Column("customer_id", sa.Text, primary_key=True, doc="the person"),
-    sa.Column("event", sa.Text, primary_key=True, doc="ordered, cart_emptied, left_segment, unsubscribed, …"),
+    sa.Column(
+        "event", sa.Text, primary_key=True, doc="ordered, cart_emptied, left_segment, unsubscribed, opted_out_email, …"
+    ),
     sa.Column(
         "occasion", sa.Text, primary_key=True, server_default="", doc="what it is about, as a cart; '': anything"
     ),

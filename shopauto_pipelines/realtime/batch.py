@@ -52,7 +52,7 @@ class Exit(NamedTuple):
 
 @dataclass
 class Batch:
-    """What one or more requests brought. ``guests``: the keyed hash of the address behind a guest's shop id."""
+    """What one or more requests brought. ``guests``: the keyed hash of the address behind a shop id, a guest's or a new one."""
 
     rows: list[Row] = field(default_factory=list)
     logins: list[Login] = field(default_factory=list)

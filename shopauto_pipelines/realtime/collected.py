@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from shopauto_pipelines.outbox.consents import said_to_the_shop
 from shopauto_pipelines.realtime import cart_state
 from shopauto_pipelines.realtime.batch import Batch, Exit, Login, Row, Snapshot
 from shopauto_pipelines.realtime.statements import as_json, known, later
@@ -103,11 +104,15 @@ def _log_in(connection: sa.Connection, logins: Sequence[Login]) -> list[str]:
 
 
 def _left(rows: Iterable[Row]) -> list[Exit]:
-    """Who has ordered, or asks the support for help."""
+    """Who has ordered, asks the support for help, or has told the shop that they want messages, or none."""
     found = []
     for row in rows:
         event = "ordered" if row.raw_table == "raw/orders" else row.row.get("type")
-        if event in ("ordered", "ticket_opened") and row.row.get("shop_customer_id"):
+        if row.raw_table == "raw/consents":
+            event = said_to_the_shop(row.row["state"], row.row["channel"])
+        elif event not in ("ordered", "ticket_opened"):
+            continue
+        if row.row.get("shop_customer_id"):
             found.append(Exit(row.row["shop_customer_id"], event, "", row.at))
     return found
 

@@ -40,8 +40,10 @@ visitors = sa.Table(
 guests = sa.Table(
     "guests",
     metadata,
-    sa.Column("shop_customer_id", sa.Text, primary_key=True, doc="guest:<hash>, as orders of guests have it"),
-    sa.Column("address_hash", sa.LargeBinary, nullable=False, doc="keyed hash of the same e-mail address"),
+    sa.Column(
+        "shop_customer_id", sa.Text, primary_key=True, doc="guest:<hash>, as orders of guests have it, or an account's"
+    ),
+    sa.Column("address_hash", sa.LargeBinary, nullable=False, doc="keyed hash of the e-mail address that came with it"),
 )
 carts = sa.Table(
     "carts",

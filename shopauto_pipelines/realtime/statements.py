@@ -39,7 +39,7 @@ def later(table: str, column: str, at: str, collation: str = 'collate "C"') -> s
 
 
 def known(shop_customer_id: str) -> str:
-    """SQL: the person behind the shop's id, or behind the address of the guest it stands for; null for nobody we know."""
+    """SQL: the person behind the shop's id, or behind the address that came with it; null for nobody we know."""
     return f"""coalesce(
         (select people_ids.customer_id from people_ids where people_ids.shop_customer_id = {shop_customer_id}),
         (select min(people.customer_id) from guests join people using (address_hash)

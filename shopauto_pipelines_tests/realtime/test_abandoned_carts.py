@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from shopauto_pipelines.campaigns.declaration import load_campaigns
 from shopauto_pipelines.campaigns.live import cart_waits, longest_valid
-from shopauto_pipelines.outbox import ledger
+from shopauto_pipelines.outbox import ledger, links
 from shopauto_pipelines.outbox.channels import Outcome
 from shopauto_pipelines.outbox.channels.inbox import LocalInbox
 from shopauto_pipelines.outbox.schema import messages, offers
@@ -27,7 +27,9 @@ from shopauto_pipelines.realtime.collected import store
 from shopauto_pipelines.sources.tables import ORDERS
 from shopauto_pipelines_tests.outbox.conftest import DAY
 from shopauto_pipelines_tests.outbox.shop import fill
+from shopauto_pipelines_tests.realtime.collecting import bearer, collecting
 from shopauto_pipelines_tests.realtime.people import person, write_people
+from shopauto_pipelines_tests.realtime.shop_events import people, take
 
 NOW = datetime(2026, 1, 4, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -193,6 +195,54 @@ def decide_but_for(monkeypatch, *bad: str) -> None:
         return decided(campaign, triggers, *arguments, **more)
 
     monkeypatch.setattr(abandoned_carts, "decide", decide)
+
+
+def _consent(who: str, state: str, at: datetime, channel: str = "email") -> Row:
+    row = {
+        "shop_customer_id": who,
+        "channel": channel,
+        "state": state,
+        "changed_at": at.replace(tzinfo=None).isoformat(),
+    }
+    return Row("raw/consents", f"{who}:{channel}:{at}", at, None, row)
+
+
+def test_who_has_told_the_shop_that_they_want_no_more_is_not_written_to_unless_they_told_it_otherwise_since(shop):
+    told = {
+        "ann": [("opted_out", HOUR / 2)],
+        "bob": [("opted_out", HOUR / 2), ("opted_in", HOUR / 4)],
+        "eve": [("opted_in", HOUR / 2), ("opted_out", HOUR / 2)],
+    }
+    for who, said in told.items():
+        shop.event(who, who)
+        for state, ago in reversed(said):  # in any order
+            take(
+                shop.engine, _consent(who, state, shop.now - ago - timedelta(seconds=state == "opted_in")), at=shop.now
+            )
+    take(shop.engine, _consent("bob", "opted_out", shop.now, channel="sms"), at=shop.now)
+    assert shop.handle().sent == 1
+    states = {who: state for (who, _, _), state in shop.states().items()}
+    assert states == {"ann": "suppressed opted_out", "bob": "sent", "eve": "suppressed opted_out"}
+
+
+def test_what_was_told_to_the_shop_long_before_is_the_planner_s_to_know(shop):
+    shop.event("ann", "c1")
+    take(shop.engine, _consent("ann", "opted_out", shop.now - timedelta(days=9)), at=shop.now)
+    assert shop.handle().sent == 1
+
+
+def test_an_order_of_a_new_account_takes_back_what_its_address_is_sent(shop, monkeypatch, tmp_path):
+    key, where = shop.settings.hash_key, {"ann": "ann@example.com", "bob": "bob@example.com"}
+    people(
+        shop.engine, {"ann": "ann", "bob": "bob"}, {n: links.address_hash(key, "email", at) for n, at in where.items()}
+    )
+    for who in where:
+        shop.event(who, who)
+    with collecting(shop.engine, monkeypatch, tmp_path, shop.now, secret_key="k") as client:
+        order = {"order_id": "o1", "shop_customer_id": "new", "email": "Ann@example.com", "total_cents": 100}
+        assert client.post("/orders", json=order, headers=bearer()).status_code == 200
+    assert shop.handle().sent == 1
+    assert shop.states() == {("ann", "ann", "reminder"): "suppressed ordered", ("bob", "bob", "reminder"): "sent"}
 
 
 def test_a_cart_that_cannot_be_decided_on_does_not_hold_the_others_up(shop, monkeypatch):

@@ -136,13 +136,14 @@ class Reader:
         return _add(batch, table, said)
 
     def who(self, batch: Batch, customer: str | None, email: str | None) -> str | None:
-        """The shop's id of a customer; of a guest the id made of the address, which is noted as theirs."""
-        if customer is not None:
-            return customer
-        guest, address = guest_id(email), self.address_hash(email)
-        if guest and address:
-            batch.guests[guest] = address
-        return guest
+        """The shop's id of a customer, or of a guest the id made of the address.
+
+        The address is noted as theirs: it tells who has just opened an account, and is known by the address alone.
+        """
+        who, address = customer or guest_id(email), self.address_hash(email)
+        if who and address:
+            batch.guests[who] = address
+        return who
 
     def address_hash(self, email: str | None) -> bytes | None:
         """Keyed hash of the address as mail is delivered to it; ``None`` where it is none."""

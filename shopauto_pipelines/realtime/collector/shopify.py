@@ -156,7 +156,7 @@ def _refund(batch: Batch, told: dict[str, Any], reader: Reader, now: datetime) -
 
 def _customer(batch: Batch, told: dict[str, Any], reader: Reader, now: datetime) -> str | None:
     address = told.get("default_address") or {}
-    customer = str(told["id"])
+    customer = reader.who(batch, str(told["id"]), told.get("email"))
     row = {
         "shop_customer_id": customer,
         "changed_at": told.get("updated_at") or told["created_at"],
