@@ -145,11 +145,12 @@ def _lake(settings: Settings) -> Iterator[Finding]:
         yield Finding("note", "refresh", f"last refreshed {computed[-1]}, data reaches {span[1]}", "shopauto refresh")
     else:
         yield Finding("ok", "refresh", f"{len(computed):,} days, the last {computed[-1]}")
-    for found in refreshing.health(lake).problems if computed else ():
+    for found in refreshing.health(lake).problems:
         if found.kind != "behind":
             days = sorted({day for of_table in found.days.values() for day in of_table})
             when = f"{days[0]}" if len(days) == 1 else f"{len(days):,} days, {days[0]} … {days[-1]}"
-            yield Finding("note", found.kind, f"{when}: {found.why}", f"{found.repair}; `shopauto health` says more")
+            level: Literal["note", "problem"] = "problem" if found.kind == "failed" else "note"
+            yield Finding(level, found.kind, f"{when}: {found.why}", f"{found.repair}; `shopauto health` says more")
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

@@ -134,7 +134,13 @@ def _assets_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> frozenset[st
 
 
 def _why_failed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """The first step that failed and what it said, in a line; else what Dagster says of the run."""
+    """What stopped it, in a line: the check that failed, or the first step and what it said; else what Dagster says of the run."""
+    for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
+        check = entry.dagster_event.asset_check_evaluation_data if entry.dagster_event else None
+        if check and check.blocking and not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
+            return _line(
+                f"check {check.asset_key.to_user_string()}:{check.check_name}: {check.description or 'failed'}"
+            )
     for kind in (dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE):
         for entry in instance.all_logs(run.run_id, of_type=kind):
             event = entry.dagster_event

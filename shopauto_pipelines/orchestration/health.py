@@ -28,8 +28,9 @@ from shopauto_pipelines.sources import landing, staleness
 from shopauto_pipelines.sources.tables import QUARANTINE, RAW_TABLES
 
 #: ``missing``: a partition that should be there. ``stale``, or ``outdated`` (of an earlier version): one that cannot stay.
-#: ``behind``: days that have data and were not refreshed. ``note``: nothing is wrong, and somebody may want to know.
-Kind = Literal["missing", "stale", "outdated", "behind", "note"]
+#: ``behind``: days that have data and were not refreshed; ``failed``: their refresh failed. ``note``: nothing is wrong, and somebody
+#: may want to know.
+Kind = Literal["missing", "stale", "outdated", "behind", "failed", "note"]
 
 #: Repairs all that is missing, stale or outdated among the days that were computed.
 REPAIR = "shopauto refresh --stale"
@@ -114,7 +115,7 @@ def examine(lake: Lake, flow: Sequence[Made], failed: Sequence[FailedRun] = ()) 
     computed = sorted({day for table in states for day in disk[table.name]})
     partitions = sum(map(len, disk.values()))
     if span is None or not computed:
-        behind = [_behind(*span)] if span else []
+        behind = [_behind(*span, failed)] if span else []
         return Health(behind, partitions)
     first, newest = span[0], computed[-1]
     logs = days_between(first, newest)
@@ -125,7 +126,7 @@ def examine(lake: Lake, flow: Sequence[Made], failed: Sequence[FailedRun] = ()) 
         causes[made.table.name], notes[made.table.name] = _judged(lake, made, disk, causes, expected, failed)
     found = _grouped(causes)
     if newest < span[1]:
-        found.append(_behind(newest + timedelta(days=1), span[1]))
+        found.append(_behind(newest + timedelta(days=1), span[1], failed))
     found += _notes(lake, computed, notes, disk)
     repairable = {name: sorted(days) for name, days in causes.items() if days}
     return Health(found, partitions, repairable)
@@ -261,10 +262,17 @@ def _grouped(causes: _Causes) -> list[Finding]:
     return [Finding(cause.kind, cause.why, tables, REPAIR) for cause, tables in by_cause.items()]
 
 
-def _behind(start: date, end: date) -> Finding:
-    return Finding(
-        "behind", "there is data, and no refresh yet", {EVERY_TABLE: days_between(start, end)}, "shopauto refresh"
-    )
+def _behind(start: date, end: date, failed: Sequence[FailedRun]) -> Finding:
+    """Days with data that were never refreshed: nobody has tried, or the latest run over them that began with the logs failed."""
+    logs = {table.name for table in _LANDED}
+    tried = [run for run in failed if run.days[0] <= end and start <= run.days[1]]
+    tried = [run for run in tried if not run.assets or logs & run.assets]
+    days = {EVERY_TABLE: days_between(start, end)}
+    if not tried:
+        return Finding("behind", "there is data, and no refresh yet", days, "shopauto refresh")
+    latest = max(tried, key=lambda run: run.ended)
+    why = f"there is data, and its refresh failed (run {latest.run_id[:8]}), as it will again until this is mended: {latest.why}"
+    return Finding("failed", why, days, "shopauto refresh")
 
 
 def _notes(

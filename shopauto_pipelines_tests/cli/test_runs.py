@@ -103,3 +103,22 @@ def test_of_a_run_that_failed_its_days_its_assets_and_what_its_first_step_said_a
     assert 0 <= time.time_ns() - failed.ended < 60e9
     assert found[killed.run_id].why == "The process that ran it was killed."
     assert found[killed.run_id].assets == {"refusing"}
+
+
+@dg.asset
+def doubtful() -> None:
+    """An asset whose check finds something."""
+
+
+@dg.asset_check(asset=doubtful, blocking=True)
+def quality() -> dg.AssetCheckResult:
+    """A check that stops the run."""
+    return dg.AssetCheckResult(passed=False, description="a total\nof 1 row is too large")
+
+
+def test_of_a_run_that_a_check_stopped_it_is_told_what_the_check_found():
+    day = date(2026, 6, 1)
+    with dg.DagsterInstance.ephemeral() as instance:
+        dg.materialize([doubtful, quality], instance=instance, tags=runs.range_tags(day, day), raise_on_error=False)
+        [run] = runs.failed_runs(instance)
+    assert run.why == "check doubtful:quality: a total of 1 row is too large"

@@ -201,6 +201,28 @@ def test_days_with_data_and_without_a_refresh_are_behind(lake, shop):
     )
 
 
+def test_a_refresh_of_new_days_that_failed_is_told_with_what_it_failed_on(lake, shop):
+    shop("new,2026-01-10,c1,,1")
+    day, bad = date(2026, 1, 10), "raw/orders:quality: total_cents is too large"
+    alone = FailedRun("1" * 32, (day, day), frozenset({AUDIENCE.name}), 9, "a single asset by hand")
+    before = FailedRun("2" * 32, (DAYS[0], DAYS[4]), frozenset(), 9, "of another day")
+    assert problems(lake, [alone, before])[0][0] == "behind"
+    failed = FailedRun("3" * 32, (day, day), frozenset({"raw/orders", AUDIENCE.name}), 8, bad)
+    [found] = examine(lake, FLOW, [alone, before, failed]).problems
+    assert (found.kind, found.span, found.repair) == ("failed", [(day, day)], "shopauto refresh")
+    assert "run 33333333" in found.why
+    assert found.why.endswith(bad)
+
+
+def test_a_first_refresh_that_failed_is_told_too(lake, shop):
+    for table in STATES:
+        for day in DAYS:
+            lake.delete(table, day)
+    failed = FailedRun("3" * 32, (DAYS[4], DAYS[4]), frozenset(), 8, "a bad row")
+    [found] = examine(lake, FLOW, [failed]).problems
+    assert (found.kind, found.repair) == ("failed", "shopauto refresh")
+
+
 def test_days_left_out_and_tables_that_are_newer_are_notes_that_name_the_command(lake, shop):
     for table in STATES:
         lake.delete(table, DAYS[2])
