@@ -134,7 +134,7 @@ def _assets_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> frozenset[st
 
 
 def _why_failed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """What stopped it, in a line: the check that failed, or the first step and what it said; else what Dagster says of the run."""
+    """What stopped it, in a line: the check that failed, or the first step and what it said; else what Dagster says of it."""
     for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
         check = entry.dagster_event.asset_check_evaluation_data if entry.dagster_event else None
         if check and check.blocking and not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:

@@ -28,8 +28,8 @@ from shopauto_pipelines.sources import landing, staleness
 from shopauto_pipelines.sources.tables import QUARANTINE, RAW_TABLES
 
 #: ``missing``: a partition that should be there. ``stale``, or ``outdated`` (of an earlier version): one that cannot stay.
-#: ``behind``: days that have data and were not refreshed; ``failed``: their refresh failed. ``note``: nothing is wrong, and somebody
-#: may want to know.
+#: ``behind``: days that have data and were not refreshed; ``failed``: their refresh failed. ``note``: nothing is wrong, and
+#: somebody may want to know.
 Kind = Literal["missing", "stale", "outdated", "behind", "failed", "note"]
 
 #: Repairs all that is missing, stale or outdated among the days that were computed.

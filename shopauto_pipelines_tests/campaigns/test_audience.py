@@ -346,6 +346,15 @@ def test_a_day_whose_inputs_are_missing_says_which_and_what_to_run(lake, refresh
         refresh(LAST, LAST)
 
 
+def test_of_a_range_all_days_are_told_whose_inputs_are_missing(lake, refresh):
+    for day in DAYS:
+        lake.delete(CONSENT, day)
+    command = "shopauto refresh --from 2026-06-29 --to 2026-06-30"
+    said = f"profiles/consent has not been computed for 2026-06-29 … 2026-06-30: run `{command}`"
+    with pytest.raises(dg.Failure, match=said):
+        refresh(FIRST, LAST)
+
+
 def test_a_welcome_is_for_the_first_account_or_the_first_order_whichever_came_first():
     people = ibis.memtable(
         pa.table(

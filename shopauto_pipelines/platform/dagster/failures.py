@@ -1,4 +1,4 @@
-"""How errors end a step in the UI: those meant for users without a traceback, a lack of memory with what to do about it."""
+"""How errors end a step in the UI: those meant for users by their text alone, a lack of memory with what to do about it."""
 
 from __future__ import annotations
 

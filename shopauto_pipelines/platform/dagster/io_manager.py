@@ -13,7 +13,7 @@ import ibis.expr.types as ir
 from shopauto_pipelines.platform.dagster.failures import errors_told, sparing
 from shopauto_pipelines.platform.dagster.resources import LakeResource
 from shopauto_pipelines.platform.dagster.runs import COMMAND_LINE_TAG, this_process
-from shopauto_pipelines.platform.lake import Lake, LakeTable, Written, days_between
+from shopauto_pipelines.platform.lake import Lake, LakeTable, MissingPartition, Written, days_between
 from shopauto_pipelines.platform.lineage import column_lineage
 from shopauto_pipelines.platform.progress import report
 from shopauto_pipelines.platform.tables import Table
@@ -86,7 +86,10 @@ class LakeIOManager(dg.ConfigurableIOManager):
         )
         written: dict[date, Written] = {}
         for span in spans:
-            expression, made = sparing(lake.engine, table.name, context.log, partial(_made, obj, lake, table, span))
+            try:
+                expression, made = sparing(lake.engine, table.name, context.log, partial(_made, obj, lake, table, span))
+            except MissingPartition as error:
+                raise _all_missing(lake, asset, days) or error from None
             written |= made
             report(table.name, len(written), len(days))
         origins = asset.lineage(expression, lake)
@@ -106,6 +109,26 @@ def _made(
     began = time.time_ns()  # what changes from here on was not seen, perhaps, and makes these days stale
     expression = body(days[0], days[-1]) if table.partition == "day" else body(days[0])
     return expression, lake.write(table, days, expression, began)
+
+
+def _all_missing(lake: Lake, asset: LakeAsset, days: list[date]) -> MissingPartition | None:
+    """All days of the run of which something that is read as of them is missing, in one error: not one day after the other."""
+    lacking: dict[str, list[date]] = {}
+    for table in asset.reads:
+        if table.partition != "as_of" or table in asset.earlier:  # of earlier days those count that are there
+            continue
+        if absent := [day for day in days if not lake.has(table, day)]:
+            lacking[table.name] = absent
+    if not lacking:
+        return None
+    absent = sorted({day for of_table in lacking.values() for day in of_table})
+    span = f"{absent[0]} … {absent[-1]}" if len(absent) > 1 else f"{absent[0]}"
+    command = f"--from {absent[0]} --to {absent[-1]}" if len(absent) > 1 else f"--day {absent[0]}"
+    names = ", ".join([*lacking][:4]) + (", …" if len(lacking) > 4 else "")
+    return MissingPartition(
+        f"{names} {'has' if len(lacking) == 1 else 'have'} not been computed for {span}: run `{lake.refresh_command} {command}`, "
+        "or materialise the same days upstream. `shopauto doctor` says of which days there is data"
+    )
 
 
 #: The command that computes days as known then, and what of earlier days it takes.
