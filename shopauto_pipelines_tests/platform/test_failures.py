@@ -1,6 +1,9 @@
 """A check that does not fit into the engine's memory: told in the run's log, and at last what to change."""
 
 import logging
+import os
+import signal
+import threading
 from datetime import date
 
 import dagster as dg
@@ -8,6 +11,7 @@ import pytest
 
 from shopauto_pipelines.platform.dagster.assets import asset_key
 from shopauto_pipelines.platform.dagster.checks import suite_check
+from shopauto_pipelines.platform.dagster.failures import errors_told
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.lake import open_lake
 from shopauto_pipelines.platform.quality import Suite
@@ -66,3 +70,28 @@ def test_where_it_does_not_the_log_says_that_fewer_threads_are_tried_and_the_fai
     assert said.endswith("SHOPAUTO_ENGINE_MEMORY")
     assert all(line.startswith("the check of test/things does not fit") for line in told)
     assert [line.rpartition(" ")[2] for line in told] == ["2", "1"]
+
+
+def test_a_run_that_is_stopped_in_the_middle_of_a_query_computes_nothing_more(monkeypatch):
+    started = []
+
+    def counted(name: str) -> dg.AssetsDefinition:
+        @dg.asset(name=name)
+        def asset(lake: LakeResource) -> None:
+            started.append(name)
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+            with errors_told():
+                lake.lake().engine.fetch("select sum(a.i * b.i) from range(1000000) a(i), range(1000000) b(i)")
+
+        return asset
+
+    settings = SettingsResource()
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [counted("one"), counted("another")],
+            resources={"settings": settings, "lake": LakeResource(settings=settings)},
+            instance=instance,
+            raise_on_error=False,
+        )
+    assert not result.success
+    assert len(started) == 1

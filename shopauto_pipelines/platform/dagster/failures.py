@@ -8,6 +8,7 @@ from logging import Logger
 from typing import TypeVar
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from shopauto_pipelines.platform.engine import MORE_MEMORY, OUT_OF_MEMORY, Engine
 from shopauto_pipelines.platform.errors import ShopAutoError
@@ -17,9 +18,19 @@ _T = TypeVar("_T")
 
 @contextmanager
 def errors_told(what: str = "The query") -> Iterator[None]:
-    """Errors meant for users end the step with their text alone; ``what`` is what would not fit into memory."""
+    """Errors meant for users end the step with their text alone; ``what`` is what would not fit into memory.
+
+    Where somebody stops the run in the middle of a query, DuckDB makes an error of it like any other: with that, the run would go
+    on with whatever does not rest on the step. So the stop itself is raised.
+    """
     try:
         yield
+    except RuntimeError as error:
+        if isinstance(
+            stopped := error.__cause__ or error.__context__, KeyboardInterrupt | DagsterExecutionInterruptedError
+        ):
+            raise stopped from None
+        raise
     except ShopAutoError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     except OUT_OF_MEMORY:
