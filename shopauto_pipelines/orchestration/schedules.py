@@ -8,7 +8,7 @@ DAILY = dg.build_schedule_from_partitioned_job(
     DAILY_REFRESH,
     name="daily_refresh_at_five",
     hour_of_day=5,
-    description="Refreshes yesterday at 05:00 in the shop's time zone.",
+    description="Refreshes yesterday at 05:00 in the shop's time zone, and sends its messages.",
     default_status=dg.DefaultScheduleStatus.STOPPED,
 )
 

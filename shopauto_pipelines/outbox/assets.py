@@ -39,9 +39,11 @@ def outbox_asset(campaign: Campaign) -> dg.AssetsDefinition:
         group_name="outbox",
         description=(
             f"Sends the messages of the campaign {campaign.name}, each exactly once, through the ledger in PostgreSQL.\n\n"
-            "Sends only for the newest day with data, never in a backfill and never by automation; with live mode off "
-            "every message goes to the local inbox (`shopauto inbox`). Running it again sends what is missing, nothing "
-            "twice."
+            "Sends only for the newest day with data, never in a backfill. It has no automation condition: the daily refresh "
+            "sends it (by its schedule, from the command line or by hand), and what waits is sent by the sensors "
+            "`messages_in_their_hour` and `rest_of_roll_outs`; both and the schedule are off until somebody switches them "
+            "on. With live mode off every message goes to the local inbox (`shopauto inbox`). Running it again sends what "
+            "is missing, nothing twice."
         ),
         owners=[campaign.owner],
         kinds={"email", "postgres"},

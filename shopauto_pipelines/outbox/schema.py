@@ -53,7 +53,7 @@ messages = sa.Table(
     sa.Column("state", sa.Text, nullable=False, server_default="planned", doc=", ".join(STATES)),
     sa.Column("reason", sa.Text, doc="why it is in this state"),
     sa.Column("channel", sa.Text, nullable=False, doc="email or sms"),
-    sa.Column("via", sa.Text, doc="who took it: inbox or sendgrid"),
+    sa.Column("via", sa.Text, doc="the channel that took it: inbox, sendgrid, smtp, …"),
     sa.Column("as_of", sa.Date, nullable=False, doc="day of the audience it comes from"),
     sa.Column("language", sa.Text, nullable=False, doc="language it is written in"),
     sa.Column("template", sa.Text, nullable=False, doc="template it is rendered from"),

@@ -115,6 +115,22 @@ def test_nothing_runs_by_itself(repository, graph):
     assert [s.name for s in repository.sensor_defs if s.default_status != dg.DefaultSensorStatus.STOPPED] == []
 
 
+def test_what_sends_says_when_it_does(repository, graph, by_days):
+    [schedule] = repository.schedule_defs
+    assert schedule.description.endswith("and sends its messages.")
+    texts = [
+        each.description
+        for each in map(graph.get, by_days)
+        if each.tags.get("shopauto/side_effect") == "sends_messages"
+    ]
+    assert len(texts) > 10
+    for text in texts:
+        assert "never in a backfill" in text
+        assert "the daily refresh sends it" in text
+        named = {sensor.name for sensor in repository.sensor_defs if f"`{sensor.name}`" in text}
+        assert named == {"messages_in_their_hour", "rest_of_roll_outs"}
+
+
 def test_the_daily_refresh_makes_every_asset_and_runs_every_check(repository, graph, by_days):
     refresh = repository.get_job("daily_refresh").asset_layer
     assert set(refresh.executable_asset_keys) == set(by_days)
