@@ -140,12 +140,14 @@ def _show_part(part: Part, indent: int, who: str) -> None:
 
 
 def _show_rows(rows: Sequence[Row], who: str, indent: int) -> None:
+    from shopauto_pipelines.explain.telling import counted
+
     for row in rows[:_ROWS]:
         said = {name: value for name, value in row.values.items() if value != who}
         words = escape(type(row)(**{**vars(row), "values": said}).words)
         _indented(f"[cyan]{escape(row.place)}[/cyan]  [dim]{words}[/dim]", indent)
     if len(rows) > _ROWS:
-        _indented(f"[dim]… and {len(rows) - _ROWS} more rows: --html or --json[/dim]", indent)
+        _indented(f"[dim]… and {counted(len(rows) - _ROWS, 'more row')}: --html or --json[/dim]", indent)
 
 
 def _mark(mark: Mark) -> str:

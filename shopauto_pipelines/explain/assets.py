@@ -1,5 +1,7 @@
 """The room's asset: a few of the newest day's decisions, explained. It makes no table: what it shows is metadata and a page."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from shopauto_pipelines.campaigns.declaration import load_campaigns
@@ -61,14 +63,27 @@ def decisions(context: dg.AssetExecutionContext, settings: SettingsResource, lak
         "dagster/row_count": len(shown.told),
         "explained": dg.MetadataValue.md(page.markdown(shown.told) or "Nobody was due a message."),
         "page": dg.MetadataValue.path(shown.page),
-        "planned": sum(one.people for one in shown.decisions if one.decision == "planned"),
-        "refused": sum(one.people for one in shown.decisions if one.decision == "refused"),
+        **_sums(shown.decisions),
         "ask_yourself": dg.MetadataValue.md(
             "`shopauto explain MESSAGE`, `shopauto explain CUSTOMER --campaign NAME --day "
             f"{day}`; `--html FILE` writes the page."
         ),
     }
     context.add_asset_metadata(metadata | lineage_entries(_LINEAGE), partition_key=str(day))
+
+
+def _sums(found: Sequence[examples.Decision]) -> dict[str, int | str]:
+    """How many are planned and refused; and how many of the planned are about carts, which are sent by the hour."""
+    planned = [one for one in found if one.decision == "planned"]
+    sums: dict[str, int | str] = {"planned": sum(one.people for one in planned)}
+    if carts := sum(one.people for one in planned if _CAMPAIGNS[one.campaign].is_realtime):
+        which = (
+            "all of these are" if carts == sums["planned"] else f"of these {carts:,} {'is' if carts == 1 else 'are'}"
+        )
+        sums["planned_about_carts"] = (
+            f"{which} about carts: sent by the job `abandoned_carts`, never by the daily refresh"
+        )
+    return sums | {"refused": sum(one.people for one in found if one.decision == "refused")}
 
 
 #: The room's assets.

@@ -208,14 +208,16 @@ def files(case: Case) -> Step:
         found = raw_rows.rows(
             lake,
             table,
-            days[:limit],
+            days[: limit + 1],
             person.ids,
             lambda row: not case.known.tells_birthday(row.get("campaign")),
-            limit=limit,
+            limit=limit + 1,
         )
-        more = f", the latest {len(found)} shown" if found else ""
+        kept = found[:limit]
+        latest = "the latest " if len(found) > limit or len(days) > limit else ""
+        more = f", {latest}{counted(len(kept), 'row')}" if kept else ""
         parts.append(
-            Part(f"{table.name}: on {counted(len(days), 'day')}{more}" if days else f"{table.name}: none", rows=found)
+            Part(f"{table.name}: on {counted(len(days), 'day')}{more}" if days else f"{table.name}: none", rows=kept)
         )
     ids = ", ".join(sorted(person.ids))
     return Step("rows", "Raw rows", "fact", f"ids of the shop: {ids}", tuple(parts))

@@ -246,7 +246,9 @@ def _write_raw(lake: Lake, who: Mapping[str, str]) -> None:
         names = ordered.get(n, ())
         bought = ({"shop_customer_id": who[name], **tent} for name in names) if n == 14 else ()
         _fill(lake, DAILY_PRODUCTS, before(n), *bought)
-        _fill(lake, DAILY_ACTIVITY, before(n), *({"shop_customer_id": who[name], "orders": 1} for name in names))
+        heard = [{"shop_customer_id": who["full"], "emails_sent": 1}] if n in (1, 2, 5, 6) else []
+        did = [{"shop_customer_id": who[name], "orders": 1} for name in names]
+        _fill(lake, DAILY_ACTIVITY, before(n), *did, *heard)
 
 
 def _write_scores(lake: Lake, settings: Settings, who: Mapping[str, str]) -> None:

@@ -14,8 +14,9 @@ from shopauto_pipelines.campaigns.declaration import load_campaigns
 from shopauto_pipelines.campaigns.declaration.trigger import Trigger
 from shopauto_pipelines.campaigns.planner import REASONS
 from shopauto_pipelines.explain import occasions, page, rules
-from shopauto_pipelines.explain.assets import decisions
+from shopauto_pipelines.explain.assets import _sums, decisions
 from shopauto_pipelines.explain.case import Case
+from shopauto_pipelines.explain.examples import Decision
 from shopauto_pipelines.explain.explanation import Asked, Explainer, NothingThere, day_of
 from shopauto_pipelines.explain.subjects import find
 from shopauto_pipelines.explain.telling import Explanation, as_json
@@ -174,6 +175,17 @@ def test_a_model_that_cannot_be_read_is_named_and_all_else_is_told(lake, setting
 def test_the_rows_behind_the_features_are_the_latest_up_to_the_day(explain):
     assert places(explain("keen", "review"), "rows")[:2] == [("orders.csv", 13), ("orders.csv", 12)]
     assert places(explain("buyer", "review"), "rows") == [("orders.csv", 11)]
+
+
+def test_how_many_raw_rows_there_are_is_said_whether_they_are_all_or_the_latest(
+    explain, lake, settings, campaigns, connection, who
+):
+    assert lines(explain("full", "welcome"), "rows")[2] == "fact: raw/message_events: on 4 days, 4 rows"
+    assert lines(explain("buyer", "review"), "rows")[0] == "fact: raw/orders: on 1 day, 1 row"
+    three = Explainer(lake, settings, campaigns, DAY, connection, own=OWN, limit=3)
+    (told,) = three.explain([Asked(who["full"], "welcome", "hello")])
+    assert lines(told, "rows")[2] == "fact: raw/message_events: on 4 days, the latest 3 rows"
+    assert len(told.of("rows").parts[2].rows) == 3
 
 
 def test_of_who_was_not_reached_it_says_what_the_trigger_looks_at(explainer, who):
@@ -492,6 +504,14 @@ def test_the_command_shows_it_as_text_as_json_and_as_a_page_that_needs_nothing_e
 
 
 @pytest.mark.usefixtures("home")
+def test_the_terminal_shows_three_rows_and_says_how_many_more_there_are(shopauto, who):
+    shown = shopauto("explain", who["full"], "--campaign", "welcome", "--step", "hello")
+    below = shown.partition("raw/message_events: on 4 days, 4 rows")[2]
+    assert below.count("message_events.csv, row") == 3
+    assert "… and 1 more row: --html or --json" in below
+
+
+@pytest.mark.usefixtures("home")
 def test_wrong_arguments_are_answered_in_a_sentence(shopauto, who, tmp_path):
     for arguments, said, code in (
         (("nobody",), "Error: there is no customer 'nobody' as of 2026-06-30", 1),
@@ -501,6 +521,19 @@ def test_wrong_arguments_are_answered_in_a_sentence(shopauto, who, tmp_path):
         ((who["new"], "--html", str(tmp_path)), "is a folder: name a file in it", 2),
     ):
         assert said in shopauto("explain", *arguments, code=code)
+
+
+def test_what_is_planned_about_carts_is_said_beside_the_sum():
+    def decided(campaign, decision, people):
+        return Decision(campaign, decision, "due", people, "c1", "step", "occasion")
+
+    of_days = [decided("welcome", "planned", 20), decided("welcome", "refused", 3)]
+    assert _sums(of_days) == {"planned": 20, "refused": 3}
+    both = _sums([*of_days, decided("abandoned_cart", "planned", 8), decided("abandoned_cart", "refused", 2)])
+    assert (both["planned"], both["refused"]) == (28, 5)
+    assert both["planned_about_carts"] == (
+        "of these 8 are about carts: sent by the job `abandoned_carts`, never by the daily refresh"
+    )
 
 
 def test_the_ui_shows_a_person_for_each_kind_of_decision_of_the_newest_day(home, who):
