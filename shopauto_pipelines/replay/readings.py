@@ -198,6 +198,7 @@ class Reader:
         window = {"within": self.within_days, "known_until": self.known_until}
         members = compiled(self.lake.between(MEMBERSHIP, self.days[0], self.days[-1]))
         reach = _REACH.format(units=self.units, membership=f"({members})")
+        price = self.settings.message_price
         return result.Outcome(
             version=version,
             by_day=_of(result.OfDay, self._rows(_BY_DAY.format(units=self.units))),
@@ -209,7 +210,7 @@ class Reader:
             capped=result.Capped(**capped),
             overlaps=_of(result.Overlap, overlaps),
             offers=_of(result.OfferCost, offers),
-            message_cents=round(counted["messages"] * self.settings.message_price * 100),
+            message_cents=round(counted["messages"] * price * 100) if price else None,
             reach=_of(result.Reach, self._rows(reach)),
             aftermath=_of(result.Aftermath, self._rows(_AFTERMATH.format(**names), **window)),
         )

@@ -1,4 +1,4 @@
-"""A replay as a page that needs nothing else: figures, plots as SVG, both versions side by side, in light and in dark.
+"""A replay as a page that needs nothing else: figures, plots, both versions side by side, in light and in dark.
 
 The same result gives the same bytes. Customer ids and figures of groups; nothing private.
 """
@@ -43,9 +43,13 @@ p { margin: 4px 0; color: var(--soft); max-width: 860px; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: 14px 20px; }
 .tiles b { display: block; font-size: 24px; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .tiles span { color: var(--soft); font-size: 13px; }
-svg { display: block; width: 100%; height: auto; } svg.bars { max-width: 620px; }
-svg text { font: 11px system-ui, sans-serif; fill: var(--soft); }
-svg .grid { stroke: var(--line); } svg .name { fill: var(--ink); font-size: 12px; }
+svg { display: block; width: 100%; height: auto; }
+svg text { font: 11px system-ui, sans-serif; fill: var(--soft); } svg .grid { stroke: var(--line); }
+.bars { list-style: none; margin: 0; padding: 0; font-size: 13px; line-height: 1.35; } .bars li { margin: 0 0 10px; }
+.bars div { display: flex; justify-content: space-between; gap: 4px 16px; }
+.bars em { font-style: normal; color: var(--soft); text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.bars i { display: block; height: 8px; border-radius: 2px; } .bars li > i { background: var(--line); margin-top: 4px; }
+.bars i i { background: var(--s0); min-width: 1px; }
 .key { display: flex; flex-wrap: wrap; gap: 4px 18px; font-size: 13px; color: var(--soft); margin: 0 0 10px; }
 .key i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 6px; }
 .wide { overflow-x: auto; } .panel table { min-width: 420px; }
@@ -103,8 +107,12 @@ def _tiles(replay: Replay, outcome: Outcome) -> str:
         (f"{outcome.capped.met:,}", "messages met a cap"),
         (f"{outcome.held_out:,}", "people held out"),
         (f"{sum(one.offers for one in outcome.offers):,}", "offers"),
-        (_money(outcome.message_cents + sum(o.at_most_cents for o in outcome.offers)), f"{replay.currency} at most"),
     ]
+    offers = sum(one.at_most_cents for one in outcome.offers)
+    if outcome.message_cents is not None:
+        tiles.append((_money(outcome.message_cents + offers), f"cost, {replay.currency} at most"))
+    elif outcome.offers:
+        tiles.append((_money(offers), f"cost of the offers, {replay.currency} at most"))
     return f'<div class="tiles">{"".join(f"<div><b>{number}</b><span>{name}</span></div>" for number, name in tiles)}</div>'
 
 
@@ -191,20 +199,15 @@ def _reach(replay: Replay, outcome: Outcome) -> str:
 
 
 def _bars(rows: Sequence[tuple[str, float, str]], described: str) -> str:
-    """Lines with a name, a bar (0 to 1) below it, and what it says."""
+    """Lines with a name, a bar (0 to 1) below it, and what it says; as wide as the panel, and names wrap."""
     if not rows:
         return "<p>None.</p>"
-    width, line = 520, 38
-    parts = []
-    for n, (name, share, told) in enumerate(rows):
-        up = line * n
-        parts.append(f'<text class="name" x="0" y="{up + 13}">{escape(_cut(name, 62))}</text>')
-        parts.append(f'<text x="{width}" y="{up + 13}" text-anchor="end">{escape(told)}</text>')
-        parts.append(f'<rect x="0" y="{up + 19}" width="{width}" height="8" rx="2" fill="var(--line)"/>')
-        parts.append(
-            f'<rect x="0" y="{up + 19}" width="{max(width * share, 1):.1f}" height="8" rx="2" fill="var(--s0)"/>'
-        )
-    return _svg(parts, width, line * len(rows), described, "bars")
+    lines = (
+        f"<li><div><span>{escape(name)}</span><em>{escape(told)}</em></div>"
+        f'<i><i style="width: {100 * share:.1f}%"></i></i></li>'
+        for name, share, told in rows
+    )
+    return f'<ul class="bars" aria-label="{escape(described)}">{"".join(lines)}</ul>'
 
 
 def _figures(replay: Replay) -> str:
@@ -264,13 +267,9 @@ def _table(heads: Sequence[str], rows: Iterable[str], numbers_from: int = 99) ->
     return f'<div class="wide"><table><tr>{names}</tr>{"".join(f"<tr>{row}</tr>" for row in rows)}</table></div>'
 
 
-def _svg(parts: Iterable[str], width: int, height: int, described: str, kind: str = "time") -> str:
-    told = f'class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(described)}"'
+def _svg(parts: Iterable[str], width: int, height: int, described: str) -> str:
+    told = f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(described)}"'
     return f"<svg {told}>{''.join(parts)}</svg>"
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _money(cents: int) -> str:

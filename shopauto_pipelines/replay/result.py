@@ -123,7 +123,10 @@ class Aftermath:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One version of the campaign, replayed. ``really_sent`` of its messages went out in truth, step and occasion the same."""
+    """One version of the campaign, replayed. ``really_sent`` of its messages went out in truth, step and occasion the same.
+
+    ``message_cents`` is ``None`` where no price of a message is set.
+    """
 
     version: str
     by_day: tuple[OfDay, ...]
@@ -135,7 +138,7 @@ class Outcome:
     capped: Capped
     overlaps: tuple[Overlap, ...]
     offers: tuple[OfferCost, ...]
-    message_cents: int
+    message_cents: int | None
     reach: tuple[Reach, ...]
     aftermath: tuple[Aftermath, ...]
 

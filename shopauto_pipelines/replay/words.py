@@ -66,7 +66,8 @@ def figures(replay: Replay) -> Iterator[Figure]:
     yield count(f"within {replay.cap_days} days of one", partial(_near, None))
     for other in _others(replay):
         yield count(other or "of no campaign", partial(_near, other), 1)
-    yield money("cost of the messages", lambda o: o.message_cents)
+    if _priced(replay):
+        yield money("cost of the messages", lambda o: o.message_cents or 0)
     if any(outcome.offers for outcome in replay.outcomes):
         yield count("offers granted", lambda o: sum(one.offers for one in o.offers))
         for tier in _tiers(replay):
@@ -77,6 +78,11 @@ def figures(replay: Replay) -> Iterator[Figure]:
             yield count(label, lambda o: sum(one.open for one in o.offers), 1)
         yield money("cost of the offers, if all are used", lambda o: sum(one.at_most_cents for one in o.offers))
         yield money("given to those who ordered anyway", lambda o: sum(one.anyway_cents for one in o.offers), 1)
+
+
+def _priced(replay: Replay) -> bool:
+    """Whether it is set what a message costs."""
+    return all(outcome.message_cents is not None for outcome in replay.outcomes)
 
 
 def _more(numbers: Sequence[float], form: str) -> str:
@@ -224,6 +230,8 @@ def notes(replay: Replay) -> list[str]:
         told.append(
             "What a cart brings as an offer depends on what was in it at that minute: these offers are not counted."
         )
+    if not _priced(replay):
+        told.append("What the messages cost is left out, as no price is set (`SHOPAUTO_MESSAGE_PRICE`).")
     if replay.last_unknown:
         told.append(
             f"Messages of {replay.days[-1]} leave on the day after it, of which there is no data yet: none of them counts as "

@@ -332,12 +332,33 @@ def test_the_page_stands_alone_holds_both_versions_and_nothing_private(plain):
     page = report.page(plain)
     assert page == report.page(plain)
     drawn = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
-    assert len(drawn) == 6
-    for svg in drawn:
-        ElementTree.fromstring(svg)
+    bars = re.findall(r'<ul class="bars".*?</ul>', page, re.DOTALL)
+    assert (len(drawn), len(bars)) == (2, 4)
+    for plot in (*drawn, *bars):
+        ElementTree.fromstring(plot)
     assert "http" not in page, "it needs nothing from elsewhere"
     for private in ("Secret", "@example.com"):
         assert private not in page + json.dumps(plain.as_json())
+
+
+def test_names_of_bars_are_whole_however_long(plain):
+    refusals = tuple(replace(one, reason=f"a reason {'as long as this ' * 6}") for one in plain.outcomes[0].refusals)
+    page = report.page(replace(plain, outcomes=(replace(plain.outcomes[0], refusals=refusals),)))
+    assert f"<span>{refusals[0].reason}</span>" in page
+
+
+def test_what_messages_cost_is_left_out_where_no_price_is_set(plain, replay):
+    said, cost = "no price is set (`SHOPAUTO_MESSAGE_PRICE`)", "cost of the messages, EUR"
+    assert said not in " ".join(words.notes(plain))
+    assert "<span>cost, EUR at most</span>" in report.page(plain)
+    found = replay(campaign(), settings={"message_price": 0.0}, end=DAYS[1])
+    assert found.outcomes[0].message_cents is None
+    assert said in " ".join(words.notes(found))
+    assert cost not in [figure.label for figure in words.figures(found)]
+    assert "EUR at most" not in report.page(found), "there are no offers"
+    offers = campaign(steps=[Step(name="first", wait_days=0, offer=Incentive(valid_days=3), **LETTER)])
+    page = report.page(replay(offers, settings={"message_price": 0.0}, end=DAYS[1]))
+    assert "<b>10.00</b><span>cost of the offers, EUR at most</span>" in page
 
 
 def test_the_figures_name_every_step_and_reason(plain):
