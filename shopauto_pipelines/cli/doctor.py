@@ -47,11 +47,14 @@ def examine() -> Iterator[Finding]:
         ("lake", _lake),
         ("disk", _disk),
     ]
+    told: set[str] = set()
     for subject, part in parts:
         try:
             yield from part(settings)
         except ShopAutoError as error:
-            yield Finding("problem", subject, str(error))
+            if str(error) not in told:  # what is stale is judged by the playbook, and meets its mistakes again
+                yield Finding("problem", subject, str(error))
+            told.add(str(error))
 
 
 def _playbook(settings: Settings) -> Iterator[Finding]:

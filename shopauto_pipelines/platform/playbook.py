@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache, wraps
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.settings import PROJECT_ROOT
-from shopauto_pipelines.platform.words import nearest
+from shopauto_pipelines.platform.words import closest, nearest
 
 #: The playbook that ships with the package.
 PLAYBOOK = PROJECT_ROOT / "shopauto_pipelines" / "defs"
@@ -76,15 +77,15 @@ class Declaration:
         ``at``, line and column within its text.
         """
         found = error.errors(include_url=False)[0]
+        if unknown := self.unknown(found, model, what):
+            return unknown
         cause = found.get("ctx", {}).get("error")
         kind, path = found["type"], self._real((*found["loc"], *getattr(cause, "path", ())), found["type"])
         where = ".".join(str(step) for step in path)
         if kind == "missing":
             return self.error(f"{what}: `{where}` is missing", *path[:-1])
         if kind == "extra_forbidden":
-            known = [name for name in _fields(model, path[:-1]) if _child(self._node(*path[:-1]), name) is None]
-            hint = nearest(str(path[-1]), known) if known else "remove it"
-            return self._error(self._node(*path, key=True), f"{what}: there is no `{where}`; {hint}")
+            return self._no_such(path, model, what)
         if found["loc"][-1:] == ("[key]",) and kind in _WANTED:
             node = self._node(*path)
             key = next((key for key, _value in _items(node) if not key.tag.endswith(":str")), node)
@@ -102,8 +103,31 @@ class Declaration:
                 .replace("Input should", "must")
                 .replace("must be be", "must be")
             )
+            if kind == "literal_error" and (near := closest(str(found["input"]), _choices(found["ctx"]["expected"]))):
+                text += f"; did you mean {near!r}?"
         at = getattr(cause, "at", None)
         return self.error(f"{what} {where}: {text}" if where else f"{what}: {text}", *path, at=at)
+
+    def unknown(self, found: Mapping[str, Any], model: type[BaseModel], what: str) -> PlaybookError | None:
+        """The first unknown name where a mistake of pydantic's misses something: more often than not, that is what it stands for.
+
+        None where the mistake is another, or every name is known.
+        """
+        kind, loc = found["type"], found["loc"]
+        if kind not in ("missing", "value_error"):
+            return None
+        path = self._real(loc[:-1] if kind == "missing" else loc, kind)
+        known, node = _fields(model, path), self._node(*path)
+        names = [key.value for key, _value in _items(node)] if known else []
+        strange = next((name for name in names if name not in known), None)
+        return None if strange is None else self._no_such((*path, strange), model, what)
+
+    def _no_such(self, path: tuple[str | int, ...], model: type[BaseModel], what: str) -> PlaybookError:
+        """Said of a name that does not exist, with the nearest of those that are left."""
+        known = [name for name in _fields(model, path[:-1]) if _child(self._node(*path[:-1]), name) is None]
+        hint = nearest(str(path[-1]), known) if known else "remove it"
+        where = ".".join(str(step) for step in path)
+        return self._error(self._node(*path, key=True), f"{what}: there is no `{where}`; {hint}")
 
     def _error(self, node: yaml.Node, message: str) -> PlaybookError:
         return _error(self.file, node.start_mark.line + 1, node.start_mark.column + 1, message)
@@ -321,16 +345,37 @@ def _place_within(file_text: str, node: yaml.ScalarNode, at: tuple[int, int]) ->
 
 
 def _fields(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    """Names of the fields that may stand at the path: those of every model that a field there may hold."""
-    models = [model]
+    """Names of the fields that may stand at the path: those of every model there; none where names are free."""
+    types: list[Any] = [model]
     for step in path:
-        if isinstance(step, str):
-            annotations = [m.model_fields[step].annotation for m in models if step in m.model_fields]
-            models = [found for annotation in annotations for found in _models(annotation)] or models
-    return list(dict.fromkeys(name for m in models for name in m.model_fields))
+        types = [found for each in types for found in _below(each, step)]
+    return list(dict.fromkeys(name for each in types if _is_model(each) for name in each.model_fields))
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for argument in get_args(annotation) for found in _models(argument)]
+def _below(annotation: Any, step: str | int) -> list[Any]:
+    """The types of what stands under a name, or at a place, of a type."""
+    if _is_model(annotation):
+        field = annotation.model_fields.get(str(step))
+        return _alternatives(field.annotation) if field else []
+    return (
+        _alternatives(get_args(annotation)[-1 if get_origin(annotation) is dict else 0]) if get_args(annotation) else []
+    )
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """The types of a union; else the type itself."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return [found for each in get_args(annotation) for found in _alternatives(each)]
+    return [annotation]
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _choices(expected: str) -> list[str]:
+    """What pydantic says may stand there: ``'a', 'b' or 'c'``."""
+    return re.findall(r"'([^']*)'", expected)

@@ -11,8 +11,14 @@ def nearest(
 ) -> str:
     """A half sentence: the nearest valid name, or all of them, at most so many. Names are compared as ``alike`` makes them."""
     names = list(valid)
-    made = {alike(each): each for each in reversed(names)}
-    if close := get_close_matches(alike(name), list(reversed(made)), n=1):
-        return f"did you mean {quote}{made[close[0]]}{quote}?"
+    if (near := closest(name, names, alike)) is not None:
+        return f"did you mean {quote}{near}{quote}?"
     shown = ", ".join(sorted(names)[:most])
     return f"there are {shown or 'none'}{f' and {len(names) - most} more' if len(names) > most else ''}"
+
+
+def closest(name: str, valid: Iterable[str], alike: Callable[[str], str] = str.lower) -> str | None:
+    """The valid name that is nearest; none where no one is near."""
+    made = {alike(each): each for each in reversed(list(valid))}
+    close = get_close_matches(alike(name), list(reversed(made)), n=1)
+    return made[close[0]] if close else None

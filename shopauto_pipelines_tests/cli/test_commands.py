@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from shopauto_pipelines import __version__
+from shopauto_pipelines.cli import doctor
 from shopauto_pipelines.cli.doctor import examine
+from shopauto_pipelines.platform.playbook import PlaybookError
 from shopauto_pipelines.platform.settings import PROJECT_ROOT
 
 COMMANDS = (
@@ -223,6 +225,18 @@ def test_the_doctor_ends_with_code_1_where_the_database_does_not_answer(shopauto
     assert "✗ database" in shown
     assert "does not answer" in shown
     assert "pass-word" not in shown
+
+
+def test_the_doctor_says_once_what_is_wrong_with_the_playbook_though_others_rest_on_it(monkeypatch, tmp_path):
+    def broken(*_):
+        raise PlaybookError("defs.yaml:3:5: there is no `wait_dayz`")
+        yield
+
+    monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path))
+    for part in ("_playbook", "_lake"):
+        monkeypatch.setattr(doctor, part, broken)
+    wrong = [finding.subject for finding in examine() if finding.level == "problem"]
+    assert wrong == ["playbook"]
 
 
 @pytest.mark.parametrize(("key", "told"), [(None, True), ("MFkw", False)])

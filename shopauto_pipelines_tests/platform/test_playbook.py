@@ -68,7 +68,7 @@ def read(tmp_path):
     ("attributes", "place", "words"),
     [
         ("  words: hi", "3:3", "`name` is missing"),
-        ("  nmae: x", "3:3", "`name` is missing"),
+        ("  nmae: x", "3:3", "there is no `nmae`; did you mean `name`?"),
         ("  name: x\n  nmae: x", "4:3", "there is no `nmae`; there are cups, prices, words"),
         ("  name: x\n  cup: []", "4:3", "there is no `cup`; did you mean `cups`?"),
         (

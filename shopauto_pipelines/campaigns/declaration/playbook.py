@@ -97,5 +97,6 @@ def _in_words(declaration: Declaration, error: ValidationError) -> PlaybookError
     said: Any = declaration.attributes
     what = f"campaign {said['name']!r}" if isinstance(said, dict) and "name" in said else "campaign"
     if found["type"] == "missing" and (says := _MISSING.get(str(found["loc"][-1]))):
-        return declaration.error(f"{what} {says}", *found["loc"][:-1])
+        wrong = declaration.unknown(found, Campaign, what)
+        return wrong or declaration.error(f"{what} {says}", *found["loc"][:-1])
     return declaration.mistake(error, Campaign, what)
