@@ -29,7 +29,7 @@ demo: $(VENV)/runtime  ## load the sample shop, refresh its last week, deliver t
 	@$(BIN)/shopauto demo
 
 dev: $(VENV)/runtime  ## open the Dagster UI on http://localhost:3000
-	@$(BIN)/dagster dev
+	@DAGSTER_HOME="$(CURDIR)" PYTHONWARNINGS='ignore:Function `dev_command`' $(BIN)/dagster dev
 
 test: rules  ## all checks and all tests, the quick ones first
 	@$(MAKE) --no-print-directory --jobs 2 types tests  # mypy alone would keep one core busy for a minute

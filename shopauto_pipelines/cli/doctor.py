@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import sqlalchemy as sa
 
 from shopauto_pipelines.platform.errors import ShopAutoError
-from shopauto_pipelines.platform.settings import Settings, load_settings
+from shopauto_pipelines.platform.settings import PROJECT_ROOT, Settings, load_settings
+
+#: What the project's ``dagster.yaml`` names as storage, and a deployment's, too.
+_OUR_STORAGE = "shopauto_pipelines.platform.dagster.storage"
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ def examine() -> Iterator[Finding]:
             "set SHOPAUTO_SENDGRID_WEBHOOK_KEY and run `shopauto collect` (docs/collector.md)",
         )
     parts: list[tuple[str, Callable[[Settings], Iterator[Finding]]]] = [
+        ("dagster", _dagster),
         ("playbook", _playbook),
         ("database", _database),
         ("lake", _lake),
@@ -55,6 +61,24 @@ def examine() -> Iterator[Finding]:
             if str(error) not in told:  # what is stale is judged by the playbook, and meets its mistakes again
                 yield Finding("problem", subject, str(error))
             told.add(str(error))
+
+
+def _dagster(settings: Settings) -> Iterator[Finding]:
+    """A DAGSTER_HOME that takes Dagster's storage away from the project's PostgreSQL; nothing where it does not."""
+    own = os.environ.get("DAGSTER_HOME")
+    if not own:
+        return
+    try:
+        ours = _OUR_STORAGE in (Path(own) / "dagster.yaml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        ours = False
+    if not ours:
+        yield Finding(
+            "note",
+            "dagster",
+            f"DAGSTER_HOME is {own}, without this project's dagster.yaml: `dagster dev` does not keep its runs in PostgreSQL",
+            f"unset DAGSTER_HOME, start it with `make dev`, or set it to {PROJECT_ROOT}",
+        )
 
 
 def _playbook(settings: Settings) -> Iterator[Finding]:

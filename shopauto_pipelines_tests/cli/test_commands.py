@@ -239,6 +239,29 @@ def test_the_doctor_says_once_what_is_wrong_with_the_playbook_though_others_rest
     assert wrong == ["playbook"]
 
 
+def test_the_doctor_tells_of_a_dagster_home_that_is_not_the_projects(monkeypatch, tmp_path):
+    monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path / "home"))
+
+    def told(home: Path | None) -> list[str]:
+        monkeypatch.setenv("DAGSTER_HOME", str(home or ""))
+        return [finding.text for finding in islice(examine(), 3) if finding.subject == "dagster"]
+
+    assert told(None) == told(PROJECT_ROOT) == told(PROJECT_ROOT / "deploy") == []
+    [text] = told(tmp_path)
+    assert f"DAGSTER_HOME is {tmp_path}, without this project's dagster.yaml" in text
+    shutil.copy(PROJECT_ROOT / "dagster.yaml", tmp_path)
+    assert told(tmp_path) == []
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}")
+    assert told(tmp_path) == [text]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_dev_names_the_project_as_the_home_of_dagster():
+    asked = ["make", "--dry-run", "--old-file", ".venv/runtime", "dev"]
+    shown = subprocess.run(asked, cwd=PROJECT_ROOT, capture_output=True, text=True, check=True).stdout
+    assert f'DAGSTER_HOME="{PROJECT_ROOT}"' in shown
+
+
 @pytest.mark.parametrize(("key", "told"), [(None, True), ("MFkw", False)])
 def test_the_doctor_tells_where_live_mode_hears_nothing_of_bounces(monkeypatch, tmp_path, key, told):
     live = {
