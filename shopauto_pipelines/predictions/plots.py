@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _SHOWN = {
@@ -23,6 +23,16 @@ _TITLES = {
     "bias": "bias",
     "spearman": "rank correlation",
     "spend_top_10": "spend of the top 10 %",
+}
+#: Heads of the tables, short so that the UI's narrow cell holds every column; what is not here has its title.
+_HEADS = {
+    "brier": "Brier",
+    "calibration_error": "calib.",
+    "lift_10": "lift",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "spearman": "rank",
+    "spend_top_10": "top 10",
 }
 _BLUE, _GREY = "#2563eb", "#9ca3af"
 
@@ -82,24 +92,35 @@ def backtest_plot(target: str, metrics: Mapping[str, Any]) -> bytes:
 def metrics_table(target: str, metrics: Mapping[str, Any]) -> str:
     """The back-test as a Markdown table: the model, then each rule."""
     names = _SHOWN[target]
-    lines = ["| | " + " | ".join(_TITLES[name] for name in names) + " |", "|---|" + "---:|" * len(names)]
+    lines = _head("", names)
     for who, values in (("**model**", metrics["model"]), *metrics["rules"].items()):
-        cells = (f"{values[name]:.3f}" if name in values else "" for name in names)
-        lines.append(f"| {who.replace('_', ' ')} | " + " | ".join(cells) + " |")
+        lines.append(_line(who.replace("_", " "), names, values))
+    meant = ", ".join(f"{_HEADS[name]}: {_TITLES[name]}" for name in names if name in _HEADS)
     facts = (
         f"Tested on {metrics['people']:,} people as of {', '.join(metrics['test_cut_offs'])}, over the "
         f"{metrics['tested_days']} days after; learned from {len(metrics['cut_offs'])} cut-offs."
     )
-    return "\n".join([*lines, "", facts])
+    return "\n".join([*lines, "", f"{meant}. {facts}"])
 
 
 def each_table(target: str, metrics: Mapping[str, Any]) -> str:
     """The model's figures at each cut-off of the back-test, as a Markdown table."""
     names = [name for name in _SHOWN[target] if all(name in values for values in metrics["each"])]
-    lines = ["| as of | " + " | ".join(_TITLES[name] for name in names) + " |", "|---|" + "---:|" * len(names)]
+    lines = _head("as of", names)
     for day, values in zip(metrics["test_cut_offs"], metrics["each"], strict=True):
-        lines.append(f"| {day} | " + " | ".join(f"{values[name]:.3f}" for name in names) + " |")
+        lines.append(_line(day, names, values))
     return "\n".join(lines)
+
+
+def _head(first: str, names: Sequence[str]) -> list[str]:
+    heads = (_HEADS.get(name, _TITLES[name]) for name in names)
+    return [f"| {first} | {' | '.join(heads)} |", "|---|" + "---:|" * len(names)]
+
+
+def _line(first: str, names: Sequence[str], values: Mapping[str, Any]) -> str:
+    """A line of a table: a lift with two decimals, the others with three; what is not known is empty."""
+    cells = (f"{values[name]:.{2 if name == 'lift_10' else 3}f}" if name in values else "" for name in names)
+    return f"| {first} | {' | '.join(cells)} |"
 
 
 def as_markdown_image(png: bytes, title: str) -> str:

@@ -174,6 +174,10 @@ def test_the_back_test_is_shown_beside_every_rule_with_a_picture(challengers, tm
         named = ("recency", "frequency", "churn factor", "bg nbd", "pareto nbd", "same as last period")
         assert all(name in shown["backtest"] for name in named)
         assert all(day in shown["backtest"] for day in challenger.metrics["test_cut_offs"])
+        for table in (shown["backtest"], shown["each_cut_off"]):
+            words = table.partition("\n")[0].replace("|", " ").split()
+            assert max(map(len, words)) <= len("calib."), "the UI's cell is narrow, and cuts what is wider"
+        assert "lift: lift at 10 %" in shown["backtest"], "what a short head means is said below"
         png = plots.backtest_plot(target, challenger.metrics)
         assert png.startswith(b"\x89PNG")
         assert len(png) < 60_000
