@@ -98,8 +98,7 @@ def test_recorded_deliveries_are_genuine_and_become_rows(engine, woo_shop, recor
         "cart_id": "woo-79",
     }
     assert [(r["refund_id"], r["order_id"], r["amount_cents"]) for r in rows(engine, "raw/refunds")] == [
-        ("84", "79", 100),
-        ("85.trash", "85", 1600),
+        ("84", "79", 100)
     ]
     by_id = {row["shop_customer_id"]: row for row in rows(engine, "raw/customers")}
     assert by_id["32"]["email"] == "hook2@shop.test"
@@ -225,6 +224,27 @@ def test_an_old_order_that_is_refunded_is_a_refund_and_no_new_order(engine, woo,
     assert rows(engine, "raw/orders") == []
     [refund] = rows(engine, "raw/refunds")
     assert (refund["refund_id"], refund["amount_cents"], refund["reason"]) == ("9", 1235, "torn")
+
+
+@pytest.mark.parametrize(
+    ("told", "refunds"),
+    [
+        ([{"status": "cancelled"}], []),
+        ([{"status": "cancelled"}, {"status": "trash"}], []),
+        ([{"status": "trash"}, {"status": "processing"}], []),
+        ([{"status": "cancelled"}, {"status": "cancelled", "refunds": [(9, "-32.00")]}], [("9", 3200)]),
+        ([{"status": "cancelled"}, {"status": "refunded", "refunds": [(9, "-32.00")]}], [("9", 3200)]),
+        ([{"refunds": [(9, "-12.00")]}, {"status": "cancelled", "refunds": [(9, "-12.00")]}], [("9", 1200)]),
+        ([{"refunds": [(9, "0.00")]}], []),
+    ],
+)
+def test_the_refunds_of_an_order_are_what_was_given_back_whatever_becomes_of_it(engine, woo, draft, told, refunds):
+    order = draft | {"status": "processing", "date_paid_gmt": "2026-11-22T05:55:00"}
+    for change in ({}, *told, *reversed(told)):
+        given = [{"id": number, "reason": "", "total": total} for number, total in change.get("refunds", ())]
+        assert "ignored" not in woo("order.updated", order | change | {"refunds": given}).json()
+    assert [(row["refund_id"], row["amount_cents"]) for row in rows(engine, "raw/refunds")] == refunds
+    assert [row["total_cents"] for row in rows(engine, "raw/orders")] == [3200]
 
 
 @pytest.mark.parametrize(
@@ -389,6 +409,43 @@ def test_a_refund_of_shopify_is_a_row_for_each_line_and_one_for_the_rest(engine,
     shopify("refunds/create", refund)
     found = [(r["refund_id"], r["kind"], r["amount_cents"], r.get("product_id")) for r in rows(engine, "raw/refunds")]
     assert found == [("88", "adjustment", 490, None), ("88.1", "product", 1890, "632")]
+
+
+GIVEN_BACK = {"kind": "refund", "status": "success"}
+
+
+@pytest.mark.parametrize(
+    ("transactions", "refunds"),
+    [
+        ([], []),
+        ([{"kind": "void", "status": "success", "amount": "23.80"}], []),
+        ([GIVEN_BACK | {"status": "failure", "amount": "23.80"}], []),
+        ([GIVEN_BACK | {"amount": "23.80"}], [("5.6", 2000), ("5.7", 380)]),
+        (
+            [GIVEN_BACK | {"amount": "7.00"}, GIVEN_BACK | {"status": "pending", "amount": "4.90"}],
+            [("5.6", 1000), ("5.7", 190)],
+        ),
+        ([GIVEN_BACK | {"amount": "0.01"}], [("5.6", 0), ("5.7", 1)]),
+        ([GIVEN_BACK | {"amount": "10.00"}], [("5.6", 840), ("5.7", 160)]),
+        ([GIVEN_BACK | {"amount": "25.00"}], [("5", 120), ("5.6", 2000), ("5.7", 380)]),
+    ],
+)
+def test_refunds_of_shopify_are_the_money_that_was_given_back(engine, shopify, transactions, refunds):
+    """Goods come back for less than they cost, or for nothing: from an order that was never paid, in exchange."""
+    lines = [(6, "17.00", "3.00"), (7, "3.80", "0.00")]
+    refund = {
+        "id": 5,
+        "order_id": 5512,
+        "created_at": "2026-11-22T06:30:00Z",
+        "refund_line_items": [
+            {"id": number, "quantity": 1, "subtotal": subtotal, "total_tax": tax, "line_item": {"product_id": 632}}
+            for number, subtotal, tax in lines
+        ],
+        "transactions": transactions,
+    }
+    told = shopify("refunds/create", refund).json()
+    assert told.get("ignored") == (None if refunds else "no money was given back")
+    assert [(row["refund_id"], row["amount_cents"]) for row in rows(engine, "raw/refunds")] == refunds
 
 
 def test_a_customer_of_shopify_comes_with_consents(engine, shopify):

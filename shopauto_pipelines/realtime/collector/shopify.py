@@ -7,6 +7,7 @@ whose they are is known from the checkout, or from a browser id that the page le
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import accumulate, pairwise
 from typing import Any
 
 from shopauto_pipelines.realtime.batch import Batch, Login, Snapshot
@@ -125,21 +126,25 @@ def _tax(told: dict[str, Any], line: dict[str, Any]) -> int:
 
 
 def _refund(batch: Batch, told: dict[str, Any], reader: Reader, now: datetime) -> str | None:
-    """A row for each line that came back, and one for what was given back beside them."""
-    shared = {
-        "refunded_at": told.get("processed_at") or told["created_at"],
-        "order_id": text_id(told.get("order_id")),
-        "reason": (told.get("note") or "")[:400],
-    }
+    """A row for each line that came back, and one for what was given back beside them; together the money that moved.
+
+    Lines name what they cost, also where less or nothing is given back for them: each has its share then.
+    """
     given = sum(
         cents(part["amount"])
         for part in told.get("transactions") or ()
         if part.get("kind") == "refund" and part.get("status") in (None, "success", "pending")
     )
-    rest = given
-    for line in told.get("refund_line_items") or ():
-        amount = cents(line.get("subtotal")) + cents(line.get("total_tax"))
-        rest -= amount
+    if given <= 0:
+        return "no money was given back"
+    shared = {
+        "refunded_at": told.get("processed_at") or told["created_at"],
+        "order_id": text_id(told.get("order_id")),
+        "reason": (told.get("note") or "")[:400],
+    }
+    lines = told.get("refund_line_items") or ()
+    worth = [cents(line.get("subtotal")) + cents(line.get("total_tax")) for line in lines]
+    for line, amount in zip(lines, _shares(worth, given), strict=True):
         row = {
             "refund_id": f"{told['id']}.{line['id']}",
             "product_id": text_id((line.get("line_item") or {}).get("product_id")),
@@ -148,10 +153,19 @@ def _refund(batch: Batch, told: dict[str, Any], reader: Reader, now: datetime) -
             "amount_cents": amount,
         }
         reader.row(batch, raw.REFUNDS, shared | row, now)
-    if rest > 0:
-        row = {"refund_id": str(told["id"]), "kind": "adjustment", "amount_cents": rest}
+    if given > sum(worth):
+        row = {"refund_id": str(told["id"]), "kind": "adjustment", "amount_cents": given - sum(worth)}
         reader.row(batch, raw.REFUNDS, shared | row, now)
     return None
+
+
+def _shares(worth: list[int], given: int) -> list[int]:
+    """What each line is ``worth``, or, where less than all of it is ``given``, its share of that to the cent."""
+    whole = sum(worth)
+    if given >= whole:
+        return worth
+    ends = [given * end // whole for end in accumulate(worth, initial=0)]
+    return [end - start for start, end in pairwise(ends)]
 
 
 def _customer(batch: Batch, told: dict[str, Any], reader: Reader, now: datetime) -> str | None:

@@ -114,17 +114,15 @@ def _lines(told: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _refunds(batch: Batch, told: dict[str, Any], customer: str | None, reader: Reader, now: datetime) -> None:
-    """What was given back; of an order that was paid and is cancelled, all that is left."""
+    """What was given back, nothing else: who cancels an order gives nothing back yet, and may restore it.
+
+    Where money goes back by hand the order is set to "refunded", and WooCommerce writes the refund of what is left.
+    """
     shared = {"refunded_at": told["date_modified_gmt"], "order_id": str(told["id"]), "shop_customer_id": customer}
-    left = cents(told["total"])
     for refund in told.get("refunds") or ():
-        amount = abs(cents(refund["total"]))
-        left -= amount
-        row = {"refund_id": str(refund["id"]), "amount_cents": amount, "reason": refund.get("reason")}
-        reader.row(batch, raw.REFUNDS, shared | row, now)
-    if told["status"] in _CANCELLED and left > 0:
-        row = {"refund_id": f"{told['id']}.{told['status']}", "amount_cents": left, "reason": told["status"]}
-        reader.row(batch, raw.REFUNDS, shared | row, now)
+        if amount := abs(cents(refund["total"])):
+            row = {"refund_id": str(refund["id"]), "amount_cents": amount, "reason": refund.get("reason")}
+            reader.row(batch, raw.REFUNDS, shared | row, now)
 
 
 def _customer(batch: Batch, told: dict[str, Any], reader: Reader, now: datetime) -> None:
