@@ -247,6 +247,22 @@ def test_an_order_with_a_line_twice_is_refused(engine, shop):
     assert query(engine, "select count(*) from collected") == [(0,)]
 
 
+@pytest.mark.parametrize(
+    ("name", "beginning"), [("event_id", "ticket."), ("cart_id", "woo-"), ("anonymous_id", "woo-")]
+)
+def test_a_browser_takes_no_id_that_is_made_of_a_tickets_or_an_orders(engine, shop, name, beginning):
+    reason = f"{name}: what begins with {beginning} is for the shop's servers, with SHOPAUTO_COLLECTOR_KEY"
+    taken = {name: f"{beginning}77"}
+    assert reason_of(shop.post("/events", json=event(**taken))) == reason
+    if name == "anonymous_id":
+        assert reason_of(shop.post("/forms", json=FORM | taken)) == reason
+    ticket = {"ticket_id": "77", "opened_at": AT.isoformat(), "shop_customer_id": "c1"}
+    assert shop.post("/tickets", json=ticket, headers=bearer()).json() == answer(stored=1)
+    assert [row["type"] for row in rows(engine)] == ["ticket_opened"]
+    assert query(engine, "select customer_id, event from exits") == [("c1", "ticket_opened")]
+    assert shop.post("/events", json=event(**taken), headers=bearer()).status_code == 200
+
+
 def test_a_ticket_is_an_event_and_ends_what_its_writer_gets_once(engine, shop, monkeypatch, tmp_path):
     ticket = {"ticket_id": "77", "opened_at": AT.isoformat(), "email": "ana@example.com"}
     assert shop.post("/tickets", json=ticket, headers=bearer()).json() == answer(stored=1)

@@ -20,6 +20,9 @@ from shopauto_pipelines.sources.reading import LONGEST_FIELD
 #: Ids that become part of other ids: of events, browsers, carts.
 ID_PATTERN = r"^[A-Za-z0-9_.-]{1,128}$"
 
+#: How ids begin that are made of a ticket's or an order's own. Browsers choose their ids, but none of these.
+MADE = {"event_id": "ticket.", "anonymous_id": "woo-", "cart_id": "woo-"}
+
 #: What only the shop's servers may send.
 SERVER_TYPES = ("ticket_opened", "ticket_closed")
 

@@ -57,6 +57,7 @@ class Reader:
         if not trusted:
             if kind in models.SERVER_TYPES:
                 raise Unreadable(f"type: {kind} is for the shop's servers, with SHOPAUTO_COLLECTOR_KEY")
+            _refuse_made_ids(said)
             self._prove(customer, signature)
         if kind == "login":
             if anonymous_id is None or (customer is None and email is None):
@@ -92,7 +93,7 @@ class Reader:
         customer = self.who(batch, said.get("shop_customer_id"), said.get("email"))
         if customer is None:
             raise Unreadable("shop_customer_id or email: who wrote is missing")
-        event_id = f"ticket.{said['ticket_id']}"
+        event_id = models.MADE["event_id"] + said["ticket_id"]
         told = {"opened_at": (event_id, "ticket_opened"), "closed_at": (f"{event_id}.closed", "ticket_closed")}
         happened = [name for name in told if said.get(name) is not None] or ["opened_at"]
         rows = [
@@ -105,6 +106,8 @@ class Reader:
         """A form, of the known customer or of whoever has the address; a ticked box is a consent, and makes them known."""
         said = _checked(models.FORM, given)
         at = said["submitted_at"] = moment(said.get("submitted_at"), now)
+        if not trusted:
+            _refuse_made_ids(said)
         email, customer, fields = said.get("email"), said.get("shop_customer_id"), said.get("fields")
         anonymous_id, consent, signature = (said.pop(name, None) for name in ("anonymous_id", "consent", "signature"))
         if not trusted:
@@ -223,6 +226,15 @@ def _checked(adapter: TypeAdapter[Any], given: Any) -> dict[str, Any]:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(map(str, first["loc"]))[:100]
     raise Unreadable(f"{where}: {first['msg']}" if where else first["msg"])
+
+
+def _refuse_made_ids(said: Mapping[str, Any]) -> None:
+    """The first row with a key is kept, so a browser could take the place of what the shop says later."""
+    for name, beginning in models.MADE.items():
+        if (said.get(name) or "").startswith(beginning):
+            raise Unreadable(
+                f"{name}: what begins with {beginning} is for the shop's servers, with SHOPAUTO_COLLECTOR_KEY"
+            )
 
 
 def _as_json(fields: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from shopauto_pipelines.realtime.batch import Batch, Login, Snapshot
+from shopauto_pipelines.realtime.collector.models import MADE
 from shopauto_pipelines.realtime.collector.reading import Reader
 from shopauto_pipelines.realtime.collector.shop_words import (
     careful,
@@ -143,7 +144,7 @@ def _person(billing: dict[str, Any]) -> dict[str, Any]:
 
 def _cart_id(told: dict[str, Any]) -> str:
     """The cart's own id where the shop's page left it with the order, else the order's."""
-    own = note(told.get("meta_data"), "shopauto_cart_id") or plain_id(told["id"], "woo-")
+    own = note(told.get("meta_data"), "shopauto_cart_id") or plain_id(told["id"], MADE["cart_id"])
     if own is None:
         raise ValueError("an order without an id")
     return own
