@@ -31,7 +31,7 @@ from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.live_settings import overlay
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.realtime import lapsed_visitor
-from shopauto_pipelines.realtime.collector.intake import Rates, has_key, refusal, require_server
+from shopauto_pipelines.realtime.collector.intake import Rates, address, has_key, refusal, require_server
 from shopauto_pipelines.realtime.lapsed_visitor import Offer, Visitor, explanation, offer, why
 from shopauto_pipelines.realtime.questions import Connections, Questions, visitor_of
 
@@ -107,8 +107,8 @@ class _OnSite:
     def _asked(self, request: Request) -> tuple[bool, tuple[str | None, str | None]]:
         """Whether a server asks, and about whom. Raises :class:`~shopauto_pipelines.outbox.web.Refused`."""
         by_server = has_key(request, self._settings)
-        if not by_server and request.client is not None:
-            self._rates.spend(request.client.host, 1)
+        if not by_server and (sender := address(request)):
+            self._rates.spend(sender, 1)
         anonymous_id = request.query_params.get("anonymous_id")
         shop_customer_id = request.query_params.get("shop_customer_id")
         if (anonymous_id is None) == (shop_customer_id is None):

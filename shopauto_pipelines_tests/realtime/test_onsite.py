@@ -293,6 +293,22 @@ def test_an_address_that_asks_too_fast_is_told_to_come_again(ask, settings):
     assert answers[-1].headers["Retry-After"]
 
 
+def test_the_addresses_of_one_ipv6_network_ask_as_one(ask, settings):
+    ask.settings_now = settings.model_copy(update={"collector_events_per_second": 1})
+    web = Starlette(routes=onsite.routes(ask.settings_now, FixedClock(AT)))
+
+    async def asked(host):
+        transport = httpx.ASGITransport(app=web, client=(host, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+            return (await client.get("/offer", params={"anonymous_id": "stranger"})).status_code
+
+    async def several():
+        return [await asked(f"2001:db8::{n:x}") for n in range(12)], await asked("2001:db8:0:1::1")
+
+    network, neighbour = asyncio.run(several())
+    assert (network[:10], network[-1], neighbour) == ([200] * 10, 429, 200)
+
+
 def test_answers_are_counted_together(ask, engine):
     ask.publish(person("a"), person("b", discount_seeker=True))
     for who in ("a", "b", "stranger"):
