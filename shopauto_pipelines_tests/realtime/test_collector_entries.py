@@ -130,6 +130,15 @@ def test_a_wrong_event_is_refused_with_its_reason_and_leaves_nothing(engine, sho
         (b"[" + b"1," * 1000 + b"1]", 413, "more than 1000 entries"),
         (b" " * (2048 * 1024 + 1), 413, "more than 2097152 bytes"),
     ],
+    ids=[
+        "cut short",
+        "not utf-8",
+        "empty",
+        "nested",
+        "half a character",
+        "many entries",
+        "large",
+    ],  # else the body: too long
 )
 def test_a_body_that_cannot_be_read_is_refused_as_a_whole(engine, shop, body, status, reason):
     told = shop.post("/events", content=body)
