@@ -2,6 +2,7 @@
 
 Memory is bounded: the bodies that are being read or wait to be stored share a room of ``collector_queue_mib``. Where it is
 full, and for an address that sends faster than ``collector_events_per_second``, the answer is 429 and when to come again.
+An address that sends slowly fills no more of the room than its part: all others go on.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import hmac
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from ipaddress import IPv6Network
+from typing import TypeVar
 
 import sqlalchemy as sa
 from starlette.concurrency import run_in_threadpool
@@ -25,6 +28,11 @@ from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.settings import Settings
 
 _log = logging.getLogger(__name__)
+
+_Secret = TypeVar("_Secret")
+
+#: What stores a raw body, in a thread; it returns what to log and what to answer.
+Work = Callable[[bytes], tuple[str, Response]]
 
 #: Memory that a byte of a body takes until it is stored: read, as rows, and as the statement that stores them. Measured.
 _WEIGHT = 8
@@ -51,16 +59,35 @@ class ComeAgain(Refused):
 
 
 class Room:
-    """The memory for requests that are being read or wait. Used in the event loop only."""
+    """The memory for requests that are being read or wait. Used in the event loop only.
+
+    Bodies can be kept coming for half a minute by anybody, before a signature can be checked. So those of one sender have a
+    part of the room: as much as the largest body that could be stored. What is there is checked at once.
+    """
 
     def __init__(self, mib: int) -> None:
         self._free = mib * 2**20
+        self._part = self._free // _WEIGHT
+        self._coming: Counter[str] = Counter()
 
     def hold(self, size: int) -> None:
         """Take ``size`` bytes of it. Raises :class:`ComeAgain`."""
         if size > self._free:
             raise ComeAgain(429, "too much is waiting to be stored")
         self._free -= size
+
+    def come(self, sender: str, size: int) -> None:
+        """Take ``size`` bytes for what comes in from ``sender``; '' may take all of it. Raises :class:`ComeAgain`."""
+        if sender and self._coming[sender] + size > self._part:
+            raise ComeAgain(429, "too much is coming in from one address")
+        self.hold(size)
+        self._coming[sender] += size
+
+    def came(self, sender: str, size: int) -> None:
+        """``size`` bytes of ``sender`` are no longer coming in; they are still held."""
+        self._coming[sender] -= size
+        if not self._coming[sender]:
+            del self._coming[sender]
 
     def release(self, size: int) -> None:
         """Give them back."""
@@ -122,26 +149,43 @@ def require_server(request: Request, settings: Settings) -> None:
         raise Refused(503, "SHOPAUTO_COLLECTOR_KEY is not set")
 
 
-@asynccontextmanager
-async def held_body(request: Request, settings: Settings) -> AsyncIterator[bytes]:
-    """The raw body, which has its place in the app's room as long as the context lasts. Raises ``Refused``."""
-    room: Room = request.app.state.room
-    held = 0
+def require_signed(request: Request, secret: _Secret | None, setting: str, *headers: str) -> _Secret:
+    """The secret a request can be checked with: what cannot be genuine is refused before its body is read. Raises ``Refused``."""
+    if secret is None:
+        raise Refused(503, f"{setting} is not set")
+    if not all(request.headers.get(name) for name in headers):
+        raise Refused(401, "not signed")
+    return secret
 
-    def hold(size: int) -> None:
-        nonlocal held
-        room.hold(size)
-        held += size
+
+@asynccontextmanager
+async def held_body(request: Request, settings: Settings, sender: str) -> AsyncIterator[bytes]:
+    """The raw body, which has its place in the app's room as long as the context lasts. Raises ``Refused``.
+
+    ``sender``: the :func:`address` it comes from; '' for one of the shop's servers, which may send as much as there is room for.
+    """
+    room: Room = request.app.state.room
+    coming = waiting = 0
+
+    def come(size: int) -> None:
+        nonlocal coming
+        room.come(sender, size)
+        coming += size
 
     try:
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise Refused(415, "compressed bodies are not read")
-        # while it comes in it takes no more than its size: who sends slowly does not fill the room
-        body = await web.body(request, settings.collector_max_kib * 1024, hold)
-        hold(_EACH + len(body) * (_WEIGHT - 1))
+        # while it comes in it takes no more than its size
+        try:
+            body = await web.body(request, settings.collector_max_kib * 1024, come)
+        finally:
+            room.came(sender, coming)
+        rest = _EACH + len(body) * (_WEIGHT - 1)
+        room.hold(rest)
+        waiting = rest
         yield body
     finally:
-        room.release(held)
+        room.release(coming + waiting)
 
 
 def refusal(refused: Refused, subject: str | None = None) -> Response:
@@ -169,17 +213,16 @@ def not_stored(subject: str, error: Exception) -> Response:
     return JSONResponse({"refused": "cannot be stored now"}, 503, headers={"Retry-After": "5"})
 
 
-async def take(
-    provider: str, request: Request, settings: Settings, work: Callable[[Request, bytes], tuple[str, Response]]
-) -> Response:
-    """Let ``work`` store the raw body, in a thread; it returns what to log and what to answer.
+async def take(provider: str, request: Request, settings: Settings, reading: Callable[[Request], Work]) -> Response:
+    """Let the work that ``reading`` makes of a request store its raw body.
 
-    What is wrong with a request gets the 4xx that ``work`` raises as :class:`~shopauto_pipelines.outbox.web.Refused`; where it
-    cannot be stored the answer is 503: the provider sends it again.
+    What is wrong with a request gets the 4xx that either raises as :class:`~shopauto_pipelines.outbox.web.Refused`, ``reading``
+    before the body is read; where it cannot be stored the answer is 503: the provider sends it again.
     """
     try:
-        async with held_body(request, settings) as raw:
-            done, answer = await run_in_threadpool(work, request, raw)
+        work = reading(request)
+        async with held_body(request, settings, address(request)) as raw:
+            done, answer = await run_in_threadpool(work, raw)
     except Refused as refused:
         return refusal(refused, provider)
     except (sa.exc.SQLAlchemyError, ShopAutoError) as error:

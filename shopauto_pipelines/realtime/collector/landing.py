@@ -64,8 +64,9 @@ class _Pages:
         if page is None:
             return PlainTextResponse("There is no such page.", 404)
         try:
-            self._rates.spend(address(request), 1)
-            async with held_body(request, self._settings) as raw:
+            sender = address(request)
+            self._rates.spend(sender, 1)
+            async with held_body(request, self._settings, sender) as raw:
                 sent = _fields(raw)
             if sent is None:
                 return PlainTextResponse("This is not the page's form.", 400)

@@ -38,9 +38,9 @@ from shopauto_pipelines.realtime import onsite
 from shopauto_pipelines.realtime.batch import Batch
 from shopauto_pipelines.realtime.collected import Stored, store
 from shopauto_pipelines.realtime.collector import landing, pages, shop_routes, twilio_routes
-from shopauto_pipelines.realtime.collector.intake import Room, numbers, take
+from shopauto_pipelines.realtime.collector.intake import Room, Work, numbers, require_signed, take
 from shopauto_pipelines.realtime.collector.recording import record
-from shopauto_pipelines.realtime.collector.sendgrid_events import Verifier, parse
+from shopauto_pipelines.realtime.collector.sendgrid_events import SIGNATURE_HEADER, TIMESTAMP_HEADER, Verifier, parse
 from shopauto_pipelines.realtime.collector.writer import Writer
 
 #: What pages of other origins may use: the shop's.
@@ -103,20 +103,25 @@ class _Collector:
         """Events of SendGrid."""
         return await take("sendgrid", request, self._settings, self._sendgrid)
 
-    def _sendgrid(self, request: Request, raw: bytes) -> tuple[str, Response]:
-        now = self._clock.now()
-        if self._verifier is None:
-            raise Refused(503, "SHOPAUTO_SENDGRID_WEBHOOK_KEY is not set")
-        if reason := self._verifier.refusal(raw, request.headers, now):
-            raise Refused(401, reason)
-        try:
-            parsed = parse(raw, self._settings.hash_key)
-        except ValueError:
-            raise Refused(400, "not a JSON list of events") from None
-        with postgres.engine(self._settings).begin() as connection:
-            counts = record(connection, parsed.events, at=now)
-        counts |= {name: counts.get(name, 0) + n for name, n in parsed.left_out.items()}
-        return numbers(counts), JSONResponse(counts)
+    def _sendgrid(self, request: Request) -> Work:
+        verifier = require_signed(
+            request, self._verifier, "SHOPAUTO_SENDGRID_WEBHOOK_KEY", SIGNATURE_HEADER, TIMESTAMP_HEADER
+        )
+
+        def work(raw: bytes) -> tuple[str, Response]:
+            now = self._clock.now()
+            if reason := verifier.refusal(raw, request.headers, now):
+                raise Refused(401, reason)
+            try:
+                parsed = parse(raw, self._settings.hash_key)
+            except ValueError:
+                raise Refused(400, "not a JSON list of events") from None
+            with postgres.engine(self._settings).begin() as connection:
+                counts = record(connection, parsed.events, at=now)
+            counts |= {name: counts.get(name, 0) + n for name, n in parsed.left_out.items()}
+            return numbers(counts), JSONResponse(counts)
+
+        return work
 
 
 class _OpenToPages:

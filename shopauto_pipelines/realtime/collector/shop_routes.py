@@ -34,6 +34,7 @@ from shopauto_pipelines.realtime.collector.intake import (
     numbers,
     refusal,
     require_server,
+    require_signed,
 )
 from shopauto_pipelines.realtime.collector.reading import Key, Reader, Unreadable
 from shopauto_pipelines.realtime.collector.writer import Writer
@@ -46,11 +47,14 @@ MOST_ENTRIES = 1000
 #: A larger body is read in a thread, so that others are answered meanwhile.
 _LARGE = 32 * 1024
 
-#: What WooCommerce sends, unsigned, when a webhook is switched on.
-_PING = re.compile(rb"webhook_id=[0-9]{1,18}")
+#: What WooCommerce sends, unsigned, when a webhook is switched on, and the length it may have.
+_PING, _PING_LENGTH = re.compile(rb"webhook_id=[0-9]{1,18}"), re.compile("[0-9]{1,2}")
 
 #: Adds what an entry says to a batch; raises :class:`~shopauto_pipelines.realtime.collector.reading.Unreadable`.
 _Read = Callable[[Batch, Any], Key]
+
+#: What a shop's delivery says, and why it is of no use.
+_Told = tuple[Batch, str | None]
 
 
 def routes(settings: Settings, clock: Clock, writer: Writer) -> list[Route]:
@@ -123,7 +127,7 @@ class _Shop:
             if sender:
                 self._rates.spend(sender, 1)
             read = reading(request)
-            async with held_body(request, self._settings) as raw:
+            async with held_body(request, self._settings, sender) as raw:
                 batch, entries, refused = (
                     await run_in_threadpool(_read, raw, read) if len(raw) > _LARGE else _read(raw, read)
                 )
@@ -142,38 +146,42 @@ class _Shop:
 
     async def shopify(self, request: Request) -> Response:
         """Shopify's webhooks."""
-        secret, topic = self._settings.shopify_webhook_secret, request.headers.get(shopify.TOPIC_HEADER, "")
+        return await self._webhook("shopify", request, self._shopify)
 
-        def read(raw: bytes) -> tuple[Batch, str | None]:
-            if secret is None:
-                raise Refused(503, "SHOPAUTO_SHOPIFY_WEBHOOK_SECRET is not set")
+    async def woocommerce(self, request: Request) -> Response:
+        """WooCommerce's webhooks."""
+        return await self._webhook("woocommerce", request, self._woocommerce)
+
+    def _shopify(self, request: Request) -> Callable[[bytes], _Told]:
+        topic, secret = request.headers.get(shopify.TOPIC_HEADER, ""), self._settings.shopify_webhook_secret
+        secret = require_signed(request, secret, "SHOPAUTO_SHOPIFY_WEBHOOK_SECRET", shopify.SIGNATURE_HEADER)
+
+        def read(raw: bytes) -> _Told:
             if reason := shopify.refusal(raw, request.headers.get(shopify.SIGNATURE_HEADER, ""), secret):
                 raise Refused(401, reason)
             return self._told(
                 raw, lambda batch, told: shopify.read(batch, topic, told, self._reader, self._clock.now())
             )
 
-        return await self._webhook("shopify", request, read)
+        return read
 
-    async def woocommerce(self, request: Request) -> Response:
-        """WooCommerce's webhooks."""
-        secret, topic = self._settings.woocommerce_webhook_secret, request.headers.get(woocommerce.TOPIC_HEADER, "")
+    def _woocommerce(self, request: Request) -> Callable[[bytes], _Told]:
+        topic, secret = request.headers.get(woocommerce.TOPIC_HEADER, ""), self._settings.woocommerce_webhook_secret
+        signature = request.headers.get(woocommerce.SIGNATURE_HEADER, "")
+        if not signature and _PING_LENGTH.fullmatch(request.headers.get("Content-Length", "")):
+            return _switched_on
+        secret = require_signed(request, secret, "SHOPAUTO_WOOCOMMERCE_WEBHOOK_SECRET", woocommerce.SIGNATURE_HEADER)
 
-        def read(raw: bytes) -> tuple[Batch, str | None]:
-            signature = request.headers.get(woocommerce.SIGNATURE_HEADER, "")
-            if not signature and _PING.fullmatch(raw):
-                return Batch(), "a webhook was switched on"
-            if secret is None:
-                raise Refused(503, "SHOPAUTO_WOOCOMMERCE_WEBHOOK_SECRET is not set")
+        def read(raw: bytes) -> _Told:
             if reason := woocommerce.refusal(raw, signature, secret):
                 raise Refused(401, reason)
             return self._told(
                 raw, lambda batch, told: woocommerce.read(batch, topic, told, self._reader, self._clock.now())
             )
 
-        return await self._webhook("woocommerce", request, read)
+        return read
 
-    def _told(self, raw: bytes, read: Callable[[Batch, dict[str, Any]], str | None]) -> tuple[Batch, str | None]:
+    def _told(self, raw: bytes, read: Callable[[Batch, dict[str, Any]], str | None]) -> _Told:
         """What a genuine delivery says, and why it is of no use; shops give a webhook up that is refused several times."""
         try:
             told = from_json(raw, allow_inf_nan=False)
@@ -188,11 +196,12 @@ class _Shop:
             return Batch(), f"unreadable, {unreadable}"
 
     async def _webhook(
-        self, subject: str, request: Request, read: Callable[[bytes], tuple[Batch, str | None]]
+        self, subject: str, request: Request, reading: Callable[[Request], Callable[[bytes], _Told]]
     ) -> Response:
         """Store what a shop tells."""
         try:
-            async with held_body(request, self._settings) as raw:
+            read = reading(request)
+            async with held_body(request, self._settings, address(request)) as raw:
                 batch, why_not = await run_in_threadpool(read, raw)
                 some = batch.rows or batch.snapshots or batch.logins
                 new = await asyncio.wrap_future(self._writer.put(batch)) if some else frozenset()
@@ -203,6 +212,13 @@ class _Shop:
         counts = {"new": len(new), "repeated": len(batch.rows) - len(new), "carts": len(batch.snapshots)}
         _log.info("%s: %s", subject, why_not or numbers(counts))
         return JSONResponse(counts | ({"ignored": why_not} if why_not else {}))
+
+
+def _switched_on(raw: bytes) -> _Told:
+    """All that may be said without a signature. Raises ``Refused``."""
+    if not _PING.fullmatch(raw):
+        raise Refused(401, "not signed")
+    return Batch(), "a webhook was switched on"
 
 
 def _read(raw: bytes, read: _Read) -> tuple[Batch, list[Key], list[dict[str, Any]]]:

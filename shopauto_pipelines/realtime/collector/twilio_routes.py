@@ -17,12 +17,12 @@ from shopauto_pipelines.outbox.web import Refused
 from shopauto_pipelines.platform import postgres
 from shopauto_pipelines.platform.clock import Clock
 from shopauto_pipelines.platform.settings import Settings
-from shopauto_pipelines.realtime.collector.intake import numbers, take
+from shopauto_pipelines.realtime.collector.intake import Work, numbers, require_signed, take
 from shopauto_pipelines.realtime.collector.recording import record
 from shopauto_pipelines.realtime.collector.sms_replies import stop
 from shopauto_pipelines.realtime.collector.twilio_events import SIGNATURE_HEADER, TwilioVerifier, status_event, stopped
 
-_Read = TypeVar("_Read")
+_Found = TypeVar("_Found")
 
 
 def routes(settings: Settings, clock: Clock) -> list[Route]:
@@ -48,35 +48,47 @@ class _Twilio:
         """What its reader answers."""
         return await take("twilio", request, self._settings, self._reply)
 
-    def _status(self, request: Request, raw: bytes) -> tuple[str, Response]:
+    def _status(self, request: Request) -> Work:
         message = request.path_params["message"]
         if not re.fullmatch("[1-9][0-9]{0,17}", message):
             raise Refused(404, "not the number of a message")
-        now = self._clock.now()
-        event = self._read(request, raw, lambda: status_event(int(message), raw, self._settings.hash_key, now))
-        if event is None:
-            return "a status of no use", _nothing()
-        with postgres.engine(self._settings).begin() as connection:
-            return numbers(record(connection, [event], at=now)), _nothing()
+        verifier = self._required(request)
 
-    def _reply(self, request: Request, raw: bytes) -> tuple[str, Response]:
-        address_hash = self._read(request, raw, lambda: stopped(raw, self._settings.hash_key))
-        if address_hash is None:
-            return "an answer that ends nothing", _nothing()
-        with postgres.engine(self._settings).begin() as connection:
-            stop(connection, address_hash, at=self._clock.now())
-        return "an answer that ends the messages", _nothing()
+        def work(raw: bytes) -> tuple[str, Response]:
+            now = self._clock.now()
+            event = _read(verifier, request, raw, lambda: status_event(int(message), raw, self._settings.hash_key, now))
+            if event is None:
+                return "a status of no use", _nothing()
+            with postgres.engine(self._settings).begin() as connection:
+                return numbers(record(connection, [event], at=now)), _nothing()
 
-    def _read(self, request: Request, raw: bytes, read: Callable[[], _Read]) -> _Read:
-        """What ``read`` finds in a request that is theirs."""
-        if self._verifier is None:
-            raise Refused(503, "SHOPAUTO_TWILIO_AUTH_TOKEN is not set")
-        try:
-            if reason := self._verifier.refusal(request.url.path, raw, request.headers.get(SIGNATURE_HEADER, "")):
-                raise Refused(401, reason)
-            return read()
-        except ValueError:
-            raise Refused(400, "not a form of theirs") from None
+        return work
+
+    def _reply(self, request: Request) -> Work:
+        verifier = self._required(request)
+
+        def work(raw: bytes) -> tuple[str, Response]:
+            address_hash = _read(verifier, request, raw, lambda: stopped(raw, self._settings.hash_key))
+            if address_hash is None:
+                return "an answer that ends nothing", _nothing()
+            with postgres.engine(self._settings).begin() as connection:
+                stop(connection, address_hash, at=self._clock.now())
+            return "an answer that ends the messages", _nothing()
+
+        return work
+
+    def _required(self, request: Request) -> TwilioVerifier:
+        return require_signed(request, self._verifier, "SHOPAUTO_TWILIO_AUTH_TOKEN", SIGNATURE_HEADER)
+
+
+def _read(verifier: TwilioVerifier, request: Request, raw: bytes, read: Callable[[], _Found]) -> _Found:
+    """What ``read`` finds in a request that is theirs."""
+    try:
+        if reason := verifier.refusal(request.url.path, raw, request.headers.get(SIGNATURE_HEADER, "")):
+            raise Refused(401, reason)
+        return read()
+    except ValueError:
+        raise Refused(400, "not a form of theirs") from None
 
 
 def _nothing() -> Response:
