@@ -20,13 +20,16 @@ from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.sources.arrivals import Piece, pieces
 from shopauto_pipelines.sources.known import noted
 from shopauto_pipelines.sources.landing import COLLECTOR_SOURCE, sql_text
-from shopauto_pipelines.sources.tables import CUSTOMERS, ORDER_LINES, ORDERS, QUARANTINE, RAW_TABLES
+from shopauto_pipelines.sources.tables import CUSTOMERS, ORDER_LINES, ORDERS, QUARANTINE, RAW_TABLES, REFUNDS
 
 #: Where a row stands.
 _PLACE = ("source", "source_file", "source_row")
 
 #: Names a row: together unique within a table. Of a file that was corrected rows of other days may have stood in the same line.
 _ROW = (*_PLACE, "day")
+
+#: What is wrong with a row: names that no raw table has.
+_WRONG = ("wrong_column", "wrong_reason", "wrong_value")
 
 UNKNOWN_CUSTOMER = "unknown customer"
 UNKNOWN_ORDER = "unknown order"
@@ -36,7 +39,7 @@ DUPLICATE = "duplicate key"
 def accepted(lake: Lake, table: Table, start: date, end: date) -> ir.Table:
     """Rows of the raw ``table`` for the days ``start`` to ``end``, with ``day``."""
     judged = _judged(lake, table, start, end)
-    return judged.filter(_.reason.isnull()).select("day", *table.schema)
+    return judged.filter(_.wrong_reason.isnull()).select("day", *table.schema)
 
 
 def rejected(lake: Lake, start: date, end: date) -> ir.Table:
@@ -47,15 +50,15 @@ def rejected(lake: Lake, start: date, end: date) -> ir.Table:
         if read:
             refused = _read(lake, read, refused=True)
             parts.append(refused.filter(_.day.between(start, end)).select("day", *QUARANTINE.schema))
-            told_twice = (_.reason == DUPLICATE) & (_.source == COLLECTOR_SOURCE)
-            bad = _judged(lake, table, start, end).filter(_.reason.notnull() & ~told_twice)
+            told_twice = (_.wrong_reason == DUPLICATE) & (_.source == COLLECTOR_SOURCE)
+            bad = _judged(lake, table, start, end).filter(_.wrong_reason.notnull() & ~told_twice)
             parts.append(
                 bad.select(
                     *_ROW,
-                    "column",
-                    "reason",
-                    "raw_value",
                     table=ibis.literal(table.name),
+                    column=_.wrong_column,
+                    reason=_.wrong_reason,
+                    raw_value=_.wrong_value,
                 ).select("day", *QUARANTINE.schema)
             )
     return ibis.union(*parts) if len(parts) > 1 else _nothing(QUARANTINE)
@@ -106,11 +109,11 @@ def _nothing(table: Table) -> ir.Table:
 
 
 def _judged(lake: Lake, table: Table, start: date | None, end: date) -> ir.Table:
-    """Landed rows of the days with ``column``, ``reason`` and ``raw_value`` of what is wrong, null where nothing is."""
+    """Landed rows of the days with :data:`_WRONG`: column, reason and value of what is wrong, null where nothing is."""
     landed = _landed(lake, table)
     if not landed:
         rows = _nothing(table)
-        return rows.mutate(**{n: ibis.null("string") for n in ("column", "reason", "raw_value")})
+        return rows.mutate(**{name: ibis.null("string") for name in _WRONG})
     until = _referred(lake, table, _read(lake, landed).filter(_.day <= end), end)
     rows = until if start is None else until.filter(_.day >= start)
     return rows if len({(piece.source, piece.named) for piece in landed}) == 1 else _once(table, rows, until)
@@ -123,7 +126,7 @@ def _once(table: Table, rows: ir.Table, until: ir.Table) -> ir.Table:
     export it later.
     """
     key = list(table.key)
-    sound = until.filter(_.reason.isnull()).select(*dict.fromkeys([*key, *_ROW]))
+    sound = until.filter(_.wrong_reason.isnull()).select(*dict.fromkeys([*key, *_ROW]))
     place = ibis.row_number().over(group_by=key, order_by=["day", sound.source == COLLECTOR_SOURCE, *_PLACE])
     repeated = (
         sound.semi_join(rows.select(*key).distinct(), key)
@@ -132,22 +135,22 @@ def _once(table: Table, rows: ir.Table, until: ir.Table) -> ir.Table:
         .select(*_ROW, "place")
     )
     joined = rows.left_join(repeated, list(_ROW), rname="again_{name}")
-    again = joined.reason.isnull() & joined.place.notnull()
+    again = joined.wrong_reason.isnull() & joined.place.notnull()
     names = [joined[name].cast("string") for name in key]
     return joined.mutate(
-        column=ibis.ifelse(again, ", ".join(key), joined["column"]),
-        reason=ibis.ifelse(again, DUPLICATE, joined.reason),
-        raw_value=ibis.ifelse(again, ibis.literal(", ").join(names).left(200), joined.raw_value),
+        wrong_column=ibis.ifelse(again, ", ".join(key), joined.wrong_column),
+        wrong_reason=ibis.ifelse(again, DUPLICATE, joined.wrong_reason),
+        wrong_value=ibis.ifelse(again, ibis.literal(", ").join(names).left(200), joined.wrong_value),
     ).select(*rows.columns)
 
 
 def _referred(lake: Lake, table: Table, rows: ir.Table, end: date) -> ir.Table:
-    """Add ``column``, ``reason``, ``raw_value``: who or what a row refers to has to be known on its day."""
+    """Add :data:`_WRONG`: who or what a row refers to has to be known on its day."""
     if table == ORDERS and _sources_of(lake, CUSTOMERS):
         return _orders_of_known_customers(lake, rows)
-    if table == ORDER_LINES and _sources_of(lake, ORDERS):
-        return _lines_of_known_orders(lake, rows, end)
-    return rows.mutate(**{name: ibis.null("string") for name in ("column", "reason", "raw_value")})
+    if table in (ORDER_LINES, REFUNDS) and _sources_of(lake, ORDERS):
+        return _of_orders(lake, table, rows, end)
+    return rows.mutate(**{name: ibis.null("string") for name in _WRONG})
 
 
 def _orders_of_known_customers(lake: Lake, rows: ir.Table) -> ir.Table:
@@ -179,12 +182,18 @@ def _orders_of_known_customers(lake: Lake, rows: ir.Table) -> ir.Table:
     return _marked(joined, unknown, "shop_customer_id", UNKNOWN_CUSTOMER, rows.columns)
 
 
-def _lines_of_known_orders(lake: Lake, rows: ir.Table, end: date) -> ir.Table:
-    orders = _judged_orders(lake, end)
-    known = orders.filter(_.reason.isnull()).group_by(known_id=_.order_id).agg(known_day=_.day.min())
+def _of_orders(lake: Lake, table: Table, rows: ir.Table, end: date) -> ir.Table:
+    """Lines and refunds are of whoever placed the order, where they do not say whose they are: a guest, mostly.
+
+    A line's order has to be known; of refunds some are of orders that came before the data.
+    """
+    accepted = _judged_orders(lake, end).filter(_.wrong_reason.isnull())
+    known = accepted.group_by(known_id=_.order_id).agg(known_day=_.day.min(), owner=_.shop_customer_id.min())
     joined = rows.left_join(known, rows.order_id == known.known_id)
-    unknown = joined.source.isin(_sources_of(lake, ORDERS)) & ~(joined.known_day <= joined.day).fill_null(False)
-    return _marked(joined, unknown, "order_id", UNKNOWN_ORDER, rows.columns)
+    is_known = (joined.known_day <= joined.day).fill_null(False)
+    owner = ibis.coalesce(joined.shop_customer_id, ibis.ifelse(is_known, joined.owner, ibis.null("string")))
+    judged = joined.source.isin(_sources_of(lake, ORDERS)) if table == ORDER_LINES else ibis.literal(False)
+    return _marked(joined.mutate(shop_customer_id=owner), judged & ~is_known, "order_id", UNKNOWN_ORDER, rows.columns)
 
 
 def _judged_orders(lake: Lake, end: date) -> ir.Table:
@@ -195,7 +204,7 @@ def _marked(joined: ir.Table, wrong: ir.BooleanValue, column: str, reason: str, 
     none = ibis.null("string")
     return joined.select(
         *columns,
-        column=ibis.ifelse(wrong, ibis.literal(column), none),
-        reason=ibis.ifelse(wrong, ibis.literal(reason), none),
-        raw_value=ibis.ifelse(wrong, joined[column].left(200), none),
+        wrong_column=ibis.ifelse(wrong, ibis.literal(column), none),
+        wrong_reason=ibis.ifelse(wrong, ibis.literal(reason), none),
+        wrong_value=ibis.ifelse(wrong, joined[column].left(200), none),
     )

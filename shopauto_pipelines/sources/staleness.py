@@ -15,10 +15,15 @@ from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.storage import Times
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.sources.landing import manifests
-from shopauto_pipelines.sources.tables import CUSTOMERS, ORDER_LINES, ORDERS, QUARANTINE, RAW_TABLES
+from shopauto_pipelines.sources.tables import CUSTOMERS, ORDER_LINES, ORDERS, QUARANTINE, RAW_TABLES, REFUNDS
 
-#: Tables whose landed rows decide which rows of another one are accepted.
-_REFERRED = {ORDERS.name: (CUSTOMERS,), ORDER_LINES.name: (ORDERS, CUSTOMERS), QUARANTINE.name: RAW_TABLES}
+#: Tables whose landed rows decide which rows of another one are accepted, and whose they are.
+_REFERRED = {
+    ORDERS.name: (CUSTOMERS,),
+    ORDER_LINES.name: (ORDERS, CUSTOMERS),
+    REFUNDS.name: (ORDERS, CUSTOMERS),
+    QUARANTINE.name: RAW_TABLES,
+}
 
 
 def days_behind(lake: Lake, table: Table) -> list[date]:

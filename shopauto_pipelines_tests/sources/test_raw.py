@@ -1,9 +1,10 @@
+import hashlib
 from datetime import date
 
 import pytest
 
 from shopauto_pipelines.platform.lake import days_between
-from shopauto_pipelines.sources import raw, tables
+from shopauto_pipelines.sources import raw, staleness, tables
 
 from .declared import CUSTOMERS, LINES, ORDERS, ORDERS_HEADER, declare, load, put
 
@@ -82,6 +83,46 @@ def test_lines_whose_order_was_refused_or_is_missing_are_quarantined(lake, shop)
     assert _accepted(lake, tables.ORDER_LINES, "order_id") == ["1", "3", "5", "6"]
     unknown = [row[2:] for row in _rejected(lake) if row[3] == "unknown order"]
     assert unknown == [(n, "unknown order", str(n)) for n in (2, 4, 7, 8)]
+
+
+def test_a_line_that_does_not_say_whose_it_is_is_of_whoever_ordered(lake, shop):
+    guest = "guest:" + hashlib.sha256(b"g@example.com").hexdigest()[:16]
+    assert _accepted(lake, tables.ORDER_LINES, "shop_customer_id") == ["old", "new", None, guest]
+
+
+REFUNDS = """
+    refunds:
+      files: refunds*.csv
+      columns:
+        refund_id: id
+        refunded_at: refunded_at
+        order_id: order_id
+        shop_customer_id: customer
+        amount_cents: cents(amount)
+        reason: why
+"""
+
+
+def test_a_refund_that_does_not_say_whose_it_is_is_of_whoever_had_ordered_by_then(lake, settings, tmp_path):
+    orders = ORDERS_HEADER + "1,2026-01-05,c1,,1\n2,2026-01-10,c2,,1\n"
+    refunds = "id,refunded_at,order_id,customer,amount,why\n" + (
+        "a,2026-01-07,1,,1,too small\n"
+        "b,2026-01-07,1,other,1,too small\n"
+        "c,2026-01-07,2,,1,too small\n"  # its order comes later
+        "d,2026-01-07,9,,1,too small\n"
+        "e,2026-01-07,,,1,too small\n"
+    )
+    mapping = declare(tmp_path, ORDERS, REFUNDS)
+    load(lake, settings, mapping, put(tmp_path, orders=orders, refunds=refunds))
+    assert _accepted(lake, tables.REFUNDS, "shop_customer_id") == ["c1", "other", None, None, None]
+    assert _accepted(lake, tables.REFUNDS, "reason") == ["too small"] * 5
+    assert _rejected(lake) == []
+    day = date(2026, 1, 7)
+    lake.write(tables.REFUNDS, [day], raw.accepted(lake, tables.REFUNDS, day, day))
+    assert staleness.days_behind(lake, tables.REFUNDS) == []
+    load(lake, settings, mapping, put(tmp_path, orders=orders + "9,2026-01-06,c9,,1\n"))
+    assert staleness.days_behind(lake, tables.REFUNDS) == [day], "an order came late, and with it whose refund it is"
+    assert _accepted(lake, tables.REFUNDS, "shop_customer_id")[3] == "c9"
 
 
 def test_landed_rows_are_either_accepted_or_in_the_quarantine(lake, shop):
