@@ -235,6 +235,8 @@ class _Compiler(PySparkCompiler):
                 return self.f.anon.convert_timezone(*zones, given[1])
             case "url_decode":
                 return self.f.coalesce(self.f.anon.try_url_decode(given[0]), given[0])
+            case "try":  # what is tried is translated into what never fails
+                return given[0]
         return super().visit_ScalarUDF(op, **arguments)
 
     def visit_TimestampBucket(

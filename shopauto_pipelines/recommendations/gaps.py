@@ -42,7 +42,12 @@ _Z = 1.959964
 
 @ibis.udf.scalar.builtin
 def url_decode(text: str) -> str:  # type: ignore[empty-body]
-    """The text with its ``%xx`` read."""
+    """The text with its ``%xx`` read; an error where they are no UTF-8."""
+
+
+@ibis.udf.scalar.builtin(name="try")
+def attempt(value: str) -> str:  # type: ignore[empty-body]
+    """The value, or null where computing it is an error."""
 
 
 @kept
@@ -69,7 +74,9 @@ def _searches() -> ir.Table:
     )
     in_order = ibis.window(group_by="visit", order_by=["happened_at", "event_id"])
     steps = steps.mutate(next_step=_.type.lead().over(in_order))
-    term = url_decode(_.url.re_extract(_TERM, 1).replace("+", " ")).lower().re_replace(r"\s+", " ").strip()
+    typed = _.url.re_extract(_TERM, 1).replace("+", " ")
+    read = ibis.coalesce(attempt(url_decode(typed)), typed)  # anybody may ask for any address
+    term = read.lower().re_replace(r"\s+", " ").strip()
     searches = steps.filter(_.type == "search").mutate(term=term, unmet=(_.next_step == "search").fill_null(True))
     searches = searches.filter((_.term.length() > 1) & (_.term.length() <= _LONGEST) & ~_.term.re_search(_PRIVATE))
     rows = searches.group_by("term").aggregate(people=_.visitor.nunique(), demand=_.count(), unmet=_.unmet.sum())

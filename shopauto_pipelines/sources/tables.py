@@ -297,6 +297,7 @@ NEVER_NEGATIVE: frozenset[tuple[str, str]] = frozenset(
         ("raw/products", "cost_cents"),
         ("raw/orders", "total_cents"),
         ("raw/orders", "discount_cents"),
+        ("raw/order_lines", "quantity"),
         ("raw/refunds", "amount_cents"),
         ("raw/refunds", "quantity"),
         ("raw/events", "quantity"),

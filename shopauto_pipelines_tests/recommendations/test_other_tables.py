@@ -89,6 +89,16 @@ def test_the_next_category_follows_from_own_purchases_and_the_shops_season(shop)
         assert sum(p for _, p in found) == pytest.approx(1, abs=1e-5), person
 
 
+def test_where_the_shop_has_sold_nothing_lately_probabilities_are_of_what_the_person_did_alone(shop):
+    for name in ("book", "tea"):
+        shop.product(name, name)
+    shop.bought("reader", TODAY - timedelta(days=60), "book")
+    shop.bought("reader", TODAY - timedelta(days=60), "tea")
+    shop.bought("drinker", TODAY - timedelta(days=200), "tea")
+    found = [(row["customer_id"], row["category"], row["probability"]) for row in shop.found(tables.NEXT_CATEGORIES)]
+    assert sorted(found) == [("drinker", "tea", 1.0), ("reader", "book", 0.5), ("reader", "tea", 0.5)]
+
+
 def test_a_term_that_leads_to_no_product_is_a_gap_and_private_or_rare_terms_are_none(shop):
     for n in range(40):
         day, visit = TODAY - timedelta(days=n % 20), f"v{n}"
@@ -102,6 +112,7 @@ def test_a_term_that_leads_to_no_product_is_a_gap_and_private_or_rare_terms_are_
         if n < 4:
             shop.event("search", f"c{n}", day, "/search?q=rare", f"z{n}")
     shop.event("search", "c1", TODAY - timedelta(days=95), "/search?q=hammock", "long ago")
+    shop.event("search", "c1", TODAY, "/search?q=caf%E9%", "of a machine that writes no UTF-8")
     (gap,) = shop.found(tables.CATALOGUE_GAPS)
     assert (gap["kind"], gap["subject"], gap["people"], gap["demand"], gap["unmet"]) == (
         "search",

@@ -11,7 +11,7 @@ from shopauto_pipelines.sources import tables
 from shopauto_pipelines.sources.landing import land_rows, landed_days, landing_root, refresh_landing, touched_days
 from shopauto_pipelines.sources.reading import LandingError
 
-from .declared import CUSTOMERS, ORDERS, ORDERS_HEADER, TODAY, declare, landed, load, put, refused
+from .declared import CUSTOMERS, LINES, ORDERS, ORDERS_HEADER, TODAY, declare, landed, load, put, refused
 
 
 @pytest.fixture
@@ -272,9 +272,14 @@ def test_local_times_are_read_in_the_zone_of_the_source_and_lie_on_the_day_of_th
 
 def test_words_that_a_column_does_not_know_and_negative_totals_are_quarantined(lake, settings, tmp_path):
     consents = "consents:\n  files: c.csv\n  columns: {shop_customer_id: id, channel: ch, state: \"'opted_in'\", changed_at: at}"
-    source = declare(tmp_path, ORDERS, consents)
-    load(lake, settings, source, put(tmp_path, orders=_orders("1,2026-01-05,c,,-1"), c="id,ch,at\n1,fax,2026-01-05\n"))
+    source = declare(tmp_path, ORDERS, LINES, consents)
+    lines = (
+        "order_id,line,ordered_at,kind,quantity,amount\n1,1,2026-01-05,product,-2,-4\n1,2,2026-01-05,discount,1,-1\n"
+    )
+    files = put(tmp_path, orders=_orders("1,2026-01-05,c,,-1"), lines=lines, c="id,ch,at\n1,fax,2026-01-05\n")
+    load(lake, settings, source, files)
     assert _reasons(lake) == [(1, "total_cents", "is negative", "-100")]
+    assert _reasons(lake, "order_lines") == [(1, "quantity", "is negative", "-2")]
     assert _reasons(lake, "consents") == [(1, "channel", "not one of email, sms, push", "fax")]
 
 
