@@ -36,13 +36,20 @@ def attributes(claims, identities):
         "consents": raw.CONSENTS,
         "message_events": raw.MESSAGE_EVENTS,
         "topic_choices": raw.TOPIC_CHOICES,
+        "claims": tables.CLAIMS,
+        "attributes": tables.ATTRIBUTES,
         "identities": tables.IDENTITIES,
     },
 )
-def consent(consents, message_events, topic_choices, identities):
-    """Takes the latest change per person and channel."""
+def consent(consents, message_events, topic_choices, claims, attributes, identities):
+    """Takes the latest change per person and channel, for the address in force."""
     return lambda as_of: consenting.consent(
-        consents.until(as_of), message_events.until(as_of), topic_choices.until(as_of), identities.on(as_of)
+        consents.until(as_of),
+        message_events.until(as_of),
+        topic_choices.until(as_of),
+        claims.until(as_of),
+        attributes.on(as_of),
+        identities.on(as_of),
     )
 
 

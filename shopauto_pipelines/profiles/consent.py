@@ -1,9 +1,11 @@
 """Consent in force per person and channel: the table ``profiles/consent``.
 
 A change comes from the shop (``raw/consents``) or from a message (an unsubscribe or a spam report). The latest change of
-any of the person's shop ids wins; of changes at one instant the one that allows least. ``pending`` is a double opt-in that
-was never confirmed: no permission. No row at all means the person was never asked: no permission either. Topics that a person
-does not want (``raw/topic_choices``) stand beside it; again the latest choice of any of the shop ids counts.
+any of the person's shop ids wins; of changes at one instant the one that allows least. Permission is given for an address: what a
+shop id with another one allows counts only where nothing was said for the address in force, and takes no withdrawal back.
+``pending`` is a double opt-in that was never confirmed: no permission. No row at all means the person was never asked: no
+permission either. Topics that a person does not want (``raw/topic_choices``) stand beside it; again the latest choice of any of
+the shop ids counts.
 """
 
 from __future__ import annotations
@@ -19,12 +21,22 @@ STATES = ("opted_in", "pending", "opted_out")
 WITHDRAWALS = ("unsubscribe", "spam_report")
 
 
+#: The field of ``profiles/claims`` that is the address on a channel.
+_ADDRESS = {"email": "email", "phone": "sms"}
+
 #: Between the topics of ``refused_topics``.
 TOPICS_APART = ","
 
 
-def consent(consents: ir.Table, message_events: ir.Table, topic_choices: ir.Table, identities: ir.Table) -> ir.Table:
-    """The consent of every person with a change in ``consents`` or ``message_events`` (raw tables up to the day).
+def consent(
+    consents: ir.Table,
+    message_events: ir.Table,
+    topic_choices: ir.Table,
+    claims: ir.Table,
+    attributes: ir.Table,
+    identities: ir.Table,
+) -> ir.Table:
+    """The consent of every person with a change in ``consents`` or ``message_events`` (raw tables, and claims, up to the day).
 
     Columns of ``profiles/consent``. Shop ids are joined as ``identities`` says; one that is not in it is a person of its own.
     A state that is none of ``STATES`` never reads as permission: it counts as ``opted_out``. An unsubscribe that names no
@@ -46,12 +58,21 @@ def consent(consents: ir.Table, message_events: ir.Table, topic_choices: ir.Tabl
         source="type",
         wording=ibis.null("string"),
     )
-    changes = ibis.union(asked, withdrawn).left_join(identities, "shop_customer_id")
+    changes = ibis.union(asked, withdrawn).left_join(identities, "shop_customer_id").drop("shop_customer_id_right")
+    changes = changes.left_join(_elsewhere(claims, attributes, identities), ["shop_customer_id", "channel"])
     latest = (
         changes.select(
             "channel",
             customer_id=_.customer_id.fill_null(_.shop_customer_id),
-            change=ibis.struct({"at": _.at, "rank": _["rank"], "source": _.source, "wording": _.wording.fill_null("")}),
+            change=ibis.struct(
+                {
+                    "counts": (_.elsewhere.isnull() | (_["rank"] == len(STATES) - 1)).cast("int8"),
+                    "at": _.at,
+                    "rank": _["rank"],
+                    "source": _.source,
+                    "wording": _.wording.fill_null(""),
+                }
+            ),
         )
         .group_by("customer_id", "channel")
         .agg(change=_.change.max())
@@ -67,6 +88,20 @@ def consent(consents: ir.Table, message_events: ir.Table, topic_choices: ir.Tabl
         wording=_.change["wording"].nullif(""),
         at=_.change["at"],
     )
+
+
+def _elsewhere(claims: ir.Table, attributes: ir.Table, identities: ir.Table) -> ir.Table:
+    """Shop ids whose own address on a channel is not that in force: ``shop_customer_id``, ``channel``, ``elsewhere`` (true)."""
+    several = identities.group_by("customer_id").agg(ids=_.count()).filter(_.ids > 1)
+    joined = identities.semi_join(several, "customer_id").select("shop_customer_id", "customer_id")
+    told = claims.filter(_.field.isin([*_ADDRESS]), _.value.notnull()).inner_join(joined, "shop_customer_id")
+    theirs = told.group_by("shop_customer_id", "customer_id", "field").agg(
+        claim=ibis.struct({"at": _.at, "source": _.source, "value": _.value}).max()
+    )
+    in_force = attributes.select("customer_id", "field", in_force="value")
+    other = theirs.inner_join(in_force, ["customer_id", "field"]).filter(_.claim["value"] != _.in_force)
+    channel = ibis.cases(*((_.field == field, channel) for field, channel in _ADDRESS.items()))
+    return other.select("shop_customer_id", channel=channel, elsewhere=ibis.literal(True))
 
 
 def _refused(topic_choices: ir.Table, identities: ir.Table) -> ir.Table:

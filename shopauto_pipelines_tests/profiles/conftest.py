@@ -31,9 +31,9 @@ def _attributes() -> str:
 
 @cache
 def _consent() -> str:
-    logs = (raw.CONSENTS, raw.MESSAGE_EVENTS, raw.TOPIC_CHOICES)
+    logs = (raw.CONSENTS, raw.MESSAGE_EVENTS, raw.TOPIC_CHOICES, tables.CLAIMS)
     given = (unseen(table, table.name, partitions=True) for table in logs)
-    return compiled(consenting.consent(*given, unseen(tables.IDENTITIES, tables.IDENTITIES.name)))
+    return compiled(consenting.consent(*given, *(unseen(t, t.name) for t in (tables.ATTRIBUTES, tables.IDENTITIES))))
 
 
 @cache

@@ -74,6 +74,34 @@ def test_consent_is_the_persons_not_the_accounts(shop):
     }
 
 
+def test_what_another_address_of_the_person_allows_takes_no_withdrawal_of_this_one_back(shop):
+    """``c1`` and ``c2`` share a phone; ``c1``'s address is the one in force."""
+    phone = {"phone": "+447400123456"}
+    accounts = [
+        {"shop_customer_id": "c1", "email": "ann@example.com"},
+        {"shop_customer_id": "c2", "email": "bob@example.com"},
+    ]
+    hours = (10, 9)
+    shop.put(
+        raw.CUSTOMERS,
+        [
+            account | phone | {"changed_at": datetime(2025, 3, 1, hour)}
+            for account, hour in zip(accounts, hours, strict=True)
+        ],
+    )
+
+    def state(*changes):
+        found = _states(shop, changes)
+        (person,) = {shop.persons()[who] for who in ("c1", "c2")}
+        return found[person, "email"][0]
+
+    assert state(_change("opted_out", 8, "c1"), _change("opted_in", 9, "c2")) == "opted_out"
+    assert state(_change("opted_in", 8, "c1"), _change("opted_out", 9, "c2")) == "opted_out", "who wants none gets none"
+    assert state(_change("opted_out", 8, "c2"), _change("opted_in", 9, "c1")) == "opted_in"
+    assert state(_change("opted_in", 9, "c2")) == "opted_in", "nothing was said for the address in force"
+    assert state(_change("opted_out", 8, "c1", channel="sms"), _change("opted_in", 9, "c2")) == "opted_in"
+
+
 def test_accounts_joined_later_do_not_share_consent_before(shop):
     second = date(2025, 3, 2)
     shop.put(raw.CUSTOMERS, [{"shop_customer_id": "c1", "email": "anna@example.com"}, {"shop_customer_id": "c2"}])

@@ -16,6 +16,7 @@ from shopauto_pipelines.platform.dagster.io_manager import LakeIOManager
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.lake import Lake, days_between
 from shopauto_pipelines.platform.settings import Settings
+from shopauto_pipelines.profiles import tables as profiles
 from shopauto_pipelines.profiles.consent import consent
 from shopauto_pipelines.realtime import assets, closed_days
 from shopauto_pipelines.realtime.closed_days import events_by_type, land_closed_days, land_held_rows
@@ -168,11 +169,12 @@ def test_what_people_chose_is_a_consent_that_the_profiles_obey(engine, settings,
     assert landed(lake, tables.CONSENTS, later.date())[0]["wording"] == "preference_page: E-mail: As it comes"
 
     def states(as_of):
-        nobody = ibis.memtable([], schema={"shop_customer_id": "string", "customer_id": "string"})
+        unknown = (profiles.CLAIMS, profiles.ATTRIBUTES, profiles.IDENTITIES)
+        nobody = (ibis.memtable([], schema=table.schema) for table in unknown)
         logs = (
             lake.between(table, end=as_of) for table in (tables.CONSENTS, tables.MESSAGE_EVENTS, tables.TOPIC_CHOICES)
         )
-        return {r["customer_id"]: r["state"] for r in lake.con.to_pyarrow(consent(*logs, nobody)).to_pylist()}
+        return {r["customer_id"]: r["state"] for r in lake.con.to_pyarrow(consent(*logs, *nobody)).to_pylist()}
 
     assert states(first.date()) == {"c000000": "opted_out", "c000002": "opted_out"}
     assert states(later.date()) == {"c000000": "opted_in", "c000001": "opted_out", "c000002": "opted_in"}
