@@ -162,7 +162,7 @@ _LEAVE = sa.text(f"""
     from json_to_recordset(cast(:told as json)) as told(
         shop_customer_id text, event text, occasion text, at timestamptz
     )
-    cross join lateral (values (told.shop_customer_id), ({known("told.shop_customer_id")})) as one(customer_id)
+    cross join lateral (values (told.shop_customer_id), ({known("told.shop_customer_id", new_accounts=True)})) as one(customer_id)
     where one.customer_id is not null
     order by customer_id, event, occasion, at
     on conflict do nothing

@@ -38,10 +38,15 @@ def later(table: str, column: str, at: str, collation: str = 'collate "C"') -> s
     return f"coalesce({told} > {held}, excluded.{at} is not null)"
 
 
-def known(shop_customer_id: str) -> str:
-    """SQL: the person behind the shop's id, or behind the address that came with it; null for nobody we know."""
+def known(shop_customer_id: str, *, new_accounts: bool = False) -> str:
+    """SQL: the person behind the shop's id, or behind the address of the guest it stands for; null for nobody we know.
+
+    ``new_accounts``: of an account that nobody knows, too, the person behind the address that came with it. That is enough to
+    take messages back, and not to write to them about what another account did.
+    """
+    guests = f"guests.shop_customer_id = {shop_customer_id}"
+    guests += "" if new_accounts else " and starts_with(guests.shop_customer_id, 'guest:')"
     return f"""coalesce(
         (select people_ids.customer_id from people_ids where people_ids.shop_customer_id = {shop_customer_id}),
-        (select min(people.customer_id) from guests join people using (address_hash)
-            where guests.shop_customer_id = {shop_customer_id})
+        (select min(people.customer_id) from guests join people using (address_hash) where {guests})
     )"""

@@ -242,6 +242,8 @@ def test_an_order_of_a_new_account_takes_back_what_its_address_is_sent(shop, mon
         order = {"order_id": "o1", "shop_customer_id": "new", "email": "Ann@example.com", "total_cents": 100}
         assert client.post("/orders", json=order, headers=bearer()).status_code == 200
     assert shop.handle().sent == 1
+    shop.event("new", "a cart of the new account")
+    assert shop.handle().sent == 0, "whose it is, is not known before the next refresh"
     assert shop.states() == {("ann", "ann", "reminder"): "suppressed ordered", ("bob", "bob", "reminder"): "sent"}
 
 
