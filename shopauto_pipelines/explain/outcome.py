@@ -207,11 +207,9 @@ def sent(case: Case, kept: Kept | None) -> Step:
             Part(carts if case.campaign.is_realtime else other, "fact" if case.campaign.is_realtime else "unknown")
         )
     if of_later(case, kept):
-        text = (
-            f"not as of {case.day}: refused by the rule `{case.reason}`. Planned as of {its_day(case, kept)}, it {text}"
-        )
+        text = f"not as of {case.day}: refused by the rule `{case.reason}`. Planned as of {_its_day(case, kept)}, it {text}"
     elif message.as_of != case.day:
-        parts.append(Part(f"in the ledger it is of {its_day(case, kept)}", "unknown"))
+        parts.append(Part(f"in the ledger it is of {_its_day(case, kept)}", "unknown"))
     parts += [
         Part(
             f"{_when(case, change.at, '{}: ')}{change.before or 'new'} → {change.after}",
@@ -295,7 +293,7 @@ def headline(case: Case, kept: Kept) -> str:
     message = kept.message
     if of_later(case, kept):
         refused = REASONS.get(str(case.reason), "").removeprefix("exit: ")
-        return f"Not sent as of {case.day}: {refused}. Planned as of {its_day(case, kept)}, it {STATES[message.state]}"
+        return f"Not sent as of {case.day}: {refused}. Planned as of {_its_day(case, kept)}, it {STATES[message.state]}"
     if message.state == "suppressed":
         return f"Planned, and held back by the outbox: {held(str(message.reason))}"
     if message.state == "sent":
@@ -304,7 +302,7 @@ def headline(case: Case, kept: Kept) -> str:
     return f"Planned; it {STATES[message.state]}"
 
 
-def its_day(case: Case, kept: Kept) -> str:
+def _its_day(case: Case, kept: Kept) -> str:
     """The day that a message is of; where it would tell the birthday, that it is another one."""
     return "another day" if case.campaign.tells_birthdays else str(kept.message.as_of)
 

@@ -244,32 +244,14 @@ class Lake:
             yield [*days]
             return
         there = [_by_date(table, self.storage.partitions(table.name)) for table in tables]
-        span: list[date] = []
-        held = 0
-        for day in days:
-            size = sum(parts[day].size for parts in there if day in parts)
-            if span and held + size > room:
-                yield span
-                span, held = [], 0
-            span.append(day)
-            held += size
-        yield span
+        yield from _ranges(days, lambda day: sum(parts[day].size for parts in there if day in parts), room)
 
     def parts(self, table: Table, days: Iterable[date], most: int) -> Iterator[list[date]]:
         """The days in parts of at most ``most`` rows of the table, or of one day: for what compares no rows of different days.
 
         Unlike :meth:`spans` it does not ask how large they are in files, which says little of what is grouped by many keys.
         """
-        part: list[date] = []
-        held = 0
-        for day in sorted(days):
-            rows = self.rows(table, day) if self.has(table, day) else 0
-            if part and held + rows > most:
-                yield part
-                part, held = [], 0
-            part.append(day)
-            held += rows
-        yield part
+        yield from _ranges(sorted(days), lambda day: self.rows(table, day) if self.has(table, day) else 0, most)
 
     def table_of(self, view: str) -> Table | None:
         """The lake table behind a view name found in an expression."""
@@ -585,6 +567,20 @@ def _regroup(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[p
             held, count = ([rest] if rest.num_rows else []), rest.num_rows
     if count:
         yield pa.concat_tables(held).combine_chunks()
+
+
+def _ranges(days: Iterable[date], size: Callable[[date], int], most: int) -> Iterator[list[date]]:
+    """The days in ranges, in their order: each is of at most ``most`` in all, or of one day."""
+    part: list[date] = []
+    held = 0
+    for day in days:
+        more = size(day)
+        if part and held + more > most:
+            yield part
+            part, held = [], 0
+        part.append(day)
+        held += more
+    yield part
 
 
 def days_between(start: date, end: date) -> list[date]:

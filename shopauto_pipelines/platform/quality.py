@@ -104,12 +104,20 @@ class Finding:
 def run_suite(lake: Lake, suite: Suite, days: Sequence[date]) -> tuple[list[Finding], int]:
     """Findings of the suite on the partitions ``days``, and the number of rows looked at."""
     found: dict[Expect, Finding] = {}
-    seen = partitions = done = 0
-    for part in lake.parts(suite.table, days, ROWS_AT_ONCE):
+    seen = partitions = 0
+    for part in in_parts(lake, suite.table, days):
         facts = _look(lake, suite, part, found)
-        seen, partitions, done = seen + int(facts["rows"].sum()), partitions + len(facts), done + len(part)
-        report(f"check of {suite.table.name}", done, len(days))
+        seen, partitions = seen + int(facts["rows"].sum()), partitions + len(facts)
     return [replace(finding, rows=partitions if e.fact else seen) for e, finding in found.items()], seen
+
+
+def in_parts(lake: Lake, table: Table, days: Sequence[date]) -> Iterator[list[date]]:
+    """The days, so many at a time that a check of the table has room for them; tells how far it is."""
+    done = 0
+    for part in lake.parts(table, days, ROWS_AT_ONCE):
+        yield part
+        done += len(part)
+        report(f"check of {table.name}", done, len(days))
 
 
 def _look(lake: Lake, suite: Suite, days: list[date], found: dict[Expect, Finding]) -> pd.DataFrame:

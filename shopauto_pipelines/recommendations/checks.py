@@ -16,8 +16,7 @@ from shopauto_pipelines.platform.dagster.assets import asset_key
 from shopauto_pipelines.platform.dagster.resources import LakeResource
 from shopauto_pipelines.platform.dagster.runs import run_days
 from shopauto_pipelines.platform.lake import Lake
-from shopauto_pipelines.platform.progress import report
-from shopauto_pipelines.platform.quality import ROWS_AT_ONCE
+from shopauto_pipelines.platform.quality import in_parts
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.recommendations import tables
@@ -86,14 +85,12 @@ def _stock(lake: Lake, rows: ir.Table, end: date) -> ir.Table:
 
 def counted(lake: Lake, table: Table, days: Sequence[date], refusal_days: int) -> tuple[dict[str, int], list[str]]:
     """How many rows must not be recommended, by reason, and which are the first of them; days are looked at in parts."""
-    counts, keys, done = dict.fromkeys(("owned durable", "out of stock", "sent back"), 0), list[str](), 0
-    for part in lake.parts(table, days, ROWS_AT_ONCE):
+    counts, keys = dict.fromkeys(("owned durable", "out of stock", "sent back"), 0), list[str]()
+    for part in in_parts(lake, table, days):
         found = unwanted(lake, table, part, refusal_days)
         for reason, rows in {(reason, rows) for reason, _key, rows in found}:
             counts[reason] += rows
         keys += [f"{key} ({reason})" for reason, key, _rows in found]
-        done += len(part)
-        report(f"check of {table.name}", done, len(days))
     return counts, keys[:_LISTED]
 
 

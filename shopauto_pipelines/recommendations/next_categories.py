@@ -54,9 +54,8 @@ def next_categories() -> ir.Table:
     rows = own.select("customer_id", "category").union(everybody, distinct=True)
     rows = rows.left_join(own, ["customer_id", "category"]).select("customer_id", "category", "weight")
     rows = rows.left_join(shop, "category").inner_join(people, "customer_id")
-    prior = ibis.ifelse(
-        shop.count().as_scalar() > 0, _PRIOR * MILLION, 0.0
-    )  # a shop that sold nothing of late tells nothing
+    # a shop that sold nothing of late tells nothing
+    prior = ibis.ifelse(shop.count().as_scalar() > 0, _PRIOR * MILLION, 0.0)
     probability = (_.weight.fill_null(0) + _.share.fill_null(0.0) * prior) / (_.total + prior).nullif(0.0)
     rows = rows.mutate(probability=probability.round(6))
     rows = rows.mutate(rank=place([_.probability.desc(), _.category], "customer_id"))

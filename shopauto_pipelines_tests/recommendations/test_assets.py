@@ -8,12 +8,13 @@ import pyarrow.compute
 import pyarrow.parquet
 import pytest
 
+from shopauto_pipelines.platform import quality
 from shopauto_pipelines.platform.dagster.assets import asset_key, spec_arguments
 from shopauto_pipelines.platform.dagster.io_manager import LakeIOManager
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.progress import listening
-from shopauto_pipelines.recommendations import checks, tables
+from shopauto_pipelines.recommendations import tables
 from shopauto_pipelines.recommendations.assets import ASSETS
 from shopauto_pipelines.recommendations.checks import CHECKS, counted, unwanted
 from shopauto_pipelines.recommendations.inputs import BEHIND
@@ -113,7 +114,7 @@ def test_many_days_are_checked_in_parts_of_bounded_rows(filled, monkeypatch):
     whole = counted(lake, tables.CUSTOMER_PRODUCTS, days, 365)
     assert whole[0] == {"owned durable": 0, "out of stock": 3, "sent back": 0}
     assert whole[1] == [f"{day} {who} gone (out of stock)" for day, who in ((days[0], "a"), (TODAY, "a"), (TODAY, "b"))]
-    monkeypatch.setattr(checks, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(quality, "ROWS_AT_ONCE", 1)
     told = []
     with listening(lambda *report: told.append(report)):
         assert counted(lake, tables.CUSTOMER_PRODUCTS, days, 365) == whole

@@ -120,6 +120,7 @@ def test_who_is_held_out_gets_nothing_and_is_followed_beside_the_others(plain):
     outcome = plain.outcomes[1]
     held = outcome.refused("campaign_holdout")
     assert held.people + outcome.people == 4
+    assert held.people
     assert held.people == outcome.held_out
     followed = [one for one in outcome.aftermath if one.step is None]
     assert sum(one.count for one in followed) == 4
