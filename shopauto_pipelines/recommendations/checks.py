@@ -30,8 +30,8 @@ _LISTED = 10
 def unwanted(lake: Lake, table: Table, days: Sequence[date], refusal_days: int) -> list[tuple[str, str, int]]:
     """``(reason, as_of customer_id product_id, rows)`` for the first rows of ``table`` on ``days`` that must not be recommended.
 
-    An owned durable younger than its age of replacement, a product without stock, or one of which all that was bought last was
-    sent back, within ``refusal_days``.
+    An owned durable younger than its age of replacement (unless all pieces of it were sent back), a product without stock, or one
+    of which all that was bought last was sent back, within ``refusal_days``.
     """
     start, end = min(days), max(days)
     rows = lake.between(table, start, end).select("as_of", "customer_id", "product_id")
@@ -41,18 +41,22 @@ def unwanted(lake: Lake, table: Table, days: Sequence[date], refusal_days: int) 
     key = ["as_of", "customer_id", "product_id"]
     bought = _of_person(known, lake.between(raw.ORDER_LINES, end=end).filter(_.kind == "product"))
     bought = bought.group_by(*key, "happened_on").aggregate(pieces=_.quantity.sum())
-    bought = bought.group_by(*key).aggregate(bought_on=_.happened_on.max(), pieces=_.pieces.argmax(_.happened_on))
+    bought = bought.group_by(*key).aggregate(
+        bought_on=_.happened_on.max(), pieces=_.pieces.argmax(_.happened_on), all_pieces=_.pieces.sum()
+    )
     returned = _of_person(known, lake.between(raw.REFUNDS, end=end)).left_join(bought, key)
-    returned = returned.filter(_.bought_on.isnull() | (_.happened_on >= _.bought_on)).group_by(*key)
+    lately = _.bought_on.isnull() | (_.happened_on >= _.bought_on)
+    returned = returned.mutate(lately=lately).group_by(*key)
     returned = returned.aggregate(
-        returned_on=_.happened_on.max(),
-        whole=_.quantity.isnull().any() | (_.quantity.sum() >= _.pieces.max().fill_null(0)),
+        returned_on=_.happened_on.max(where=_.lately),
+        whole=(_.lately & _.quantity.isnull()).any() | (_.quantity.sum(where=_.lately) >= _.pieces.max().fill_null(0)),
+        left=_.all_pieces.max() - _.quantity.fill_null(_.pieces).sum(),
     )
     goods = lake.between(tables.PRODUCTS, start, end).select("as_of", "product_id", "durable", "replacement_days")
     facts = rows.left_join(bought, key).select(*key, "bought_on").left_join(returned, key)
-    facts = facts.select(*key, "bought_on", "returned_on", "whole").left_join(goods, ["as_of", "product_id"])
+    facts = facts.select(*key, "bought_on", "returned_on", "whole", "left").left_join(goods, ["as_of", "product_id"])
     facts = facts.drop("as_of_right", "product_id_right").left_join(_stock(lake, rows, end), ["as_of", "product_id"])
-    owned = _.durable & (_.as_of.delta(_.bought_on, unit="day") < _.replacement_days)
+    owned = _.durable & (_.as_of.delta(_.bought_on, unit="day") < _.replacement_days) & (_.left.fill_null(1) > 0)
     refused = _.whole & (_.as_of.delta(_.returned_on, unit="day") < refusal_days)
     found = facts.mutate(
         reason=ibis.cases((owned, "owned durable"), (_.stock <= 0, "out of stock"), (refused, "sent back"))

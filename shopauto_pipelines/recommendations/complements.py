@@ -26,7 +26,7 @@ from shopauto_pipelines.recommendations.inputs import (
     rule,
     wilson,
 )
-from shopauto_pipelines.recommendations.ownership import allowed
+from shopauto_pipelines.recommendations.ownership import allowed, given_back
 
 #: Days of history that pairs are counted in.
 HISTORY_DAYS = 730
@@ -131,9 +131,13 @@ def _peers(lines: ir.Table, each: ir.Table) -> ir.Table:
 
 
 def customer_complements() -> ir.Table:
-    """``recommendations/customer_complements``: what goes with the latest purchase, and neither is owned nor was just bought."""
+    """``recommendations/customer_complements``: what goes with the latest purchase, and neither is owned nor was just bought.
+
+    What was sent back altogether is no purchase to complement.
+    """
     bought = purchases(of_bucket=True)
-    latest = bought.mutate(bought_on=_.day.max().over(ibis.window(group_by="customer_id"))).filter(_.day == _.bought_on)
+    latest = bought.anti_join(given_back(), ["customer_id", "product_id"])
+    latest = latest.mutate(bought_on=_.day.max().over(ibis.window(group_by="customer_id"))).filter(_.day == _.bought_on)
     latest = latest.select("customer_id", "bought_on", bought_product_id="product_id")
     pairs = COMPLEMENTS.select("complement_id", "lift", "lift_low", "confidence", bought_product_id="product_id")
     rows = latest.inner_join(pairs, "bought_product_id").rename(product_id="complement_id")

@@ -28,7 +28,7 @@ def allowed(candidates: ir.Table) -> ir.Table:
     Left out are
 
     - products that are not ``available``;
-    - durables the person owns, until their age of replacement;
+    - durables the person owns (bought, and not sent back), until their age of replacement;
     - what would replace an owned durable: of a category that is durable altogether any other product, otherwise a durable of
       the same category whose name shares a word with it; both unless it is a complement of the owned one;
     - refused products: all of the latest purchase was sent back, within ``refusal_days``.
@@ -38,7 +38,9 @@ def allowed(candidates: ir.Table) -> ir.Table:
     kept = owned.inner_join(goods, "product_id").filter(
         (_.durable | _.category_durable) & (_.owned_days < _.replacement_days)
     )
-    kept = kept.select("customer_id", "category", "durable", "category_durable", owned_id="product_id")
+    kept = kept.anti_join(given_back(), ["customer_id", "product_id"]).select(
+        "customer_id", "category", "durable", "category_durable", owned_id="product_id"
+    )
     rows = candidates.semi_join(goods.filter(_.available), "product_id")
     own = kept.filter(_.durable).select("customer_id", product_id="owned_id")
     rows = rows.anti_join(own, ["customer_id", "product_id"]).anti_join(refused(), ["customer_id", "product_id"])
@@ -50,20 +52,35 @@ def refused() -> ir.Table:
 
     Who sends some of the pieces back keeps the others, and whoever buys again has changed their mind.
     """
+    lately = _.bought_on.isnull() | (_.returned_on >= _.bought_on)
+    sums = _returns().filter(lately).group_by("customer_id", "product_id")
+    sums = sums.aggregate(
+        returned_on=_.returned_on.max(),
+        whole=_.quantity.isnull().any() | (_.quantity.sum() >= _.pieces.max().fill_null(0)),
+    )
+    return sums.filter(_.whole & (age(_.returned_on) < rule("refusal_days"))).select("customer_id", "product_id")
+
+
+def given_back() -> ir.Table:
+    """``customer_id``, ``product_id`` where nothing is left of what was bought: all pieces were sent back, whenever."""
+    sums = _returns().filter(_.bought_on.notnull()).group_by("customer_id", "product_id")
+    sums = sums.aggregate(left=_.all_pieces.max() - _.quantity.fill_null(_.pieces).sum())
+    return sums.filter(_.left <= 0).select("customer_id", "product_id")
+
+
+def _returns() -> ir.Table:
+    """Refunds of products up to the day, each with the purchases of the product by the person.
+
+    ``customer_id``, ``product_id``, ``returned_on``, its ``quantity`` (null: all of a purchase); of the latest purchase
+    ``bought_on`` and ``pieces``, of all of them ``all_pieces``: null where none is known.
+    """
     persons = PERSONS.select("shop_customer_id", person="customer_id")
     back = REFUNDS.filter((_.day <= AS_OF) & _.shop_customer_id.notnull() & _.product_id.notnull())
     back = back.left_join(persons, "shop_customer_id").mutate(customer_id=ibis.coalesce(_.person, _.shop_customer_id))
     back = back.filter(in_bucket(_.customer_id)).select("customer_id", "product_id", "quantity", returned_on=_.day)
     bought = purchases(of_bucket=True).group_by("customer_id", "product_id")
-    bought = bought.aggregate(bought_on=_.day.max(), pieces=_.quantity.argmax(_.day))
-    since = back.left_join(bought, ["customer_id", "product_id"]).filter(
-        _.bought_on.isnull() | (_.returned_on >= _.bought_on)
-    )
-    sums = since.group_by("customer_id", "product_id").aggregate(
-        returned_on=_.returned_on.max(),
-        whole=_.quantity.isnull().any() | (_.quantity.sum() >= _.pieces.max().fill_null(0)),
-    )
-    return sums.filter(_.whole & (age(_.returned_on) < rule("refusal_days"))).select("customer_id", "product_id")
+    bought = bought.aggregate(bought_on=_.day.max(), pieces=_.quantity.argmax(_.day), all_pieces=_.quantity.sum())
+    return back.left_join(bought, ["customer_id", "product_id"]).drop("customer_id_right", "product_id_right")
 
 
 def _replacements(candidates: ir.Table, kept: ir.Table, goods: ir.Table) -> ir.Table:

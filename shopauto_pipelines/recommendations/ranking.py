@@ -30,7 +30,7 @@ from shopauto_pipelines.recommendations.inputs import (
     place,
     prepare,
 )
-from shopauto_pipelines.recommendations.ownership import allowed
+from shopauto_pipelines.recommendations.ownership import allowed, given_back
 
 #: Recommendations of a person, and neighbours of a product.
 OF_PERSON, OF_PRODUCT = 10, 20
@@ -92,8 +92,12 @@ def related_products() -> ir.Table:
 def customer_products() -> ir.Table:
     """``recommendations/customer_products`` of the people of one bucket: at most ``OF_PERSON`` each."""
     interests = _interests(history(of_bucket=True))
+    returned = given_back().mutate(returned=True)
+    interests = interests.left_join(returned, ["customer_id", "product_id"]).drop(
+        "customer_id_right", "product_id_right"
+    )
     columns = {"interest": "int64", "times": "int64", "bought_age": "int64", "viewed_age": "int64"}
-    columns |= {"part": "int64", "strongest": "int64", "favourite": "boolean"}
+    columns |= {"returned": "boolean", "part": "int64", "strongest": "int64", "favourite": "boolean"}
     parts = [
         part.select(
             "customer_id",
@@ -113,6 +117,7 @@ def customer_products() -> ir.Table:
             times=_.times.max().fill_null(0),
             bought_age=_.bought_age.max(),
             viewed_age=_.viewed_age.max(),
+            returned=_.returned.any().fill_null(False),
             near=_.part.sum().fill_null(0),
             strongest=_.strongest.max(),
             favourite=_.favourite.any().fill_null(False),
@@ -124,7 +129,7 @@ def customer_products() -> ir.Table:
     )
     rows = rows.inner_join(goods, "product_id").cross_join(_usual()).mutate(score=_score())
     # the bulk is left out here, cheaply; what is left out of the rest is decided in one place for all tables
-    owned = _.durable & (_.bought_age < _.replacement_days).fill_null(False)
+    owned = _.durable & (_.bought_age < _.replacement_days).fill_null(False) & ~_.returned
     best = [_.score.desc(), _.product_id]
     rows = rows.filter(_.available & ~owned).mutate(nth=place(best, "customer_id")).filter(_.nth <= _SHORTLIST)
     rows = allowed(rows).mutate(rank=place(best, "customer_id"))

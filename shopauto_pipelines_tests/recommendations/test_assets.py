@@ -148,3 +148,4 @@ def test_the_check_finds_each_kind_by_itself(filled):
     }
     lake.write(raw.REFUNDS, [TODAY], pa.Table.from_pylist([back], raw.REFUNDS.arrow_schema))
     assert check(durable=False) == ["sent back"]
+    assert check(durable=True) == ["sent back"], "nobody owns what they sent back"

@@ -137,6 +137,21 @@ def test_a_person_is_offered_what_goes_with_the_latest_purchase_and_is_not_there
     assert row["why"] == "goes with foam mattress, bought last"
 
 
+def test_what_was_sent_back_draws_no_complements(shop):
+    _fill(shop, fine=True)
+    for who in ("kept", "returned", "turned"):
+        if who == "turned":
+            shop.bought(who, TODAY - timedelta(days=50), "camping chair")
+        shop.bought(who, TODAY - timedelta(days=40), "foam mattress")
+        if who != "kept":
+            shop.sent_back(who, TODAY - timedelta(days=20), "foam mattress")
+    rows = shop.found(tables.CUSTOMER_COMPLEMENTS)
+    offered = {
+        (r["customer_id"], r["bought_product_id"]) for r in rows if r["customer_id"] in ("kept", "returned", "turned")
+    }
+    assert offered == {("kept", "foam mattress"), ("turned", "camping chair")}
+
+
 def test_a_durable_is_offered_again_at_its_age_of_replacement(shop):
     _fill(shop, fine=True)
     shop.bought("camper", TODAY - timedelta(days=400), "folding table")

@@ -60,6 +60,23 @@ def test_an_owned_durable_is_not_recommended_until_its_age_of_replacement(shop):
     assert own & set(_of(shop, "c00", **kept)) == {"garden3"}
 
 
+def test_who_sent_a_durable_back_owns_none(shop):
+    _fill(shop)
+    declared = {"categories": {"garden": {"durable": True, "replacement_days": 2000}}}
+    for who in ("returned", "kept one of two", "kept the first"):
+        shop.bought(who, TODAY - timedelta(days=500), "garden0", quantity=2 if "two" in who else 1)
+        shop.viewed(who, TODAY, "garden1")
+        if "first" in who:
+            shop.bought(who, TODAY - timedelta(days=450), "garden0")
+        shop.sent_back(who, TODAY - timedelta(days=400), "garden0", None if who == "returned" else 1)
+    assert {"garden0", "garden1"} <= set(_of(shop, "returned", **declared))
+    assert not {"garden0", "garden1"} & set(_of(shop, "kept one of two", **declared))
+    assert not {"garden0", "garden1"} & set(_of(shop, "kept the first", **declared))
+    refused = _of(shop, "returned", refusal_days=401, **declared)
+    assert "garden1" in refused, "another one of its kind is what they may look for"
+    assert "garden0" not in refused
+
+
 def test_nothing_replaces_an_owned_durable_but_its_complements_stay(shop):
     for name in ("spring mattress", "foam mattress", "mattress cover", "oak bed", "pine bed", "bed drawer"):
         shop.product(name, "bedroom")
@@ -153,7 +170,7 @@ def test_a_random_shop_recommends_nothing_that_is_owned_missing_or_refused(lakes
         key = (row["customer_id"], row["product_id"])
         product = goods[row["product_id"]]
         assert product["available"]
-        assert not (product["durable"] and key in bought)
+        assert not (product["durable"] and key in bought) or bought[key] <= back.get(key, date.min)
         lately = TODAY - back.get(key, date.min) < timedelta(days=365)
         assert not (lately and bought.get(key, date.min) <= back[key])
 
