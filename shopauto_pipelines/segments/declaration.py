@@ -145,9 +145,14 @@ class SegmentDeclaration(BaseModel):
         return frozenset(segment.name.partition(SEPARATOR)[0] for segment in self.predicate.segments)
 
     @property
+    def falls_back_on(self) -> frozenset[str]:
+        """Name of the segment, without a value, whose members stand in; empty where none does."""
+        return frozenset({self.fallback.partition(SEPARATOR)[0]} if self.fallback else ())
+
+    @property
     def rests_on(self) -> frozenset[str]:
         """Names of the segments, without values, that say who is in it, as an own member or standing in."""
-        return self.refers_to | ({self.fallback.partition(SEPARATOR)[0]} if self.fallback else frozenset())
+        return self.refers_to | self.falls_back_on
 
 
 def _scalar(name: str, value: Any) -> Scalar:
@@ -214,7 +219,7 @@ def _refuse_cycles(segments: Mapping[str, SegmentDeclaration], places: Mapping[s
     """Raise where segments refer to each other, or fall back on each other, in a circle."""
     for graph, how in (
         ({name: segment.refers_to for name, segment in segments.items()}, "refers to"),
-        ({name: {s.fallback.partition(SEPARATOR)[0]} for name, s in segments.items() if s.fallback}, "falls back on"),
+        ({name: segment.falls_back_on for name, segment in segments.items()}, "falls back on"),
     ):
         try:
             TopologicalSorter(graph).prepare()

@@ -24,23 +24,37 @@ def declared(segments: Iterable[SegmentDeclaration]) -> pa.Table:
 
 
 def meanings(segments: Iterable[SegmentDeclaration]) -> dict[str, str]:
-    """Digest of each segment's meaning by its name: of those that it rests on their meaning counts, not their names."""
+    """Digest of each segment's meaning by its name: of those that it rests on their meaning counts, not their names.
+
+    A segment may fall back on one that refers to it: that one asks for own members alone. So what makes these is digested
+    first, of all segments, and who stands in after it.
+    """
     known = {segment.name: segment for segment in segments}
-    rests_on = {name: segment.rests_on & known.keys() for name, segment in known.items()}
-    digests = dict[str, str]()
-    for name in TopologicalSorter(rests_on).static_order():
-        text = repr(meaning(known[name]))
-        for other in rests_on[name]:
-            text = re.sub(rf"'{re.escape(other)}(?=['{SEPARATOR}])", f"'{digests[other]}", text)
-        digests[name] = hashlib.sha256(text.encode()).hexdigest()
-    return digests
+    own = _digests({name: (segment.refers_to, _of_own(segment)) for name, segment in known.items()})
+    return _digests({name: (s.falls_back_on, (own[name], s.minimum_size, s.fallback)) for name, s in known.items()})
 
 
 def meaning(segment: SegmentDeclaration) -> tuple[object, ...]:
     """What decides who is in a segment: the same however the condition is laid out."""
+    return *_of_own(segment), segment.minimum_size, segment.fallback
+
+
+def _of_own(segment: SegmentDeclaration) -> tuple[object, ...]:
+    """What decides who its own members are."""
     predicate = segment.predicate
-    rest = segment.model_dump(exclude=WORDS | {"where", "parameters", "include", "exclude"})
-    return predicate.joined, *(part.sql for part in clauses(predicate)), *sorted(rest.items(), key=lambda item: item[0])
+    return predicate.joined, *(part.sql for part in clauses(predicate)), segment.each
+
+
+def _digests(told: Mapping[str, tuple[frozenset[str], object]]) -> dict[str, str]:
+    """By name the digest of what is ``told`` of each, with the digests of those that it names in place of their names."""
+    named = {name: names & told.keys() for name, (names, _what) in told.items()}
+    digests = dict[str, str]()
+    for name in TopologicalSorter(named).static_order():
+        text = repr(told[name][1])
+        for other in named[name]:
+            text = re.sub(rf"'{re.escape(other)}(?=['{SEPARATOR}])", f"'{digests[other]}", text)
+        digests[name] = hashlib.sha256(text.encode()).hexdigest()
+    return digests
 
 
 def renamed(before: Mapping[str, object], now: Mapping[str, object]) -> dict[str, str]:

@@ -133,6 +133,23 @@ def test_segments_that_get_other_names_together_with_those_they_rest_on_move_nob
     }
 
 
+def test_a_segment_may_fall_back_on_one_that_leaves_its_own_members_out(lake, run, declare):
+    def named(few, rest):
+        return [
+            declare(few, "orders >= 3", minimum_size=10, fallback=rest),
+            declare(rest, "orders >= 1", exclude=[few]),
+        ]
+
+    run(day(1), named("few", "rest"), buyers(a=3, b=1, c=0))
+    run(day(2), named("best", "others"), buyers(a=3, b=1, c=0))
+    assert rows(lake, MEMBERSHIP, day(2)) == [
+        ("best", "a", day(1), None),
+        ("best", "b", day(1), "others"),
+        ("others", "b", day(1), None),
+    ]
+    assert rows(lake, CHANGES, day(2)) == []
+
+
 def test_nobody_enters_a_segment_on_its_first_day(lake, run, declare):
     many, few = declare("many", "orders >= 3"), declare("few", "orders < 3", each="favourite_category")
     run(day(1), [many], buyers(a=3, b=1))
