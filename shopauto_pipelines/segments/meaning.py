@@ -58,9 +58,12 @@ def _digests(told: Mapping[str, tuple[frozenset[str], object]]) -> dict[str, str
 
 
 def renamed(before: Mapping[str, object], now: Mapping[str, object]) -> dict[str, str]:
-    """Of segments by their meaning, those that only got another name: the present one → the earlier one."""
+    """Of segments by their meaning, those that only got another name: the present one → the earlier one.
+
+    Of several that mean the same the first in the alphabet has it.
+    """
     gone, names = {name: each for name, each in before.items() if name not in now}, dict[str, str]()
-    for name in now.keys() - before.keys():
+    for name in sorted(now.keys() - before.keys()):
         twin = next((other for other in sorted(gone) if gone[other] == now[name]), None)
         if twin is not None:
             names[name] = twin

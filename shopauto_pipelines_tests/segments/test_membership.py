@@ -111,6 +111,14 @@ def test_a_segment_that_only_gets_another_name_moves_nobody(lake, run, declare, 
     assert rows(lake, CHANGES, day(2)) == []
 
 
+def test_of_several_that_mean_what_an_earlier_one_did_the_first_in_the_alphabet_keeps_its_stays(lake, run, declare):
+    run(day(1), [declare("many", "orders >= 3")], buyers(a=3))
+    run(day(2), [declare(f"many_{letter}", "orders >= 3") for letter in "hgfedcba"], buyers(a=3, b=3))
+    assert rows(lake, CHANGES, day(2)) == [("many_a", "b", "entered", day(2))]
+    entered = {row[0]: row[2] for row in rows(lake, MEMBERSHIP, day(2)) if row[1] == "a"}
+    assert {name for name, on in entered.items() if on == day(1)} == {"many_a"}
+
+
 def test_segments_that_get_other_names_together_with_those_they_rest_on_move_nobody(lake, run, declare):
     def named(many, top, small, fallback):
         return [
