@@ -47,8 +47,8 @@ def read(lake: Lake, segments: Iterable[SegmentDeclaration], as_of: date) -> Inp
 
 
 def _days(lake: Lake, rollup: Table, within: int | None, as_of: date) -> ir.Table:
-    there = {*lake.days(rollup)}
-    first = min(as_of, *there)  # of what was before, nothing is known
+    there = set(lake.days(rollup))
+    first = min(there | {as_of})  # of what was before, nothing is known
     start = first if within is None else events.first_day(within, as_of)
     missing = {*days_between(max(first, start), as_of)} - there
     if missing:

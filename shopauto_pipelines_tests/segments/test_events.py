@@ -256,6 +256,12 @@ def test_a_rollup_whose_day_is_missing_is_told_and_not_taken_for_never(written, 
     assert inputs.read(written, [declare("a", "orders > 3")], AS_OF).rollups == {}
 
 
+def test_a_rollup_that_was_never_computed_is_told(written, declare):
+    for question in ("did('submitted', within => 30)", "not did('submitted')"):
+        with pytest.raises(MissingPartition, match=f"daily_forms has not been computed for {AS_OF}"):
+            inputs.read(written, [declare("a", question)], AS_OF)
+
+
 def test_a_missing_day_in_between_is_told_by_who_asks_about_it_alone(written, declare):
     gap = AS_OF - timedelta(days=7)
     written.delete(DAILY_PRODUCTS, gap)
