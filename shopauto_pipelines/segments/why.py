@@ -190,7 +190,10 @@ def _values(predicate: Predicate, row: Mapping[str, Any]) -> dict[str, str]:
 
 def _text(predicate: Predicate) -> str:
     """A condition in one line, with its parameters filled in."""
-    return f" {predicate.joined} ".join(part.sql for part in clauses(predicate))
+    parts = clauses(predicate)
+    if predicate.joined == "and":
+        return " and ".join(f"({_text(part)})" if part.joined else part.sql for part in parts)
+    return f" {predicate.joined} ".join(map(_text, parts)) if predicate.joined else parts[0].sql
 
 
 def _known(column: str) -> str:

@@ -97,6 +97,19 @@ def test_parts_joined_by_or_are_told_below_the_one_they_make(told):
     ]
 
 
+def test_what_is_joined_by_or_inside_an_and_keeps_its_parentheses(told):
+    (whole,) = told("eve", "country = 'US' or ((orders_365d > 9 or country = 'FR') and orders_365d > 4)").reasons
+    assert [(depth, part.text, part.holds) for depth, part in whole.lines()] == [
+        (0, "country = 'US' or (orders_365d > 9 or country = 'FR') and orders_365d > 4", False),
+        (1, "country = 'US'", False),
+        (1, "(orders_365d > 9 or country = 'FR') and orders_365d > 4", False),
+        (2, "orders_365d > 9 or country = 'FR'", True),
+        (3, "orders_365d > 9", False),
+        (3, "country = 'FR'", True),
+        (2, "orders_365d > 4", False),
+    ]
+
+
 def test_what_a_person_did_is_counted(told):
     where = "did('viewed', category = 'tents', at_least => 2, within => 30)"
     assert [told(who, where).reasons[0].words.rpartition(": ")[2] for who in ("ann", "bob")] == ["3 times", "never"]
