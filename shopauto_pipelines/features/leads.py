@@ -45,7 +45,7 @@ SIGNS = (
     Sign("intent", 10, f"saw 3 product pages or more within {LATELY_DAYS} days", _.product_views_30d >= 3),
     Sign("intent", 5, f"saw a product page within {LATELY_DAYS} days", _.product_views_30d >= 1),
     Sign("intent", 5, "visited within 7 days", _.last_visit_on > _.today - ibis.interval(days=7)),
-    Sign("intent", 5, "clicked in a message within 90 days", (_.clicks_90d > 0) | (_.sms_clicks_90d > 0)),
+    Sign("intent", 5, "clicked in a message within 90 days", _.clicked),
 )
 
 
@@ -90,6 +90,7 @@ def leads(
         last_form_on=_["last"]["day"],
         today=ibis.literal(as_of),
         lately=ibis.literal(first_day(as_of)),
+        clicked=(_.clicks_90d > 0) | (_.sms_clicks_90d > 0),
         sold_to=buyers.over(group_by="country") >= SOLD_TO * buyers.over(),
     ).mutate(sold_to=_.sold_to & _.country.notnull() & (buyers.over() > 0))
     signs = {f"sign_{n}": sign.holds.fill_null(False) for n, sign in enumerate(SIGNS)}
@@ -110,7 +111,7 @@ def leads(
     )
     is_lead = (_.orders == 0).fill_null(True)
     score = _.fit + _.intent
-    looked = (_.product_views_90d > 0) | (_.clicks_90d > 0) | _.last_form_on.notnull()
+    looked = (_.product_views_90d > 0) | _.clicked | _.last_form_on.notnull()
     return scored.select(
         "customer_id",
         "last_form_on",

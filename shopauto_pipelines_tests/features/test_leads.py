@@ -81,6 +81,8 @@ def test_the_points_add_up_to_a_hundred_and_the_score_is_the_sum_of_its_reasons(
 def test_stages_follow_what_somebody_does(shop, person, form, found):
     person("known", email="a@example.com")
     person("reader", product_views_90d=1)
+    person("clicker", clicks_90d=1)
+    person("texted", sms_clicks_90d=1)
     person("asked", email="b@example.com")
     form("asked", LATELY_DAYS + 20)
     person("carter")
@@ -92,6 +94,8 @@ def test_stages_follow_what_somebody_does(shop, person, form, found):
     assert stages == {
         "known": "awareness",
         "reader": "consideration",
+        "clicker": "consideration",
+        "texted": "consideration",
         "asked": "consideration",
         "carter": "decision",
         "late": "awareness",
