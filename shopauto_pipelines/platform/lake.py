@@ -377,12 +377,12 @@ class Lake:
         return self._merged(table, whole), [*days, *newest]
 
     def _merged(self, table: Table, months: Mapping[str, Sequence[Stored]]) -> list[Path]:
-        """A file for each month: the rows of its parts and their partition column; another one where any part has changed."""
+        """A file for each month: the rows of its parts and their partition column; another where any part or column changed."""
         made: list[Path] = []
         missing: list[tuple[Path, Files, Path]] = []
         for month, parts in months.items():
             stamps = [(part.folder, *part.version) for part in parts]
-            mark = hashlib.sha256(repr(stamps).encode()).hexdigest()[:16]
+            mark = hashlib.sha256(repr((columns_mark(table), stamps)).encode()).hexdigest()[:16]
             target = self.root / "_months" / table.name / f"{month}-{mark}.parquet"
             made.append(target)
             if not used(target):

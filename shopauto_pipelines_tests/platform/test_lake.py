@@ -195,6 +195,15 @@ def test_a_partition_of_an_earlier_version_has_nulls_in_new_columns_and_is_refus
         lake.session().between(counted)
 
 
+def test_a_month_that_an_earlier_version_packed_is_refused_with_the_day_to_compute_again(lake):
+    days = days_between(FIRST, FIRST + timedelta(days=60))
+    lake.write(SALES, days, _rows(days[1:]))
+    assert lake.between(SALES).count().execute() == 180  # through files of months
+    counted = replace(SALES, columns=(*SALES.columns, Column("pieces", "int64", "a new column", required=True)))
+    with pytest.raises(OutdatedPartition, match=f"test/sales of {FIRST} was .* `shopauto refresh --day {FIRST}`"):
+        lake.session().between(counted)
+
+
 def test_the_partition_before_a_day_skips_days_that_were_not_computed(lake):
     table = LakeTable(lake, SALES)
     assert table.before(FIRST) is None
