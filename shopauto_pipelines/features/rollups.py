@@ -113,7 +113,7 @@ def daily_carts(events: ir.Table, orders: ir.Table) -> ir.Table:
     Cart events are ``add_to_cart``, ``remove_from_cart`` and ``checkout_started`` with a cart id. Events of a visitor
     who was not known yet go to whoever ordered the cart on the day, otherwise to the first known id in the alphabet
     seen with it on the day; carts that nobody known touched on the day are left out. Pauses count up to the day's first
-    order.
+    order. Where two come back to a cart at the same time, the pause is that of the first known id in the alphabet.
     """
     direction = ibis.cases((_.type == "add_to_cart", 1), (_.type == "remove_from_cart", -1), else_=0)
     touched = events.filter(_.type.isin(_CART_EVENTS) & _.cart_id.notnull()).select(
@@ -135,7 +135,7 @@ def daily_carts(events: ir.Table, orders: ir.Table) -> ir.Table:
         coupon=_.coupon_code.notnull().cast("boolean"),
     )
     cart = {"group_by": ["day", "cart_id"]}
-    earlier = ibis.window(**cart, order_by=[_.at, _.ordered_at.notnull()], preceding=(None, 1))
+    earlier = ibis.window(**cart, order_by=[_.at, _.ordered_at.notnull(), _.owner], preceding=(None, 1))
     steps = touched.union(ordered).mutate(at=ibis.coalesce(_.event_at, _.ordered_at))
     steps = steps.mutate(
         shop_customer_id=ibis.coalesce(

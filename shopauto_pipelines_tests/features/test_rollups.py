@@ -2,6 +2,8 @@
 
 from datetime import date, datetime
 
+import pytest
+
 from shopauto_pipelines.features import tables
 
 DAY = date(2026, 3, 1)
@@ -148,6 +150,15 @@ def test_the_pause_before_the_order_counts_and_what_follows_the_order_does_not(s
     shop.event("remove_from_cart", at(20), "a", cart_id="k")
     (row,) = shop.rolled(tables.DAILY_CARTS)
     assert (row["longest_pause_seconds"], row["last_at"], row["coupon"]) == (3600, at(20), False)
+
+
+@pytest.mark.parametrize("who", ["ab", "ba"], ids=lambda order: f"rows of {order}")
+def test_of_two_who_come_back_to_a_cart_at_the_same_time_the_first_in_the_alphabet_has_the_pause(shop, who):
+    shop.event("add_to_cart", at(9), "b", cart_id="k")
+    for each in who:
+        shop.event("checkout_started", at(12), each, cart_id="k")
+    pauses = {row["shop_customer_id"]: row["longest_pause_seconds"] for row in shop.rolled(tables.DAILY_CARTS)}
+    assert pauses == {"a": 3 * 3600, "b": 0}
 
 
 def test_events_before_the_log_in_belong_to_who_ordered_or_was_first_known(shop):
