@@ -166,6 +166,18 @@ def test_a_difference_says_who_comes_and_goes_and_why(compared, declare):
     assert s.moved_percent == 100.0
 
 
+def test_a_comment_in_a_condition_is_no_difference_and_no_reason(compared, told, declare):
+    commented = "ORDERS_365d >= 3 -- often\n and did('viewed', /* or tea */ Category = 'tents')"
+    before = [declare("s", "orders_365d >= 3 and did('viewed', category = 'tents')")]
+    assert compared(before, [declare("s", commented)]) == {}
+    renamed = compared(before, [declare("t", commented)])["t"]
+    assert (renamed.state, renamed.was) == ("renamed", "s")
+    assert [(r.text, r.words) for r in told("ann", commented).reasons] == [
+        ("orders_365d >= 3", "orders_365d: 5"),
+        ("did('viewed', category = 'tents')", "viewed where category = 'tents' ever: 3 times"),
+    ]
+
+
 def test_moves_are_those_of_membership_computed_twice(lake, declare, compared):
     before = [
         declare("a", "orders_365d >= 2", each="favourite_category"),

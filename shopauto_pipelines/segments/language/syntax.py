@@ -95,8 +95,8 @@ def shown(node: exp.Expr) -> str:
 
 
 def written(node: exp.Expr) -> str:
-    """A node as SQL: the same for the same tree, whatever spaces and capitals it was written with."""
-    return node.sql(dialect="duckdb", normalize_functions="lower")
+    """A node as SQL: the same for the same tree, whatever spaces, capitals and comments it was written with."""
+    return node.sql(dialect="duckdb", normalize=True, normalize_functions="lower", comments=False)
 
 
 def literal(value: Scalar) -> exp.Expr:
