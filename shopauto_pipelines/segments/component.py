@@ -123,7 +123,7 @@ def observe(
     said = {
         "sizes over time": report.size_plot(plotted),
         "latest members": report.latest_markdown(shown.latest.get(segment.name, ())),
-        "why": why.markdown(whys) or "Nobody is in this segment.",
+        "why": why.markdown(whys) or "Nobody meets the condition.",
     }
     if private:
         said["why"] = f"{said['why'].rstrip()}\n\nParts that rest on private data are not shown."

@@ -4,6 +4,7 @@ import sys
 from datetime import date, timedelta
 
 import dagster as dg
+import ibis
 import pytest
 
 from shopauto_pipelines.features import tables as features
@@ -142,6 +143,20 @@ def test_a_segment_that_is_too_small_says_who_stands_in(lake, declare, inputs_of
     assert shown["note"].value == ("1 of the 3 people it takes to be useful: 3 more, members of `active`, stand in.")
     assert "stands in from" in shown["latest members"].value
     assert "note" not in observe(lake, segments[0], segments, DAYS[0], DAYS[0])[DAYS[0]]
+
+
+def test_where_everybody_stands_in_the_page_does_not_say_that_nobody_is_there(lake, declare, inputs_of, customers_rows):
+    segments = (declare("active", "orders > 0"), declare("rich", "orders > 8", minimum_size=3, fallback="active"))
+    people = {who: {"orders": 1} for who in "ab"}
+    lake.write(CUSTOMER_360, [DAYS[0]], customers_rows(people))
+    lake.write(SCORES, [DAYS[0]], SCORES.arrow_schema.empty_table())
+    lake.write(MEMBERSHIP, [DAYS[0]], membership(inputs_of(people), None, segments, DAYS[0]))
+    lake.write(
+        SIZES, [DAYS[0]], counted(lake.on(MEMBERSHIP, DAYS[0]), ibis.memtable(CHANGES.arrow_schema.empty_table()))
+    )
+    shown = observe(lake, segments[1], segments, DAYS[0], DAYS[0])[DAYS[0]]
+    assert "| a |" in shown["latest members"].value
+    assert shown["why"].value == "Nobody meets the condition."
 
 
 def test_a_range_in_one_run_writes_the_same_bytes_as_daily_runs(shop):
