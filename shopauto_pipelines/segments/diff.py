@@ -34,7 +34,7 @@ class Moved:
     """A person who comes (``was`` is None), goes (``now`` is None) or gets another value, and why.
 
     ``because``: of who comes, the parts of the old condition that kept the person out, and of a segment that was not there all
-    parts of the new one; of who goes, the parts of the new condition that keep the person out.
+    parts of the new one; of who goes, the parts of the new condition that keep the person out. None that rests on private data.
     """
 
     customer_id: str
@@ -242,7 +242,7 @@ class _Comparison:
                     pair.old.name + was if pair.old and was is not None else None,
                     pair.new.name + now if pair.new and now is not None else None,
                     row["revenue"],
-                    answer.failing if pair.old else answer.reasons,
+                    tuple(r for r in (answer.failing if pair.old else answer.reasons) if not r.is_private),
                 )
 
 

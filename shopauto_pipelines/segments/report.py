@@ -17,7 +17,6 @@ from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.segments import inputs
 from shopauto_pipelines.segments.declaration import SEPARATOR, SegmentDeclaration
 from shopauto_pipelines.segments.membership import evaluated
-from shopauto_pipelines.segments.people import COMPUTED
 from shopauto_pipelines.segments.pictures import line_plot
 from shopauto_pipelines.segments.tables import MEMBERSHIP, SIZES
 from shopauto_pipelines.segments.why import Why, explained
@@ -169,12 +168,8 @@ def _whys(
 
 
 def without_private(whys: Sequence[Why]) -> tuple[list[Why], bool]:
-    """``whys`` without the reasons that rest on private data, and whether there were any.
-
-    Next to a customer's id even the condition tells: who is seven days from the birthday was born on a known day.
-    """
-    telling = {name for name, made in COMPUTED.items() if made.is_telling}
-    kept = [replace(why, reasons=tuple(r for r in why.reasons if telling.isdisjoint(r.values))) for why in whys]
+    """``whys`` without the reasons that rest on private data, and whether there were any."""
+    kept = [replace(why, reasons=tuple(r for r in why.reasons if not r.is_private)) for why in whys]
     return kept, any(len(one.reasons) < len(why.reasons) for one, why in zip(kept, whys, strict=True))
 
 

@@ -52,6 +52,14 @@ class Reason:
         """``orders_365d: 3, country: not known``."""
         return ", ".join(f"{name}: {value}" for name, value in self.values.items())
 
+    @property
+    def is_private(self) -> bool:
+        """Whether it rests on private data.
+
+        Next to a customer's id even the condition tells: who is seven days from the birthday was born on a known day.
+        """
+        return not _TELLING.isdisjoint(self.values)
+
     def lines(self, depth: int = 0) -> Iterator[tuple[int, Reason]]:
         """This part and all below it, each with its depth."""
         yield depth, self

@@ -142,6 +142,17 @@ def test_nothing_private_is_told(told):
     assert sum(mark in shown for mark in MARKS.values()) == 1
 
 
+def test_no_reason_that_rests_on_private_data_is_told_of_a_person_in_a_difference(lake, declare, compared):
+    before, after = (
+        [declare("s", f"days_to_birthday <= {days} and orders_365d > {n}")] for days, n in ((3, 0), (7, 4))
+    )
+    s = compared(before, after)["s"]
+    assert (s.entered, s.let_in_by) == (1, {"days_to_birthday <= 3": 1})
+    assert [(m.customer_id, m.because) for m in s.people] == [("ann", ())]
+    added = compared([declare("t", "true")], [declare("t", "true"), *after])["s"]
+    assert [r.words for r in added.people[0].because] == ["orders_365d: 5"]
+
+
 def test_somebody_unknown_is_told_with_the_nearest_and_a_day_with_the_command(told, lake, declare):
     with pytest.raises(NobodyThere, match=r"no customer 'anm' as of 2025-06-30; did you mean 'ann'\?"):
         told("anm", "orders_365d > 1")
