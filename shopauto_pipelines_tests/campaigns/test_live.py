@@ -9,6 +9,7 @@ from shopauto_pipelines.campaigns import live, offers, shown
 from shopauto_pipelines.campaigns.content import Renderer
 from shopauto_pipelines.campaigns.declaration import load_campaigns
 from shopauto_pipelines.campaigns.live import CartTrigger, cart_waits, decide, longest_valid
+from shopauto_pipelines.campaigns.products import Product
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform import prepared
 from shopauto_pipelines.platform.lake import Lake, MissingPartition
@@ -282,6 +283,18 @@ def test_a_message_shows_the_cart_and_the_offer_of_its_explanation(decided, lake
     assert first.offer == {"kind": "percent", "percent": "5%", "code": code, "expires_on": "July 8, 2026"}
     assert second.offer is None
     assert third == shown.Shown(cart=[])
+
+
+def test_products_of_a_cart_of_one_name_and_price_are_shown_whatever_else_the_shop_knows_of_them(settings):
+    wares = {
+        "blue": Product("Shirt", "shirts", 1900, None),
+        "red": Product("Shirt", "shirts", 1900, 700),
+        "white": Product("Shirt", None, 1900, None),
+    }
+    renderer = Renderer(CAMPAIGN, settings)
+    shirts = renderer.cart({"red": 1, "white": 1, "blue": 1}, wares, "en")
+    assert [ware["category"] for ware in shirts] == ["shirts", "shirts", None], "in the order of their ids"
+    assert shirts == renderer.cart({"blue": 1, "white": 1, "red": 1}, wares, "en")
 
 
 def test_what_is_compiled_in_advance_is_what_decisions_run(decided, monkeypatch):

@@ -138,21 +138,24 @@ class Renderer:
     def cart(self, contents: Mapping[str, int], wares: Mapping[str, Product], language: str) -> list[dict[str, Any]]:
         """What is in a cart as ``language`` writes it, what is worth most first; nameless products are left out.
 
-        At most six: a template that shows five can say that there are more, and large carts share their drafts.
+        At most six: a template that shows five can say that there are more, and large carts share their drafts. Ties: by name,
+        then by product id.
         """
-        known = [(wares[ware], pieces) for ware, pieces in contents.items() if pieces > 0 and ware in wares]
-        known.sort(key=lambda each: (-(each[0].price_cents or 0) * each[1], each[0]))
+        known = [
+            (-(wares[ware].price_cents or 0) * pieces, name, ware)
+            for ware, pieces in contents.items()
+            if pieces > 0 and ware in wares and (name := wares[ware].name)
+        ]
         return [
             {
-                "name": ware.name,
-                "pieces": pieces,
-                "label": ware.name if pieces == 1 else f"{pieces:,} × {ware.name}",
-                "category": ware.category,
-                "price": price(ware.price_cents, self._currency, language),
+                "name": name,
+                "pieces": contents[ware],
+                "label": name if contents[ware] == 1 else f"{contents[ware]:,} × {name}",
+                "category": wares[ware].category,
+                "price": price(wares[ware].price_cents, self._currency, language),
             }
-            for ware, pieces in known
-            if ware.name
-        ][:_MOST_PRODUCTS]
+            for _worth, name, ware in sorted(known)[:_MOST_PRODUCTS]
+        ]
 
     def offer(self, granted: Mapping[str, Any] | None, language: str) -> dict[str, Any] | None:
         """The offer of a message's explanation as ``language`` writes it; ``None`` where none was granted."""
