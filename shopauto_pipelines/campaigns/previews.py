@@ -215,11 +215,12 @@ def _fold(preview: Preview, opened: bool) -> str:
     message = preview.rendered
     frame = '<iframe loading="lazy" sandbox="allow-popups" title="{0}" class="{0}"{1}></iframe>'
     html = escape(message.html.replace(_DARK, _NEVER), quote=True)
-    frames = frame.format("phone", f' srcdoc="{html}"') + frame.format("desktop", "") if message.html else ""
+    both = frame.format("phone", f' srcdoc="{html}"') + frame.format("desktop", "")
+    frames = f"<div class='frames'>{both}</div>" if message.html else ""
     why = f"<p class='why'><b>{escape(preview.reason or '')}</b> {escape(preview.why)}</p>" if preview.why else ""
     return (
         f"<details{' open' if opened else ''}><summary><i>{escape(preview.language)}</i> "
-        f"{escape(_headline(message))}</summary>{why}<div class='frames'>{frames}</div>"
+        f"{escape(_headline(message))}</summary>{why}{frames}"
         f"<details{'' if message.html else ' open'}><summary>Text part</summary><pre>{escape(message.text)}</pre></details>"
         "</details>"
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from shopauto_pipelines.campaigns import component
 from shopauto_pipelines.campaigns.content import Renderer
 from shopauto_pipelines.campaigns.declaration import load_campaigns
-from shopauto_pipelines.campaigns.previews import examples, markdown
+from shopauto_pipelines.campaigns.previews import examples, markdown, page
 from shopauto_pipelines.campaigns.sms import says_how_to_stop, segments
 from shopauto_pipelines.platform.playbook import PlaybookError
 from shopauto_pipelines_tests.campaigns.conftest import RULES, TODAY, declared, inputs
@@ -156,3 +158,17 @@ def test_the_asset_s_page_shows_an_sms_with_its_length(playbook, nudge, settings
     assert "1. `nudge`: 3 days after the trigger, an SMS" in asset.descriptions_by_key[asset.key]
     shown = markdown(examples(campaign, settings))
     assert "**nudge** (ro): 1 SMS\n\n```\nSample Shop: Alex, reveniți." in shown
+
+
+def test_beside_an_sms_the_e_mails_of_a_campaign_are_shown_on_phone_and_desktop(playbook, nudge, settings):
+    declaration = playbook / "campaigns/win_back/defs.yaml"
+    document = yaml.safe_load(declaration.read_text(encoding="utf-8"))
+    mail = {"name": "last_word", "wait_days": 9, "template": "letter", "subject": {"en": "Shall we stay in touch?"}}
+    document["attributes"]["steps"].append(mail)
+    declaration.write_text(yaml.safe_dump(document), encoding="utf-8")
+    campaign = load_campaigns(playbook)["win_back"]
+    shown = page(campaign, examples(campaign, settings))
+    frames = re.findall(r"<div class='frames'>(.*?)</div>", re.sub(r'srcdoc="[^"]*"', "", shown))
+    assert [re.findall(r'class="(\w+)"', both) for both in frames] == [["phone", "desktop"]], (
+        "the script counts on both"
+    )
