@@ -52,6 +52,15 @@ def test_a_link_that_leads_nowhere_or_says_nothing_is_refused_with_its_line(play
     assert f"{LAYOUT}:{_line(playbook, LAYOUT, new or 'href=' + chr(34) * 2)}:" in said
 
 
+def test_a_link_beside_an_offer_is_looked_at_though_another_step_of_the_template_brings_none(playbook, spoil):
+    said = spoil("parts.mjml.j2", "{{ offer.code }}", '<a href="">{{ offer.code }}</a>')
+    assert f"parts.mjml.j2:{_line(playbook, 'parts.mjml.j2', 'offer.code')}: a link leads nowhere" in said
+
+
+def test_a_button_without_words_is_refused_though_another_step_of_the_template_has_some(playbook, spoil):
+    assert "a link has nothing to read in it" in spoil("welcome/texts/en.yaml", "See them all", "")
+
+
 def test_a_link_of_ours_that_does_not_exist_is_refused_with_its_line(playbook, spoil):
     said = spoil(LAYOUT, "{{ links.preferences }}", "{{ links.settings }}")
     assert f"{LAYOUT}:{_line(playbook, LAYOUT, 'links.settings')}: 'dict object' has no attribute 'settings'" in said
