@@ -69,9 +69,12 @@ class Known:
         return self.rows[table.name]
 
     def of_people(self, table: Table) -> ir.Table:
-        """The table's rows with the ``customer_id`` that their shop id belongs to as of the day."""
+        """The table's rows with the ``customer_id`` that their shop id, or the person of their day, belongs to as of the day."""
         people = self[IDENTITIES].select("shop_customer_id", person="customer_id")
-        known = self[table].filter(_.shop_customer_id.notnull()).left_join(people, "shop_customer_id")
+        rows = self[table]
+        if "customer_id" in rows.columns:
+            rows = rows.rename(shop_customer_id="customer_id")
+        known = rows.filter(_.shop_customer_id.notnull()).left_join(people, "shop_customer_id")
         return known.mutate(customer_id=ibis.coalesce(_.person, _.shop_customer_id)).drop("person")
 
 
@@ -317,8 +320,8 @@ _LOOKED_AT = Reading(DAILY_PRODUCTS, lately=True)
 _KINDS: Mapping[str, tuple[tuple[Reading, ...], Callable[[Trigger, Known], Any]]] = {
     "signed_up": ((_PEOPLE,), lambda trigger, known: signed_up(known[CUSTOMER_360])),
     "segment_entered": (
-        (Reading(CHANGES, lately=True), Reading(DECLARED, lately=True)),
-        lambda trigger, known: segment_entered(known[CHANGES], str(trigger.segment_entered)),
+        (Reading(CHANGES, lately=True), Reading(DECLARED, lately=True), _IDS),
+        lambda trigger, known: segment_entered(known.of_people(CHANGES), str(trigger.segment_entered)),
     ),
     "broadcast": ((_PEOPLE,), lambda trigger, known: broadcast(known[CUSTOMER_360], known.broadcasts)),
     "ordered": ((_LOOKED_AT, _IDS, _PEOPLE), _ordered),

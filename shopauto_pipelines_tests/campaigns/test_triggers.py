@@ -317,6 +317,22 @@ def test_who_entered_while_the_segment_had_another_name_is_still_on_the_way(lake
     assert {row["triggered_on"] for row in rows} == set(names)
 
 
+def test_who_entered_before_two_accounts_became_one_is_still_on_the_way(tmp_path):
+    lake, (entered_on, day) = Lake(tmp_path, 1), (TODAY - timedelta(days=1), TODAY)
+    entries = [
+        {"segment": "vip", "customer_id": who, "change": "entered", "entered_on": entered_on}
+        for who in ("a", "a2", "b")
+    ]
+    lake.write(CHANGES, [entered_on], lake_rows(CHANGES, *entries))
+    lake.write(CHANGES, [day], lake_rows(CHANGES))
+    lake.write(CUSTOMER_360, [day], lake_rows(CUSTOMER_360, {"customer_id": "a"}, {"customer_id": "b"}))
+    ids = [{"shop_customer_id": who, "customer_id": who[0]} for who in ("a", "a2", "b")]
+    lake.write(IDENTITIES, [day], lake_rows(IDENTITIES, *ids))
+    campaign = declared(trigger={"segment_entered": "vip"})
+    rows = _triggered(campaign, {table.name: LakeTable(lake, table) for table in audience.reads(campaign)})
+    assert sorted((row["customer_id"], row["triggered_on"]) for row in rows) == [("a", entered_on), ("b", entered_on)]
+
+
 def _triggered(campaign, given: dict[str, LakeTable]) -> Rows:
     statement, behind = triggers.triggered(campaign, given, TODAY)
     lake = given[CUSTOMER_360.name].lake
