@@ -347,9 +347,12 @@ def _decided(known: ir.Table, of_carts: bool) -> ir.Table:
     def exits(name: str, holds: Any) -> Any:
         return _.exit_on.contains(name) & holds
 
+    def since_trigger(day: Any) -> Any:
+        """Whether the day is after the trigger's. Of a cart's own day :data:`CART_FACTS` tell, to the microsecond."""
+        return (day > _.triggered_on) & (day < _.as_of if of_carts else day <= _.as_of)
+
     address = ibis.ifelse(_.channel == "sms", _.phone_known, _.email_known)
-    ordered = (_.last_order_on > _.triggered_on) & (_.last_order_on <= _.as_of)
-    asked_for_help = (_.last_ticket_on > _.triggered_on) & (_.last_ticket_on <= _.as_of)
+    ordered, asked_for_help = since_trigger(_.last_order_on), since_trigger(_.last_ticket_on)
     refusals: dict[str, Any] = {
         "no_address": ~address.fill_null(False),
         "no_consent": ~_.state.fill_null("never asked").isin(["opted_in", "opted_out", "pending"]),

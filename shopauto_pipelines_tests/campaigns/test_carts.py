@@ -51,12 +51,16 @@ def due():
     con.con.execute("set TimeZone = 'UTC'")
     reached = prepared.compiled(triggers)
 
-    def run(events: list[dict[str, Any]], orders: list[dict[str, Any]] = ()) -> list[tuple[str, str, str, str]]:
+    def run(
+        events: list[dict[str, Any]], orders: list[dict[str, Any]] = (), last_order_on: date | None = None
+    ) -> list[tuple[str, str, str, str]]:
         con.con.register("events", lake_rows(EVENTS, *events))
         con.con.register("orders", lake_rows(ORDERS, *orders))
         ids = [{"shop_customer_id": who, "customer_id": who} for who in PEOPLE]
         con.con.register("identities", lake_rows(IDENTITIES, *ids, {"shop_customer_id": "guest", "customer_id": "ann"}))
-        con.con.register("planner_people", table("people", [(who, True, "en", None, None, True) for who in PEOPLE]))
+        con.con.register(
+            "planner_people", table("people", [(who, True, "en", last_order_on, None, True) for who in PEOPLE])
+        )
         con.con.register("planner_consent", table("consent", [(who, "email", "opted_in") for who in PEOPLE]))
         for name in ("membership", "received", "planned"):
             con.con.register(given_name(name), nothing(name))
@@ -125,6 +129,11 @@ def test_an_order_of_the_person_without_the_cart_is_an_exit(due):
     assert due([event(2)], [order(2.5, cart_id=None, shop_customer_id="guest")]) == [refused]
     assert due([event(2)], [order(3.5, cart_id=None)]) == [FIRST]
     assert due([event(2)], [order(1.5, cart_id=None)]) == [FIRST]
+
+
+def test_an_order_later_on_the_day_takes_no_message_back_that_had_left(due):
+    assert due([event(-20)], [order(10)], last_order_on=DAY) == [SECOND], "at four, and the order was at ten"
+    assert due([event(-20)], [order(3, cart_id=None)], last_order_on=DAY) == [("second", "ann", "c", "ordered")]
 
 
 def test_a_ticket_is_an_exit_from_its_time_on(due):
