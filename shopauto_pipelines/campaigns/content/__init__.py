@@ -9,9 +9,9 @@ A message is written in three places, so that a translator never touches the lay
   themselves: ``{% if person.first_name %}Hello {{ person.first_name }}{% else %}Hello{% endif %}``.
 - The folder above holds what campaigns share: ``layout.*.j2``, ``parts.*.j2``, and ``texts/<language>.yaml``: ``name → words``.
 
-Templates know ``text`` (``{% if "more" in text %}`` asks whether a step has such words), ``person`` (columns of
-``profiles/customers``), ``shop`` (``name``, ``url``, ``cart_url``, ``postal_address``), ``links`` (``unsubscribe``,
-``preferences``), ``language`` and ``subject``, and
+Templates know ``text`` (``{% if "more" in text %}`` asks whether a step has such words), ``person`` (``first_name``,
+``last_name``, ``gender``, ``city``, ``country``, as in ``profiles/customers``), ``shop`` (``name``, ``url``, ``cart_url``,
+``postal_address``), ``links`` (``unsubscribe``, ``preferences``), ``language`` and ``subject``, and
 
 - ``products``, what the step's ``products`` chose: ``name``, ``category``, ``price`` written as the language does, ``url``
   and ``reason``, a few words or none;

@@ -14,6 +14,7 @@ from shopauto_pipelines.campaigns.content.rendering import DETAILS, NO_DETAILS, 
 from shopauto_pipelines.campaigns.content.templates import fill, plain
 from shopauto_pipelines.campaigns.content.words import own_words, read_words, shared_words, written_at
 from shopauto_pipelines.campaigns.sms import MOST_SEGMENTS, says_how_to_stop, segments
+from shopauto_pipelines.platform.words import nearest
 
 if TYPE_CHECKING:
     from shopauto_pipelines.campaigns.declaration import Step
@@ -87,12 +88,14 @@ def _people(asked: Collection[str]) -> Iterator[dict[str, Any]]:
 
 
 class _Person(Mapping[str, Any]):
-    """What is known of a person, which notes what is asked of it."""
+    """What messages may say of a person, which notes what is asked of it. Raises :class:`ContentError` for anything else."""
 
     def __init__(self, known: Mapping[str, Any], asked: set[str]) -> None:
         self._known, self._asked = known, asked
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self._known:
+            raise ContentError(f"a message cannot use person.{name}; {nearest(name, self._known)}")
         self._asked.add(name)
         return self._known[name]
 
