@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 #: Every tag of MJML 4, https://documentation.mjml.io/.
 _TAGS = frozenset(
@@ -93,11 +93,19 @@ def fault_of_link(address: str) -> str | None:
     """What is wrong with an address that a message links to; ``None`` where a click leads somewhere."""
     if not address.strip() or address.startswith("#"):
         return "leads nowhere"
-    parts = urlsplit(address)
+    parts = _parts(address)
     leads = bool(parts.netloc) if parts.scheme in ("http", "https") else bool(parts.path)
     if parts.scheme not in ("http", "https", "mailto", "tel") or not leads or any(c.isspace() for c in address):
         return f"leads to {address!r}, which no mail program can open: begin with https://, mailto: or tel:"
     return None
+
+
+def _parts(address: str) -> SplitResult:
+    """The parts of an address; of what is none, such as ``https://[shop]``, all are empty."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 class _Links(HTMLParser):
@@ -124,7 +132,7 @@ class _Links(HTMLParser):
             self.faults.append((line, "a button leads nowhere: give it an href"))
         if tag in _IMAGES:
             source = said.get("src", "")
-            if urlsplit(source).scheme not in ("http", "https", "cid", "data"):
+            if _parts(source).scheme not in ("http", "https", "cid", "data"):
                 self.faults.append((line, f"an image comes from {source!r}: mail programs need an https:// address"))
             if "href" in said and not said.get("alt"):
                 self.faults.append((line, 'an image is a link and has no text: say in alt="…" where it leads'))

@@ -39,6 +39,7 @@ def _line(playbook, file: str, what: str) -> int:
         ("{{ shop.url }}", "javascript:alert(1)", "which no mail program can open"),
         ("{{ shop.url }}", "www.shop.example", "which no mail program can open"),
         ("{{ shop.url }}", "https://", "which no mail program can open"),
+        ("{{ shop.url }}", "https://[shop]/new", "which no mail program can open"),
         ('<a href="{{ shop.url }}">', "<a>", "<a> has no href"),
         ("{{ shop.name }}</a>", "</a>", "nothing to read in it"),
         ("{{ shop.name }}</a>", '<img src="https://x.example/a.png"></a>', "no text for those who do not see it"),
