@@ -42,7 +42,8 @@ class Grants:
     ) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """What the explanation tells of the offer, and the offer itself, a row of ``shopauto.offers``, where there is one.
 
-        Every step of an occasion shows the same offer, until it expires.
+        Every step of an occasion shows the same offer, until it expires: after ``valid_days``, at the end of the shop's day, the
+        one that messages tell.
         """
         granted = self._of[customer_id]
         for before in granted:
@@ -53,6 +54,7 @@ class Grants:
         decided = decide(offers.counted(granted, self._rules, self._now))
         if decided.tier.kind == offers.NONE:
             return told(decided), None
+        last_day = (self._now + timedelta(days=valid_days)).astimezone(self._settings.zone).date()
         offer = {
             "code": offers.code(self._settings.hash_key, self._campaign, customer_id, occasion),
             "campaign": self._campaign,
@@ -62,7 +64,7 @@ class Grants:
             "percent": decided.tier.percent,
             "category": None,
             "granted_at": self._now,
-            "expires_at": self._now + timedelta(days=valid_days),
+            "expires_at": self._settings.midnight(last_day + timedelta(days=1)),
             "why": decided.why,
         }
         granted.append(offer)
@@ -73,7 +75,7 @@ class Grants:
         return known | self._shown(before), {column: before[column] for column in _OFFER}
 
     def _shown(self, offer: Mapping[str, Any]) -> dict[str, Any]:
-        expires_on = offer["expires_at"].astimezone(self._settings.zone).date()
+        expires_on = (offer["expires_at"] - timedelta.resolution).astimezone(self._settings.zone).date()
         return {"code": offer["code"], "expires_on": expires_on.isoformat()}
 
 

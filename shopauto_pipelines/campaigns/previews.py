@@ -143,11 +143,11 @@ def of_person(
 
 
 def _offer(step: Step, row: Mapping[str, Any], day: date) -> dict[str, Any]:
-    """The offer that was decided for a person; its code is made when the message is put into the ledger."""
+    """The offer that was decided for a person; its code is made when the message is put into the ledger, the day after."""
     decided = json.loads(row.get("offer") or "{}")
     if not step.offer or decided.get("kind", "none") == "none":
         return {}
-    ends = day + timedelta(days=step.offer.valid_days)
+    ends = day + timedelta(days=1 + step.offer.valid_days)
     return {"offer": {**decided, "code": "CODE-OF-THEIR-OWN", "expires_on": ends.isoformat()}}
 
 

@@ -89,7 +89,7 @@ from {activity} a left join {identities} i using (shop_customer_id) where a.orde
 _OFFERS = """
 with used as (
   select o.*, (select revenue_cents from {ordered} d
-    where d.person = coalesce(i.customer_id, o.customer_id) and d.day > o.day and d.day <= o.day + o.valid_days::int
+    where d.person = coalesce(i.customer_id, o.customer_id) and d.day > o.day and d.day <= o.day + 1 + o.valid_days::int
     order by d.day limit 1) as paid
   from {offers} o left join {identities} i on i.shop_customer_id = o.customer_id where o.campaign = $campaign
 ), cost as (
@@ -99,7 +99,7 @@ with used as (
   from used
 )
 select kind, percent, count(*) as offers, sum(typically)::bigint as at_most_cents, count(paid) as ordered_anyway,
-  sum(anyway)::bigint as anyway_cents, count(*) filter (paid is null and day + valid_days::int > $known_until) as open
+  sum(anyway)::bigint as anyway_cents, count(*) filter (paid is null and day + 1 + valid_days::int > $known_until) as open
 from cost group by all order by kind, percent
 """
 
@@ -264,8 +264,8 @@ class Reader:
         return self.lake.con.con.execute(statement, given).to_arrow_table().to_pylist()
 
 
-#: Days that an offer may hold at most.
-_LONGEST_OFFER = 90
+#: Days after the one it is decided on that an offer may hold at most.
+_LONGEST_OFFER = 91
 
 
 def difference(a: Reader, b: Reader, names: tuple[str, str], *, secret: bool) -> result.Difference:

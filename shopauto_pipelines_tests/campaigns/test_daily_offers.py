@@ -100,8 +100,8 @@ def test_a_variant_of_a_step_brings_its_own_offer():
     assert found["0", "gift", "bare"] is None
 
 
-def _granted(*before, cap: int = 1, **changes):
-    settings = Settings(_env_file=None, secret_key="k", offer_cap=cap)
+def _granted(*before, cap: int = 1, timezone: str = "UTC", **changes):
+    settings = Settings(_env_file=None, secret_key="k", offer_cap=cap, timezone=timezone)
     offer = {"kind": "percent", "percent": 5, "reason": "granted", "why": "because"}
     row = {
         "step": "gift",
@@ -119,11 +119,13 @@ def _earlier(**changes):
     return known | more | changes
 
 
-def test_a_granted_offer_has_a_code_of_its_own_until_the_step_s_days_are_over():
+def test_a_granted_offer_has_a_code_of_its_own_to_the_end_of_the_day_that_is_told():
     told, offer = _granted()
-    assert (offer["kind"], offer["percent"], offer["expires_at"]) == ("percent", 5, NOW + timedelta(days=7))
+    assert (offer["kind"], offer["percent"], offer["expires_at"]) == ("percent", 5, datetime(2026, 7, 9, tzinfo=UTC))
     said = {"kind": "percent", "percent": 5, "reason": "granted", "why": "because"}
     assert told == said | {"code": offer["code"], "expires_on": "2026-07-08"}
+    told, there = _granted(timezone="Pacific/Auckland")
+    assert (told["expires_on"], there["expires_at"]) == ("2026-07-08", datetime(2026, 7, 8, 12, tzinfo=UTC))
     assert _granted(occasion="2027")[1]["code"] != offer["code"]
     assert _granted()[1]["code"] == offer["code"]
 

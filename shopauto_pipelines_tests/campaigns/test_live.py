@@ -212,7 +212,7 @@ def test_the_second_step_brings_what_the_churn_factor_calls_for(decided, setting
         "percent": percent,
         "category": None,
         "granted_at": NOW,
-        "expires_at": NOW + timedelta(days=7),
+        "expires_at": datetime(2026, 7, 9, tzinfo=UTC),
         "why": told["why"],
     }
 

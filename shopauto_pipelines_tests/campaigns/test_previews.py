@@ -109,7 +109,7 @@ def test_a_variant_is_shown_with_its_own_offer(lake, settings, shipped):
     (found,) = previews.of_person(lake, keyed, campaign, "old", DAY, ["hello"])
     assert found.explanation["variant"] == "gift"
     offer = found.explanation["offer"]
-    assert (offer["kind"], offer["expires_on"]) == ("free_shipping", "2026-07-03")
+    assert (offer["kind"], offer["expires_on"]) == ("free_shipping", "2026-07-04")
 
 
 def test_whose_variant_is_declared_no_more_is_shown_the_step_as_it_is(lake, settings, shipped):

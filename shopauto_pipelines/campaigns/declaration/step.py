@@ -26,7 +26,12 @@ Products = Literal["best_sellers", "recommended", "complements", "replenishment"
 class Incentive(Declared):
     """An offer that may come with a step: which one follows from the person's churn factor and from the margin."""
 
-    valid_days: int = Field(7, ge=1, le=90, description="Days for which the code holds, from when it is granted.")
+    valid_days: int = Field(
+        7,
+        ge=1,
+        le=90,
+        description="Days for which the code holds, from when it is granted, and to the end of the last.",
+    )
     kind: Literal["free_shipping"] | None = Field(
         None,
         description="`free_shipping`: this and no other, whatever the churn factor, for people without an order too. "
