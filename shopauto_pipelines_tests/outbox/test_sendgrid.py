@@ -180,6 +180,22 @@ def test_a_provider_that_cannot_be_reached_puts_messages_off(live, waits):
     assert all(most / 2 <= wait <= most for wait, most in zip(waits, (1, 2, 4, 8), strict=True))
 
 
+@pytest.mark.parametrize("wrong", [{"sendgrid_api_key": f"{API_KEY}\n"}, {"sendgrid_url": "api.sendgrid.test"}])
+def test_a_request_that_cannot_be_written_puts_messages_off_and_shows_no_key(live, stand_in, waits, wrong):
+    channel = SendGrid(Settings(_env_file=None, **wrong, **live.model_dump(exclude={*wrong})), sleep=waits.append)
+    (outcome,) = channel.send([envelope(1)])
+    assert (outcome.state, waits, stand_in.calls) == ("deferred", [], 0)
+    assert "check the address and the key" in outcome.reason
+    assert API_KEY not in outcome.reason
+
+
+def test_a_proxy_that_lets_nothing_through_puts_messages_off(live, stand_in, waits, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", stand_in.url)
+    channel = SendGrid(live.model_copy(update={"sendgrid_url": "https://api.sendgrid.test"}), sleep=waits.append)
+    assert [outcome.state for outcome in channel.send([envelope(1)])] == ["deferred"]
+    assert stand_in.accepted == []
+
+
 def test_sandbox_mode_delivers_nothing_and_says_so(live, stand_in):
     (outcome,) = SendGrid(live.model_copy(update={"sendgrid_sandbox": True})).send([envelope(1)])
     assert (outcome.state, outcome.reason) == ("failed", "sandbox mode: valid, not delivered")

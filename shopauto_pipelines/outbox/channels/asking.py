@@ -1,8 +1,9 @@
 """Asking a provider over HTTP, which mostly has no idempotency key: what may be asked again, and when to give up.
 
 Only what was surely not accepted is asked again: a rate limit (after the wait it asks for) and a connection that could not
-be opened. Anything else that is no answer may have been accepted. Who takes a request once is asked again after that, too; from
-then on only its yes is an answer, as what is refused now may have been accepted the first time.
+be opened. A request that cannot even be written, as with a line end in the key, has left nobody. Anything else that is no answer
+may have been accepted. Who takes a request once is asked again after that, too; from then on only its yes is an answer, as what
+is refused now may have been accepted the first time.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
 #: Calls for one request, and retries in hand for all: each call that is answered earns a tenth of one.
 _TRIES, _RETRIES = 5, 20
+
+#: What is wrong with the request itself, found before any of it has left.
+_UNWRITTEN = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 
 #: Longest wait, seconds. Who is asked to wait longer stops, and the messages stay planned.
 _LONGEST_WAIT = 60.0
@@ -56,8 +60,11 @@ class Asking:
             wait = 2.0**attempt * random.uniform(0.5, 1.0)  # jitter: dispatchers must not come back together
             try:
                 answer = post()
-            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
+            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError):
                 refusal = f"{self._who} cannot be reached"
+            except _UNWRITTEN:  # its text may quote the key
+                refusal = f"{self._who} cannot be asked: check the address and the key in the settings, also for spaces"
+                break
             except httpx.HTTPError as error:
                 refusal = f"no answer from {self._who}: {type(error).__name__}"
                 if not idempotent:
