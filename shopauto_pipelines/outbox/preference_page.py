@@ -222,13 +222,15 @@ class _Pages:
             if message is None:
                 return self._wrong()
             held, days = channels(connection, message), self._days(connection)
+        refused = frozenset[str]().union(*(one.refused_topics for one in held if not one.blocked))
         return self._answer(
             "preferences.html",
             message.language,
             days=days,
             held=held,
             less_often=any(one.choice == "less_often" for one in held),
-            offered={topic: any(topic not in one.refused_topics for one in held) for topic in topics()},
+            # refused on one channel, as before the shop knew another: who saves what is shown must not take that back
+            offered={topic: topic not in refused for topic in topics()},
             channel_label=channel_label,
             topic_label=topic_label,
             saved=saved,

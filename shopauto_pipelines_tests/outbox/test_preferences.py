@@ -278,6 +278,22 @@ def test_the_page_shows_every_channel_on_which_the_shop_knows_an_address(reader,
         assert connection.execute(sa.select(schema.provider_events)).all() == []
 
 
+def test_who_saves_what_is_shown_takes_back_nothing_that_was_refused_before_another_channel_was_known(
+    reader, engine, settings
+):
+    reader.send("email", topics=["news"])
+    phone = links.address_hash(settings.hash_key, "sms", "+447700900123")
+    with engine.begin() as connection:
+        ledger.plan(connection, rows(1, channel="sms", address_hash=phone, occasion="sms"), run_id=None, at=AT)
+    assert reader.page() == {"email", "sms", "usual", "news"}
+    reader.later(hours=1).send("email", "sms", topics=["news"], often="less")
+    with engine.connect() as connection:
+        told = {name: consents.choices(connection, address, name)["offers"] for name, address in (
+            ("email", links.address_hash(settings.hash_key, "email", "c000000@example.com")), ("sms", phone)
+        )}  # fmt: skip
+    assert told == {"email": "opted_out", "sms": "opted_out"}
+
+
 @pytest.mark.parametrize(("language", "title"), LANGUAGES.items())
 def test_the_pages_speak_the_language_of_the_message(engine, settings, clock, monkeypatch, language, title):
     monkeypatch.setattr(postgres, "engine", lambda _: engine)
