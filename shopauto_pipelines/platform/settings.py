@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
 
+from email_validator import validate_email
 from pydantic import EmailStr, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.config import JsonDict
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -394,7 +395,10 @@ class Settings(BaseSettings):
         None, description="Postal address printed in every marketing message; must be set in live mode."
     )
     base_url: str = Field(
-        "http://localhost:8025", description="Public address of links in messages; must be set in live mode."
+        "http://localhost:8025",
+        pattern="^https?://[!-;=?-~]+$",
+        description="Public address of links in messages, a host with other letters as `xn--…`. Must be set in live mode, and "
+        "begin with `https://`: mail programs unsubscribe by no other (RFC 8058).",
     )
     secret_key: SecretStr | None = Field(
         None,
@@ -466,6 +470,16 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} names no place; take the zone of a city, such as Europe/Brussels for CET")
         return value
 
+    @field_validator("from_email")
+    @classmethod
+    def _fit_for_a_header(cls, value: str) -> str:
+        fit = validate_email(value, check_deliverability=False).ascii_email
+        if fit is None:
+            raise ValueError(
+                "the part before the @ has letters that mail headers do not carry: only ASCII ones are taken"
+            )
+        return fit
+
     @field_validator("lake")
     @classmethod
     def _lake_place(cls, value: str | None) -> str | None:
@@ -511,6 +525,8 @@ class Settings(BaseSettings):
             "SHOPAUTO_SECRET_KEY": self.secret_key,
         }
         missing += [name for name, there in needed.items() if not there]
+        if "SHOPAUTO_BASE_URL" not in missing and not self.base_url.startswith("https://"):
+            missing.append("SHOPAUTO_BASE_URL with https://")
         if missing:
             raise ValueError(f"live mode needs {', '.join(missing)}; set them, or set SHOPAUTO_LIVE=false")
         return self

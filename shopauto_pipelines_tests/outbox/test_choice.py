@@ -55,7 +55,7 @@ class Carrier:
 
 
 def live(**more) -> Settings:
-    return Settings(_env_file=None, **LIVE, **more)
+    return Settings(_env_file=None, **LIVE | more)
 
 
 def test_nothing_leaves_the_machine_unless_live_mode_is_declared():
@@ -110,6 +110,26 @@ def test_live_mode_does_not_start_without_what_the_chosen_channels_need(chosen, 
 def test_live_mode_does_not_start_without_what_every_message_needs(name):
     with pytest.raises(ValidationError, match=f"live mode needs SHOPAUTO_{name.upper()}; set them"):
         Settings(_env_file=None, **{key: value for key, value in LIVE.items() if key != name}, **SENDGRID)
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("mail.shop.example.org", "base_url"),
+        ("https://müller.example.org", "base_url"),
+        ("https://mail.shop.example.org/ x>", "base_url"),
+        ("http://mail.shop.example.org", "live mode needs SHOPAUTO_BASE_URL with https://"),
+    ],
+)
+def test_live_mode_does_not_start_with_an_address_that_mail_programs_cannot_unsubscribe_at(address, says):
+    with pytest.raises(ValidationError, match=says):
+        Settings(_env_file=None, **LIVE | {"base_url": address}, **SENDGRID)
+
+
+def test_a_sender_with_other_letters_is_written_as_headers_carry_it():
+    assert live(**SENDGRID | {"from_email": "hallo@müller-möbel.de"}).from_email == "hallo@xn--mller-mbel-kcb9d.de"
+    with pytest.raises(ValidationError, match="the part before the @ has letters that mail headers do not carry"):
+        live(**SENDGRID | {"from_email": "möbel@shop.example.org"})
 
 
 @pytest.mark.parametrize(("name", "value"), [("email_via", "twilio"), ("sms_via", "sendgrid"), ("email_via", "fax")])
