@@ -91,19 +91,25 @@ def offers_of(
 def take_back(engine: sa.Engine, settings: Settings, campaign: Campaign, now: datetime) -> int:
     """Delete the offers of the campaign whose messages were all held back, so that they do not count; returns how many.
 
-    Only as far back as offers count.
+    Only as far back as offers count. A message to another id of the person has shown the offer, too.
     """
     if not campaign.brings_offers:
         return 0
     about = (messages.c.campaign == offers.c.campaign) & (messages.c.customer_id == offers.c.customer_id)
     theirs = sa.select(messages.c.id).where(about, messages.c.occasion == offers.c.occasion)
+    before = messages.alias("before")
+    shown_before = sa.exists().where(
+        before.c.customer_id == sa.any_(messages.c.other_ids),
+        *(before.c[name] == messages.c[name] for name in ("campaign", "occasion")),
+        before.c.state != "suppressed",
+    )
     with engine.begin() as connection:
         days = live_settings.current(connection, settings).offer_cap_days
         gone = sa.delete(offers).where(
             offers.c.campaign == campaign.name,
             offers.c.granted_at >= now - timedelta(days=days),
             theirs.exists(),
-            ~theirs.where(messages.c.state != "suppressed").exists(),
+            ~theirs.where((messages.c.state != "suppressed") | shown_before).exists(),
         )
         return connection.execute(gone).rowcount
 

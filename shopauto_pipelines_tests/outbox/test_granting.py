@@ -100,3 +100,19 @@ def test_an_offer_whose_messages_were_all_held_back_does_not_count(engine, peopl
     assert take_back(engine, SETTINGS, CAMPAIGN, AT) == 1
     assert [stored[0] for stored in _stored(engine)] == ["bob"]
     assert _granted(engine, people, _row("ann", "2027"), now=AT + timedelta(days=1))[0]["kind"] == "percent"
+
+
+def test_an_offer_that_was_shown_before_accounts_were_joined_stays(engine, people, lake):
+    (shown,) = _granted(engine, people, _row("bob"))
+    message = {**rows(1, address_hash=b"x")[0], "campaign": "birthday", "occasion": "2026"}
+    with engine.begin() as connection:
+        ledger.plan(connection, [message | {"customer_id": "bob"}], run_id="run", at=AT)
+        assert len(reserve(connection, campaign="birthday").messages) == 1
+    write_people(lake, {"ann": ["ann", "bob"]})
+    _granted(engine, People(lake, DAY), _row("ann"))
+    with engine.begin() as connection:
+        ledger.plan(connection, [message | {"customer_id": "ann", "other_ids": ["bob"]}], run_id="run", at=AT)
+        assert reserve(connection, campaign="birthday").messages == []
+        assert ("suppressed", "already_sent") in ledger.counts(connection, "birthday", DAY)
+    assert take_back(engine, SETTINGS, CAMPAIGN, AT) == 0
+    assert _stored(engine) == [("ann", "2026", shown["code"])]
