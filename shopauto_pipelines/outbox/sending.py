@@ -239,11 +239,14 @@ class _Loop:
         told += [settled(message_id, outcome) for message_id, outcome in unwritten.items()]
         with self._engine.begin() as connection:
             ledger.settle(connection, told, by=self._me, at=self._clock.now())
-        self._note(answers)
+        self._note(envelopes, answers)
         return looked_at, sum(outcome.state == "sent" for outcome in answers)
 
-    def _note(self, answers: Sequence[Outcome]) -> None:
-        """Stop where going on would not help: all is put off, or batch after batch is lost."""
+    def _note(self, envelopes: Sequence[Envelope], answers: Sequence[Outcome]) -> None:
+        """Stop where going on would not help: all is put off, or batch after batch is lost.
+
+        Where all SMS of a batch are put off, or all e-mail, but not both, the other kind goes on.
+        """
         reasons = Counter((outcome.state, outcome.reason) for outcome in answers)
         (state, reason), most = reasons.most_common(1)[0] if reasons else (("sent", None), 0)
         whole = most == len(answers)
@@ -252,6 +255,7 @@ class _Loop:
             for (each, why), n in reasons.items():
                 if each == "unknown" or (whole and refused):
                     self._trouble[f"{each}, {why}"] += n
+            self._trouble.update(() if whole else _kinds_put_off(envelopes, answers))
             if whole and (refused or state == "unknown"):
                 self._lost_in_a_row += 1
             elif any(each == "sent" for each, _ in reasons):
@@ -267,6 +271,16 @@ class _Loop:
                 current = live_settings.current(connection, self._settings)
                 breakers.trip(connection, current, self._campaign.name, at=self._clock.now())
             self._judged = monotonic()
+
+
+def _kinds_put_off(envelopes: Sequence[Envelope], answers: Sequence[Outcome]) -> Iterator[str]:
+    """What was said of each message of the kinds of which something was put off and nothing can have left."""
+    of_kind: dict[str, list[Outcome]] = {}
+    for envelope, answer in zip(envelopes, answers, strict=True):
+        of_kind.setdefault(envelope.channel, []).append(answer)
+    for kind, told in of_kind.items():
+        if not any(answer.state in ("sent", "unknown") for answer in told):
+            yield from (f"{kind} put off, {answer.reason}" for answer in told if answer.state == "deferred")
 
 
 @contextmanager

@@ -115,7 +115,9 @@ def test_what_cannot_be_sent_is_refused_with_its_reason_and_the_others_go(
     assert "{{ shop.name }}" in by_address["markup@example.com"].html
 
 
-def test_e_mail_and_sms_of_one_campaign_leave_by_their_own_channels(engine, lake, clock, tmp_path, relay):
+@pytest.fixture
+def texting(tmp_path):
+    """The welcome with an SMS beside its e-mail."""
     playbook = shutil.copytree(PLAYBOOK, tmp_path / "defs")
     folder = playbook / "campaigns/welcome"
     declared = folder / "defs.yaml"
@@ -125,19 +127,54 @@ def test_e_mail_and_sms_of_one_campaign_leave_by_their_own_channels(engine, lake
     (folder / "text.sms.j2").write_text(
         "{% extends 'layout.sms.j2' %}{% block content %}{{ text.hi }}, {{ person.first_name or '' }}!{% endblock %}"
     )
-    twilio = TwilioStandIn(None)
-    live = Settings(
-        _env_file=None,
-        cap_day_messages=2,
-        home=tmp_path,
-        smtp_host="127.0.0.1",
-        smtp_port=relay.port,
-        smtp_security="none",
-        twilio_url=twilio.url,
-        twilio_account_sid=twilio.ACCOUNT,
-        twilio_auth_token=twilio.TOKEN,
-        twilio_from=twilio.SENDER,
+    return load_campaigns(playbook)["welcome"]
+
+
+@pytest.fixture
+def twilio():
+    made = TwilioStandIn(None)
+    yield made
+    made.close()
+
+
+def _live(home, relay: Relay, twilio: TwilioStandIn, **more) -> Settings:
+    usual = {
+        "cap_day_messages": 2,
+        "smtp_host": "127.0.0.1",
+        "smtp_port": relay.port,
+        "smtp_security": "none",
+        "twilio_url": twilio.url,
+        "twilio_account_sid": twilio.ACCOUNT,
+        "twilio_auth_token": twilio.TOKEN,
+        "twilio_from": twilio.SENDER,
+    }
+    return Settings(_env_file=None, home=home, **usual | more)
+
+
+SMS = {"step": "text", "channel": "sms", "template": "text"}
+
+
+def test_e_mail_leaves_while_all_sms_are_put_off_and_the_dispatch_says_so(
+    engine, lake, clock, tmp_path, relay, twilio, texting
+):
+    people = [
+        {"customer_id": n, "email": f"{n}@example.com", "phone": f"+44770090000{k}"} for k, n in enumerate("abc", 1)
+    ]
+    _write(lake, "welcome", people, [STEP, SMS])
+    live = _live(tmp_path, relay, twilio, twilio_auth_token="wrong")
+    channel = ByKind(Smtp(live), Twilio(live))
+    result = dispatch(engine, lake, live, texting, DAY, clock=clock, channel=channel)
+    channel.close()
+    assert (result.sent, result.count("planned"), result.work.stopped) == (3, 3, None)
+    assert result.work.trouble == (
+        "3 messages: sms put off, Twilio answered 401, error 20003: check SHOPAUTO_TWILIO_…",
     )
+
+
+def test_e_mail_and_sms_of_one_campaign_leave_by_their_own_channels(
+    engine, lake, clock, tmp_path, relay, twilio, texting
+):
+    live = _live(tmp_path, relay, twilio)
     people = [
         {"customer_id": "a", "first_name": "Ana", "email": "a@example.com", "phone": "+447700900001"},
         {"customer_id": "b", "first_name": "Bo", "email": "b@example.com", "phone": "07700 900002"},
@@ -145,11 +182,10 @@ def test_e_mail_and_sms_of_one_campaign_leave_by_their_own_channels(engine, lake
         {"customer_id": "d", "first_name": "Di", "email": "d@example.com", "phone": None},
         {"customer_id": "e", "first_name": "Ed", "email": "nobody", "phone": "+447700900005"},
     ]
-    _write(lake, "welcome", people, [STEP, {"step": "text", "channel": "sms", "template": "text"}])
+    _write(lake, "welcome", people, [STEP, SMS])
     channel = ByKind(Smtp(live), Twilio(live))
-    dispatch(engine, lake, live, load_campaigns(playbook)["welcome"], DAY, clock=clock, channel=channel)
+    dispatch(engine, lake, live, texting, DAY, clock=clock, channel=channel)
     channel.close()
-    twilio.close()
     assert _found(engine) == {
         ("hello", "a"): ("sent", None),
         ("hello", "b"): ("sent", None),
