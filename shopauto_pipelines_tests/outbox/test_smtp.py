@@ -125,6 +125,13 @@ def test_a_wrong_password_puts_everything_back_and_is_not_shown(relay, channel):
     assert "wrong-one" not in outcomes[0].reason
 
 
+def test_a_password_that_cannot_be_told_to_a_relay_puts_everything_back(relay, channel):
+    far = relay(**login("shop", "secret"))
+    outcomes = channel(far, smtp_user="shop", smtp_password="geheimnisträger").send([envelope(1), envelope(2)])
+    assert states(outcomes) == ["deferred", "deferred"]
+    assert "ASCII" in outcomes[0].reason
+
+
 def test_a_relay_that_wants_a_login_puts_everything_back(relay, channel):
     (outcome,) = channel(relay(**login("shop", "secret"))).send([envelope(1)])
     assert outcome.state == "deferred"

@@ -131,6 +131,8 @@ class _Session:
             raise _NoRelay(f"no safe connection to the relay: {error.reason}") from None
         except smtplib.SMTPNotSupportedError:
             raise _NoRelay("the relay offers no STARTTLS or no login: check SHOPAUTO_SMTP_SECURITY") from None
+        except UnicodeEncodeError:
+            raise _NoRelay("the login can have ASCII letters only: check SHOPAUTO_SMTP_USER and its password") from None
         except smtplib.SMTPAuthenticationError as error:
             raise _NoRelay(f"the relay answered {error.smtp_code} to the login: check SHOPAUTO_SMTP_USER") from None
         except smtplib.SMTPResponseException as error:
