@@ -257,6 +257,7 @@ class TwilioStandIn(_Web):
 
     ACCOUNT, TOKEN, SENDER = "AC" + "0a" * 16, "a-token-for-tests", "+15005550006"
     #: https://www.twilio.com/docs/iam/test-credentials
+    FULL = "+15005550008"
     MAGIC: ClassVar = {
         "+15005550001": 21211,
         "+15005550002": 21612,
@@ -300,7 +301,7 @@ class TwilioStandIn(_Web):
         if ("From" in fields) == ("MessagingServiceSid" in fields):
             return 21603
         if fields.get("From", self.SENDER) != self.SENDER:
-            return 21606
+            return 21611 if fields["From"] == self.FULL else 21606
         if not urlparse(fields.get("StatusCallback", "https://x.example")).hostname:
             return 21609
         if not re.fullmatch(r"\+[1-9]\d{6,14}", fields["To"]):

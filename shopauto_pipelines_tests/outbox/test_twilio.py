@@ -98,6 +98,12 @@ def test_a_wrong_sender_token_or_account_puts_everything_back(stand_in, channel,
     assert stand_in.accepted == []
 
 
+def test_a_sender_whose_queue_is_full_puts_everything_back(stand_in, channel):
+    outcomes = channel(twilio_from=stand_in.FULL).send([sms(1), sms(2)])
+    assert [outcome.state for outcome in outcomes] == ["deferred", "deferred"]
+    assert outcomes[0].reason == "Twilio answered 400, error 21611: the sender's queue is full"
+
+
 def test_an_error_of_theirs_may_come_after_they_accepted(stand_in, channel):
     stand_in.behave("error after")
     (outcome,) = channel().send([sms(1)])

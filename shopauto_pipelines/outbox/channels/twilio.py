@@ -22,6 +22,8 @@ _AT_ONCE = 8
 #: Not the messages' fault: a wrong token, an account or a sender that may not send.
 _OURS_TO_MEND = (401, 403, 404, 408)
 _SENDER_AT_FAULT = (21212, 21603, 21606, 21659, 21701, 21703, 21705)
+#: Nor is this: as much waits at the sender as it sends in hours.
+_QUEUE_FULL = 21611
 
 #: https://www.twilio.com/docs/api/errors
 _MEANINGS = {
@@ -99,6 +101,8 @@ def _verdict(response: httpx.Response) -> Outcome:
         return Outcome("unknown", f"Twilio answered {status}")
     code = told.get("code")
     said = f"Twilio answered {status}" + (f", error {code}" if isinstance(code, int) else "")
+    if code == _QUEUE_FULL:
+        return Outcome("deferred", f"{said}: the sender's queue is full")
     if status in _OURS_TO_MEND or code in _SENDER_AT_FAULT:
         return Outcome("deferred", f"{said}: check SHOPAUTO_TWILIO_…")
     meaning = _MEANINGS.get(code) if isinstance(code, int) else None
