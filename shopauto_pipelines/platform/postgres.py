@@ -82,6 +82,7 @@ def _engine(settings: Settings) -> sa.Engine:
     made = sa.create_engine(
         postgres_url(settings),
         pool_pre_ping=True,
+        hide_parameters=True,  # what could not be stored is about people, and errors are logged
         connect_args={
             **_KEEPALIVE,
             "tcp_user_timeout": _UNCONFIRMED,

@@ -31,6 +31,15 @@ def _history(engine: sa.Engine, message_id: int) -> list[tuple]:
         return [change[1:4] for change in changes(connection) if change.message_id == message_id]
 
 
+def test_a_database_that_goes_away_while_messages_are_planned_names_nobody_in_its_error(engine):
+    with engine.connect() as connection, engine.connect() as other:
+        other.execute(sa.select(sa.func.pg_terminate_backend(connection.scalar(sa.select(sa.func.pg_backend_pid())))))
+        with pytest.raises(sa.exc.OperationalError) as raised:
+            ledger.plan(connection, rows(1), run_id=None, at=AT)
+    assert "insert into shopauto.messages" in str(raised.value).lower()
+    assert "c000000" not in str(raised.value)
+
+
 def test_planning_the_same_messages_again_adds_nothing(engine):
     assert _plan(engine, rows(5)) == 5
     assert _plan(engine, rows(7)) == 2
