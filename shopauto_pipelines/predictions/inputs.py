@@ -142,10 +142,13 @@ def aligned(odds: Numbers, level: float) -> Numbers:
 
 
 def shift(odds: Numbers, level: float) -> float:
-    """What log odds are to be moved by for a mean probability of ``level``, within (0, 1)."""
+    """What log odds are to be moved by for a mean probability of ``level``, at least 1e-9 away from 0 and 1."""
     from scipy.optimize import brentq
 
-    return float(brentq(lambda by: float(sigmoid(odds + by).mean()) - level, -25, 25, xtol=1e-9))
+    level = float(np.clip(level, 1e-9, 1 - 1e-9))
+    wanted = np.log(level) - np.log1p(-level)
+    low, high = wanted - odds.max() - 1, wanted - odds.min() + 1  # all are below the level there, and above it
+    return float(brentq(lambda by: float(sigmoid(odds + by).mean()) - level, low, high, xtol=1e-9))
 
 
 def _share(part: Numbers, whole: Numbers) -> Numbers:

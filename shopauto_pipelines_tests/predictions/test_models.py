@@ -8,7 +8,7 @@ import pytest
 
 from shopauto_pipelines.predictions import metrics, models, process, rules
 from shopauto_pipelines.predictions.dataset import COLUMNS, People, people, window
-from shopauto_pipelines.predictions.inputs import INPUTS, Standard, inputs, sigmoid
+from shopauto_pipelines.predictions.inputs import INPUTS, Standard, aligned, inputs, logit, sigmoid
 from shopauto_pipelines_tests.predictions.conftest import FIRST, LAST, order_log
 
 HORIZON = 90
@@ -73,6 +73,13 @@ def test_a_zero_interval_and_a_missing_one_give_finite_inputs_or_none():
     assert not np.isinf(seen.matrix).any()
     assert np.isfinite(seen.orders_again).all()
     assert np.isfinite(seen.expected).all()
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-7, 0.565, 1.0])
+def test_forecasts_are_brought_to_any_level_also_where_all_seem_to_be_gone(level):
+    surely_gone = logit(np.zeros(300)) - 16
+    assert sigmoid(aligned(surely_gone, level)).mean() == pytest.approx(level, rel=1e-6, abs=2e-9)
+    assert sigmoid(aligned(np.linspace(-30, 30, 300), level)).mean() == pytest.approx(level, rel=1e-6, abs=2e-9)
 
 
 def test_the_buying_process_is_recovered_from_people_who_follow_it():
