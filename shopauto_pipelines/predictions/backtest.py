@@ -187,13 +187,12 @@ def _train(shop: Shop, trained_as_of: date, horizon: int, own: Own) -> dict[str,
         done += 1
         report(f"training as of {trained_as_of}: {what}", done, steps)
 
-    _enough(window(shop, habits(shop, planned.tests[0]), planned.ahead, trained_as_of))
+    newest, *earlier = (window(shop, habits(shop, day), planned.ahead, trained_as_of) for day in planned.tests)
+    _enough(newest)
     tests: list[_Test] = []
-    for day in planned.tests:
-        if tests and len(habits(shop, day)) < LEAST_PEOPLE:
-            break
-        tests.append(_test(past, day))
-        step(f"back-test {day}")
+    for tested in (newest, *(seen for seen in earlier if len(seen) >= LEAST_PEOPLE and seen.tells)):
+        tests.append(_test(past, tested.people.cut_off))
+        step(f"back-test {tested.people.cut_off}")
     judges: dict[str, Judge] = {"churn": judge_churn, "orders": judge_orders}
     losses = {"churn": _Test.log_loss, "orders": _Test.deviance}
     weights = {target: _weights(tests, loss, USUAL[target]) for target, loss in losses.items()}

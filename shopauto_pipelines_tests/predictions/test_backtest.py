@@ -144,3 +144,25 @@ def test_too_little_data_is_said_and_not_guessed_from(make_shop, log, days, reas
         assert challenger.passed is None
         assert challenger.verdict.startswith("not enough data: ")
         assert reason in challenger.verdict
+
+
+def at_christmas_only(people: int, years: int) -> list[tuple[str, date]]:
+    """(customer, order day) of a shop that is closed but for the weeks before Christmas."""
+    rng = np.random.default_rng(0)
+    came = rng.random((people, years)) < 0.6
+    days = rng.integers(0, 30, (people, years, 2))
+    return sorted(
+        {
+            (f"c{who:04}", date(FIRST.year + year, 11, 25) + timedelta(days=int(day)))
+            for who, year in np.argwhere(came)
+            for day in days[who, year]
+        }
+    )
+
+
+def test_a_cut_off_after_which_nobody_ordered_tests_nothing(make_shop):
+    day = date(FIRST.year + 1, 12, 28)
+    tests = dataset.plan(day, date(FIRST.year, 11, 25), 90).tests
+    for challenger in backtest.train(make_shop(at_christmas_only(600, years=2)), day, 90).values():
+        assert challenger.metrics["test_cut_offs"] == [tests[0].isoformat()]
+        assert len(tests) == 3
