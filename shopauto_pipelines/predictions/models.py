@@ -80,8 +80,9 @@ def learning(windows: Sequence[Window], process: BuyingProcess, horizon: int) ->
     for whole in windows:
         w = whole.some(step)
         seen = inputs(w.features, process, w.horizon)
-        level = np.log((w.orders.sum() + _PULL) / (seen.expected.sum() + _PULL))
-        odds = shift(seen.orders_again, float((w.orders > 0).mean()))
+        # by all of its people: of a sample, none may have ordered
+        level = np.log((whole.orders.mean() * len(w) + _PULL) / (seen.expected.sum() + _PULL))
+        odds = shift(seen.orders_again, float((whole.orders > 0).mean()))
         gaps.append((odds - level, w.horizon))
         parts.append(
             (

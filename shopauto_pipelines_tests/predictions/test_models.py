@@ -245,6 +245,19 @@ def test_without_anything_to_learn_from_the_process_forecasts_alone():
     assert (more(features) < churn(features)).all()
 
 
+def test_the_level_of_a_window_is_that_of_all_its_people_however_few_are_learned_from(shop, present, monkeypatch):
+    whole = window(shop, people(shop, LAST - timedelta(days=HORIZON)), HORIZON, LAST)
+    ordered = np.zeros(len(whole))
+    ordered[1:60:2] = 1  # nobody of every second person
+    rare = replace(whole, orders=ordered)
+    monkeypatch.setattr(models, "_ROWS", 3 * len(whole))
+    all_of_them = models.learning([rare, whole], process.fit(*present.habit), HORIZON)
+    monkeypatch.setattr(models, "_ROWS", len(whole))
+    every_second = models.learning([rare, whole], process.fit(*present.habit), HORIZON)
+    assert len(every_second.orders) == pytest.approx(len(all_of_them.orders) / 2, abs=2)
+    assert every_second.gap == pytest.approx(all_of_them.gap, abs=0.2)
+
+
 def test_quantiles_that_were_met_too_early_are_moved_and_few_orders_move_them_little():
     rng = np.random.default_rng(4)
     said = rng.random(20_000) ** 2  # orders come earlier than was said
