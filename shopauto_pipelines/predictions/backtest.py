@@ -131,6 +131,8 @@ class _History:
         earlier = year_before(cut_off, first)
         if earlier is None:
             return None
+        if horizon >= 364:
+            return 1.0  # every season is in it, and what a year ago was followed by is not seen whole
         year = range(0, 364 - horizon + 1, max(horizon // 2, 45))
         days = [earlier, *(cut_off - timedelta(days=horizon + ago) for ago in year)]
         history = min(day - first for day in days)

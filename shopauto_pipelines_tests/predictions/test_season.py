@@ -5,8 +5,9 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from shopauto_pipelines.predictions import dataset
+from shopauto_pipelines.predictions import backtest, dataset
 from shopauto_pipelines.predictions.dataset import habits, window
+from shopauto_pipelines.predictions.own import OURS
 from shopauto_pipelines.predictions.season import season
 from shopauto_pipelines_tests.predictions.conftest import DAYS, FIRST, order_log
 
@@ -44,6 +45,14 @@ def winters(make_shop, winter):
 def test_a_season_that_comes_every_year_is_seen_and_one_by_chance_hardly(make_shop, winter, low, high):
     coming = FIRST + timedelta(days=669)  # the first of November of the second year
     assert low <= factor_of(winters(make_shop, winter), coming, 240, ago=(149, 179, 209)) <= high
+
+
+@pytest.mark.parametrize("horizon", [365, 547, 730])
+def test_a_horizon_of_a_year_or_more_holds_every_season(make_shop, horizon):
+    """What a day a year ago was followed by is known for that year only."""
+    shop = make_shop(order_log(800, days=4 * 365 + 1, seed=7))
+    today = FIRST + timedelta(days=4 * 365)
+    assert backtest._History(shop, dataset.plan(today, FIRST, horizon), OURS).season(today) == 1
 
 
 def test_the_season_is_not_known_before_a_year_and_two_months():
