@@ -342,8 +342,7 @@ def _measured(
     whole = np.concatenate
     return {
         "churn": {
-            "model": metrics.churn(whole(churn), whole(churned))
-            | {"gains": metrics.gains([-p for p in churn], [1 - y for y in churned])},
+            "model": metrics.churn(whole(churn), whole(churned)) | metrics.ranking(churn, churned),
             "rules": churn_rules,
             "bins": metrics.calibration_bins(whole(churn), whole(churned)),
             "each": [metrics.churn(p, y) for p, y in zip(churn, churned, strict=True)],

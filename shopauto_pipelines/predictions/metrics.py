@@ -41,29 +41,35 @@ def churn(probability: Numbers, churned: Numbers) -> dict[str, Any]:
     }
 
 
+def ranking(scores: Sequence[Numbers], churned: Sequence[Numbers]) -> dict[str, Any]:
+    """AUC, lift at 10 % and gains of numbers that are higher for who is likelier to churn: means over the tests.
+
+    Over the people of all tests together, telling the days apart would count as telling people apart.
+    """
+    tests, many = list(zip(scores, churned, strict=True)), [len(part) for part in churned]
+    return {
+        "auc": float(np.average([auc(s, y) for s, y in tests], weights=many)),
+        "lift_10": float(np.average([lift(-s, 1 - y) for s, y in tests], weights=many)),
+        "gains": gains([-s for s in scores], [1 - y for y in churned]),
+    }
+
+
 def churn_rule(
     ranks: Sequence[Numbers],
     probabilities: Sequence[Numbers] | None,
     model: Sequence[Numbers],
     churned: Sequence[Numbers],
 ) -> dict[str, Any]:
-    """The same of a rule, ranked by its own number, with the standard errors of its lead over the model.
-
-    AUC is the mean over tests, as a rule's numbers of different days need not compare.
-    """
-    many = np.array([len(part) for part in churned])
-    rank, own, truth = (np.concatenate(parts) for parts in (ranks, model, churned))
-    found: dict[str, Any] = {
-        "auc": float(np.average([auc(r, y) for r, y in zip(ranks, churned, strict=True)], weights=many)),
-        "lift_10": float(np.average([lift(-r, 1 - y) for r, y in zip(ranks, churned, strict=True)], weights=many)),
-        "gains": gains([-r for r in ranks], [1 - y for y in churned]),
-        "auc_lead_error": _auc_lead_error(own, rank, truth) * np.sqrt(len(many)),
-    }
+    """The same of a rule, ranked by its own number, with the standard errors of its lead over the model."""
+    errors = [_auc_lead_error(*each) for each in zip(model, ranks, churned, strict=True)]
+    own, truth = np.concatenate(model), np.concatenate(churned)
+    found = ranking(ranks, churned)
+    found["auc_lead_error"] = float(np.average(errors, weights=[len(part) for part in churned]))
     if probabilities is not None:
         p = np.clip(np.concatenate(probabilities), 0.005, 0.995)
         losses = _log_losses(np.clip(own, 0.005, 0.995), truth) - _log_losses(p, truth)
         found = churn(p, truth) | found
-        found["log_loss_lead_error"] = _error_of_mean(losses) * np.sqrt(len(many))
+        found["log_loss_lead_error"] = _error_of_mean(losses) * np.sqrt(len(churned))
     return found
 
 

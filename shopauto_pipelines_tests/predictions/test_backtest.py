@@ -30,10 +30,10 @@ def test_three_cut_offs_are_tested_and_every_person_of_each_counts(challengers, 
         assert set(found["weights"]) == {"linear", "trees"}
         assert 0 <= sum(found["weights"].values()) <= 1
         assert json.loads(json.dumps(found)) == found
-    each = challengers["orders"].metrics["each"]
-    assert np.average([test["mae"] for test in each], weights=sizes) == pytest.approx(
-        challengers["orders"].metrics["model"]["mae"], abs=1e-5
-    )
+    for target, name in (("churn", "auc"), ("churn", "lift_10"), ("churn", "log_loss"), ("orders", "mae")):
+        found = challengers[target].metrics
+        mean = np.average([test[name] for test in found["each"]], weights=sizes)
+        assert found["model"][name] == pytest.approx(mean, abs=1e-5), name
 
 
 def test_every_rule_and_the_models_of_the_books_are_beside_the_model(challengers):

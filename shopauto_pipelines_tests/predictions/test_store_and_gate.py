@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import skops.io
 
-from shopauto_pipelines.predictions import gate, plots
+from shopauto_pipelines.predictions import gate, metrics, plots
 from shopauto_pipelines.predictions.backtest import judge_churn, judge_orders
 from shopauto_pipelines.predictions.dataset import people
 from shopauto_pipelines.predictions.store import ModelRefused, ModelStore, model_id
@@ -144,6 +144,16 @@ def churn_case(**changes):
 def test_a_churn_model_has_to_beat_the_rules_and_be_calibrated(changes, words):
     against = judge_churn(churn_case(**changes))
     assert [words in text for text in against] == ([True] if words else [])
+
+
+def test_telling_days_apart_is_not_telling_people_apart():
+    churned = [np.array([1.0] * 80 + [0.0] * 20), np.array([1.0] * 20 + [0.0] * 80)]
+    same_for_all = [np.full(100, 0.8), np.full(100, 0.2)]
+    assert metrics.auc(np.concatenate(same_for_all), np.concatenate(churned)) == pytest.approx(0.8)
+    found = metrics.ranking(same_for_all, churned)
+    assert (found["auc"], found["lift_10"]) == (0.5, pytest.approx(1))
+    better = metrics.churn_rule([1000 + np.arange(100.0)[::-1], np.arange(100.0)[::-1]], None, same_for_all, churned)
+    assert (better["auc"], better["auc_lead_error"]) == (1, pytest.approx(0, abs=1e-9))
 
 
 @pytest.mark.parametrize(
