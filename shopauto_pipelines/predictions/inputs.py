@@ -65,7 +65,8 @@ class Inputs:
 def inputs(f: Mapping[str, Numbers], process: BuyingProcess, horizon: int) -> Inputs:
     """Log odds of an order and expected orders by the process, and :data:`INPUTS`, a row a person; NaN where not known."""
     outlook = process.outlook(*(f[name] for name in HABIT))
-    again, expected = logit(1 - outlook.silent(horizon)), outlook.expected(horizon)
+    # of who bought daily and has been gone for years, not even a float's least order is expected
+    again, expected = logit(1 - outlook.silent(horizon)), np.maximum(outlook.expected(horizon), 1e-9)
     columns = (
         again,
         np.log(expected + 1e-3),

@@ -258,6 +258,19 @@ def test_the_level_of_a_window_is_that_of_all_its_people_however_few_are_learned
     assert every_second.gap == pytest.approx(all_of_them.gap, abs=0.2)
 
 
+def test_an_account_that_bought_daily_and_is_long_gone_is_no_trouble(make_shop):
+    log = {*order_log(1_500, days=3_650, stays=6.0), *(("guest", FIRST + timedelta(days=n)) for n in range(450))}
+    shop, day = make_shop(sorted(log)), FIRST + timedelta(days=3_649)
+    before, now = (people(shop, at) for at in (day - timedelta(days=HORIZON), day))
+    model = models.OrdersModel.fit(
+        [window(shop, before, HORIZON, day)], now, models.fit_process(now), HORIZON, season=1.0
+    )
+    guest = now.features["orders"].argmax()
+    assert model.process.outlook(*now.habit).expected(HORIZON)[guest] == 0
+    assert np.isfinite(model(now.features)).all()
+    assert model(now.features)[guest] < 1e-6
+
+
 def test_quantiles_that_were_met_too_early_are_moved_and_few_orders_move_them_little():
     rng = np.random.default_rng(4)
     said = rng.random(20_000) ** 2  # orders come earlier than was said
