@@ -6,6 +6,8 @@
 - **Of each occasion, not across them.** What the planner asks for before the holdouts (consent, exits) it asks for anew on every
   occasion, of both sides. Messages make some unsubscribe, who then have no more occasions; the held out have no such cause. So
   those who stay differ a little the longer a campaign of many occasions runs.
+- **Only once it was live.** An audience of the past says whom a campaign would have reached. Days before it sent anything at all
+  compare people of whom nobody got anything, so they are left out.
 - **Once per occasion.** A person is assigned on the first day of an occasion. Later steps do not count again: who is still
   there for them depends on what the earlier ones did. Whose first day lies before those that count is left out: the held out
   stand in the audience as long as a step is valid, the others only until their message has left, so at the edge of what is
@@ -187,10 +189,14 @@ def _assignments() -> Prepared:
 def _assigned() -> Prepared:
     """``_UNIT`` and the ``day`` (a number) of each person's first assignment on an occasion, where its days are over.
 
+    Days before the campaign sent its first message are left out: what is planned as of a day leaves on the one after.
     With what is declared of the comparison, and ``who``: the person that the id belongs to today.
     """
     told, declared = unseen(ASSIGNMENTS, "assignments", partitions=True), ibis.table(_DECLARED, name="declared")
     ids = unseen(IDENTITIES, "identities").select(person="shop_customer_id", now="customer_id")
+    events = unseen(MESSAGE_EVENTS, "message_events", partitions=True)
+    own = events.filter((_.type == "sent") & _.message_id.startswith(_.campaign + ":"))
+    live = own.group_by("campaign").agg(live=_number(_.day).min())
     came = ibis.struct({"day": _number(_.as_of), "arm": _.arm})
     first = (
         told.inner_join(declared, ["campaign", "comparison", "step"])
@@ -200,7 +206,8 @@ def _assigned() -> Prepared:
         .agg(came=came.min())
         .mutate(arm=_.came["arm"], day=_.came["day"])
     )
-    over = first.filter((_.day >= _.since) & (_.day + _.within <= _.until)).left_join(ids, "person")
+    counts = (_.day >= _.since) & (_.day + _.within <= _.until) & (_.day + _.wait >= _.live)
+    over = first.inner_join(live, "campaign").filter(counts).left_join(ids, "person")
     return Prepared.of(over.select(*_UNIT, "step", "day", "within", "wait", who=ibis.coalesce(_.now, _.person)), {})
 
 

@@ -73,8 +73,8 @@ def markdown(rows: Sequence[Mapping[str, Any]], currency: str) -> str:
 
 #: Said where there is nothing to compare.
 NOTHING = (
-    "Nothing to compare yet: a campaign needs people whose days are over, and others who were held out "
-    "(`holdout_percent`) or given another variant (`experiment`)."
+    "Nothing to compare yet: a campaign needs people whose days are over since it sent its first message, and others who were "
+    "held out (`holdout_percent`) or given another variant (`experiment`)."
 )
 
 

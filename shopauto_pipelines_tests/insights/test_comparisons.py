@@ -74,18 +74,28 @@ def click(customer: str, on: date, step: str = "first", **more) -> dict:
     return told | {"shop_customer_id": customer} | more
 
 
+def sent(on: date, **more) -> dict:
+    return click("somebody", on) | {"event_id": f"sent:{on}", "type": "sent"} | more
+
+
+#: The campaign is live all the time.
+LIVE = (sent(DAY),)
+
+
 @pytest.fixture(scope="module")
 def read(tmp_path_factory):
-    """``read(campaign, audience, orders, clicks, ids)``: the rows by comparison, variant and metric."""
+    """``read(campaign, audience, orders, clicks, ids, sends)``: the rows by comparison, variant and metric."""
     lake = Lake(tmp_path_factory.mktemp("lake"), threads=1)
 
-    def effects(declared, people, orders=(), clicks=(), ids=(), as_of=TODAY, rules=None) -> dict[tuple, dict]:
+    def effects(
+        declared, people, orders=(), clicks=(), ids=(), as_of=TODAY, rules=None, sends=LIVE
+    ) -> dict[tuple, dict]:
         same = [{"shop_customer_id": shop_id, "customer_id": customer} for shop_id, customer in ids]
         known = Known(
             assignments(lake, {declared.name: rows(lake, audience(declared.name), people)}),
             rows(lake, DAILY_ACTIVITY, orders),
             rows(lake, IDENTITIES, same),
-            rows(lake, MESSAGE_EVENTS, clicks),
+            rows(lake, MESSAGE_EVENTS, [*sends, *clicks]),
         )
         found = campaign_effects(lake, [declared], known, as_of, rules)
         assert found.schema == CAMPAIGN_EFFECTS.arrow_schema
@@ -123,6 +133,18 @@ def test_what_follows_counts_from_the_day_after_for_so_many_days_and_no_later(re
     found = read(campaign(), people, orders, as_of=TODAY + timedelta(days=5))
     assert found[HELD]["value"] == 2 / 5
     assert found["campaign_holdout", "campaign", "revenue"]["value"] == 200
+
+
+def test_days_before_the_campaign_sent_anything_compare_nobody(read):
+    people = [
+        assigned(f"{reason}{n}", reason, DAY + timedelta(days=n)) for reason in ("due", "holdout") for n in range(4)
+    ]
+    asked = {"declared": campaign(), "people": people, "as_of": TODAY + timedelta(days=4)}
+    others = [sent(DAY, campaign="letters", message_id="letters:1:c:o"), sent(DAY, message_id="a shop's own message")]
+    assert read(**asked, sends=others) == {}
+    # what is planned as of a day leaves on the one after
+    row = read(**asked, sends=[*others, sent(DAY + timedelta(days=3))])["global_holdout", "campaign", "ordered"]
+    assert (row["people"], row["control_people"]) == (2, 2)
 
 
 def test_those_whose_days_are_not_over_are_left_out(read):

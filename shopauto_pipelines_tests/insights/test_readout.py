@@ -67,7 +67,8 @@ def home(tmp_path_factory):
     fill(lake, DAILY_ACTIVITY, DAY + timedelta(days=2), bought)
     for day in days:
         fill(lake, IDENTITIES, day, [])
-    fill(lake, MESSAGE_EVENTS, DAY, [])
+    sent = {"event_id": "1", "type": "sent", "campaign": "welcome", "message_id": "welcome:hello:c1:o"}
+    fill(lake, MESSAGE_EVENTS, DAY + timedelta(days=1), [sent])
     patch = pytest.MonkeyPatch()
     patch.setenv("SHOPAUTO_HOME", str(folder))
     settings = SettingsResource()
