@@ -187,13 +187,10 @@ def fitting(case: Case) -> Step:
     if case.marketing and campaign.sunset_days is not None:
         signs = (profile[name] for name in ("last_order_on", "last_click_on", "last_visit_on", "created_on"))
         seen = max((sign for sign in signs if sign), default=None)
-        quiet = (day - seen).days if seen else None
-        days = f"{quiet} days ago, at most {campaign.sunset_days - 1} are allowed"
-        told(
-            "sunset",
-            quiet is not None and quiet >= campaign.sunset_days,
-            f"last sign of life: {seen or 'none'}, {days}",
-        )
+        quiet = (day - seen).days if seen else 0
+        ago = f"{seen}, {counted(quiet, 'day')} ago, at most {campaign.sunset_days - 1} are allowed"
+        text = f"last sign of life: {ago if seen else 'none is known, so nothing says how long they have been quiet'}"
+        told("sunset", quiet >= campaign.sunset_days, text)
     if campaign.pauses:
         waits = bool(profile["ticket_open"])
         text = "waits for an answer of the shop's support" if waits else "waits for no answer of the shop's support"

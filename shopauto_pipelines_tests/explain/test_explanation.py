@@ -351,6 +351,23 @@ def test_what_was_recorded_counts_where_the_tables_say_something_else_now(explai
     assert step.text.startswith("read anew: email: opted_in since")
 
 
+def test_of_who_never_showed_a_sign_of_life_no_days_are_counted(explainer, campaigns, who):
+    person = explainer._people([who["keen"]], campaigns)[who["keen"]]
+    patient = campaigns["welcome"].model_copy(update={"sunset_days": 30})
+    signs = ("last_order_on", "last_click_on", "last_visit_on", "created_on")
+    nothing = replace(person, profile={**person.profile, **dict.fromkeys(signs)})
+
+    def told(of):
+        (part, *_) = rules.fitting(Case(explainer._known(()), patient, of, "hello", {}, reached=False)).parts
+        return part.mark, part.text
+
+    assert told(person) == ("yes", f"last sign of life: {before(1)}, 1 day ago, at most 29 are allowed")
+    assert told(nothing) == (
+        "yes",
+        "last sign of life: none is known, so nothing says how long they have been quiet",
+    )
+
+
 def test_a_step_that_they_had_lately_is_told_with_the_message(explainer, campaigns, who):
     person = explainer._people([who["full"]], campaigns)[who["full"]]
     row = {**person.decided["welcome"][0], "reason": "again"}
