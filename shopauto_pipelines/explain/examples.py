@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -96,7 +97,7 @@ def explained(
     connection: sa.Connection,
     clock: Clock | None = None,
 ) -> Examples:
-    """Explain a few decisions of the day, and keep the page under ``home``; pages of days long gone are removed.
+    """Explain a few decisions of the day, and keep the page under ``home``; the pages written last stay there.
 
     Nobody of a campaign about birthdays is among them: the day would tell the birthday. Raises ``MissingPartition``.
     """
@@ -114,6 +115,13 @@ def _kept(settings: Settings, day: date, text: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"decisions-{day}.html"
     file.write_text(text, encoding="utf-8")
-    for old in sorted(folder.glob("decisions-*.html"))[:-PAGES]:
+    for old in sorted(folder.glob("decisions-*.html"), key=_written)[:-PAGES]:
         old.unlink(missing_ok=True)
     return file
+
+
+def _written(file: Path) -> int:
+    """When a file was written; of old for one that another run has just removed."""
+    with suppress(FileNotFoundError):
+        return file.stat().st_mtime_ns
+    return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import replace
 from datetime import timedelta
@@ -13,7 +14,7 @@ import pytest
 from shopauto_pipelines.campaigns.declaration import load_campaigns
 from shopauto_pipelines.campaigns.declaration.trigger import Trigger
 from shopauto_pipelines.campaigns.planner import REASONS
-from shopauto_pipelines.explain import occasions, page, rules
+from shopauto_pipelines.explain import examples, occasions, page, rules
 from shopauto_pipelines.explain.assets import _sums, decisions
 from shopauto_pipelines.explain.case import Case
 from shopauto_pipelines.explain.examples import Decision
@@ -24,6 +25,7 @@ from shopauto_pipelines.features.tables import CUSTOMER_360, DAILY_ACTIVITY
 from shopauto_pipelines.platform.clock import FixedClock
 from shopauto_pipelines.platform.dagster.resources import LakeResource, SettingsResource
 from shopauto_pipelines.platform.lake import Lake
+from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.profiles.tables import IDENTITIES
 from shopauto_pipelines.sources import tables as raw
 from shopauto_pipelines_tests.campaigns.conftest import lake_rows
@@ -569,3 +571,13 @@ def test_the_ui_shows_a_person_for_each_kind_of_decision_of_the_newest_day(home,
     for text in (told, written):
         assert SECRET not in text
         assert str(BIRTHDAY) not in text
+
+
+def test_the_page_of_a_day_computed_late_stays_and_the_one_written_first_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr(examples, "PAGES", 2)
+    settings = Settings(home=tmp_path, _env_file=None)
+    for written, day in enumerate((before(1), DAY, before(300))):
+        os.utime(examples._kept(settings, day, "<p>why</p>"), (written, written))
+        kept = {page.name for page in (tmp_path / "explanations").iterdir()}
+        assert f"decisions-{day}.html" in kept
+    assert kept == {f"decisions-{DAY}.html", f"decisions-{before(300)}.html"}
