@@ -294,7 +294,9 @@ class Translation:
             return _ARITHMETIC[type(node)](left, right)
         if families == (_DAY, _DAY) and isinstance(node, exp.Sub):
             return left.delta(right, unit="day")
-        if families == (_DAY, _NUMBER) and right.type().is_integer() and isinstance(node, exp.Add | exp.Sub):
+        if families == (_DAY, _NUMBER) and isinstance(node, exp.Add | exp.Sub):
+            if not right.type().is_integer():
+                raise PredicateError(f"`{shown(node)}`: days are whole numbers: `round({shown(node.expression)})`")
             days = right.as_interval("D")
             return left + days if isinstance(node, exp.Add) else left - days
         raise PredicateError(f"`{shown(node)}`: cannot calculate with {families[0]} and {families[1]}")
