@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import ibis
 import ibis.expr.datatypes as dt
+import ibis.expr.operations as ops
 import ibis.expr.types as ir
 from ibis.common.exceptions import IbisError
 from sqlglot import exp
@@ -119,6 +120,16 @@ _FUNCTION_NAMES = (
 )
 
 
+def _in_one_piece(value: ir.Value) -> ir.Value:
+    """The value; a truth made of others inside a function.
+
+    Ibis sets no parentheses around ``not a`` before ``=`` and ``is null``, nor around ``a and b`` before ``is true``, ``in``
+    and ``between``.
+    """
+    made = value.type().is_boolean() and not isinstance(value.op(), ops.Field | ops.Literal)
+    return ibis.coalesce(value, ibis.null("boolean")) if made else value
+
+
 #: What the parser takes for functions, and people write with signs.
 _NO_FUNCTIONS = (exp.Struct, exp.Array)
 
@@ -200,9 +211,9 @@ class Translation:
     def _visit_is(self, node: exp.Is) -> ir.Value:
         self._expect(node, {"this", "expression"})
         if isinstance(node.expression, exp.Null):
-            return self.of(node.this).isnull()
+            return _in_one_piece(self.of(node.this)).isnull()
         if isinstance(node.expression, exp.Boolean):
-            return self._typed(node.this, _TRUTH).identical_to(self.of(node.expression))
+            return _in_one_piece(self._typed(node.this, _TRUTH)).identical_to(self.of(node.expression))
         raise PredicateError(f"`{shown(node)}`: `is` goes with null, true and false alone; write `=`")
 
     def _visit_nullsafeeq(self, node: exp.NullSafeEQ) -> ir.Value:
@@ -317,7 +328,7 @@ class Translation:
         return value
 
     def _alike(self, node: exp.Expr, *values: ir.Value, nulls: bool = False) -> list[ir.Value]:
-        """The values, if they are of one family; a text in quotes becomes a date beside dates."""
+        """The values in one piece, if they are of one family; a text in quotes becomes a date beside dates."""
         families = [noun(value) for value in values]
         if "null" in families and not nulls:
             raise PredicateError(f"`{shown(node)}`: nothing is equal to null; write `is null` or `is not null`")
@@ -331,11 +342,11 @@ class Translation:
             )
             hint = "; how often is said inside did: `at_least => 3`" if asks else ""
             raise PredicateError(f"`{shown(node)}`: {kinds[0]} and {kinds[1]} do not go together{hint}")
-        return list(values)
+        return [_in_one_piece(value) for value in values]
 
     def _as_day(self, value: ir.Value) -> ir.Value:
         literal = value.op()
-        is_text = isinstance(literal, ibis.expr.operations.Literal) and value.type().is_string()
+        is_text = isinstance(literal, ops.Literal) and value.type().is_string()
         return self._date(literal.value) if is_text else value
 
     def _list(self, node: exp.Expr) -> list[ir.Value]:
