@@ -59,6 +59,7 @@ def holds(sql: str) -> bool:
         ("country is not distinct from city", False),
         ("country is distinct from city", True),
         ("orders % 2 = 1 and orders // 2 = 1 and -orders < 0", True),
+        ("orders + orders % 2 = 4 and 10 - orders % 2 * 3 = 7", True),
         ("orders / 2 = 1.5", True),
         ("revenue_cents * 2 - 1 = 24999", True),
         ("round(churn_factor, 1) in (1.2, 1.3) and floor(churn_factor) = 1 and ceil(churn_factor) = 2", True),

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
 from itertools import pairwise
+from typing import ClassVar
 
 from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import ParseError, SqlglotError
+from sqlglot.parsers.duckdb import DuckDBParser
 from sqlglot.tokens import Token, TokenType
 
 from shopauto_pipelines.platform.words import nearest
@@ -21,6 +23,14 @@ from shopauto_pipelines.platform.words import nearest
 LIMITS = {"characters": 4_000, "tokens": 600, "depth": 20, "digits": 15}
 
 _DUCKDB = Dialect.get_or_raise("duckdb")
+
+
+class _Parser(DuckDBParser):
+    """DuckDB's, with ``%`` beside ``*`` and ``/`` as in SQL: sqlglot reads ``a + b % 7`` as ``(a + b) % 7``."""
+
+    TERM: ClassVar = {token: node for token, node in DuckDBParser.TERM.items() if token != TokenType.MOD}
+    FACTOR: ClassVar = DuckDBParser.FACTOR | {TokenType.MOD: exp.Mod}
+
 
 #: What a parameter may stand for.
 Scalar = bool | int | float | date | str
@@ -58,7 +68,7 @@ def tree_of(sql: str, parameters: Mapping[str, Scalar]) -> tuple[exp.Expr, froze
                 f"the condition is too large: at most {LIMITS['tokens']} words and signs, "
                 f"and {LIMITS['depth']} parentheses inside each other, are allowed"
             )
-        statements = _DUCKDB.parser().parse(_parameters_named_freely(tokens), sql)
+        statements = _Parser(dialect=_DUCKDB).parse(_parameters_named_freely(tokens), sql)
     except ParseError as error:
         raise _unparsed(sql, error) from None
     except SqlglotError:
