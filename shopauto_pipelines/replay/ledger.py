@@ -58,7 +58,7 @@ class VirtualLedger:
         self.name, self._settings = name, settings
         #: Up to when what a campaign that is replayed really sent counts.
         self.begun: dict[str, date] = {}
-        self._granted: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        self._granted: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self._con = lake.con.con
         self._con.execute(f"create or replace temp table {self.decisions} ({_DECISIONS})")
         self._put(self.offers, _OFFERS.empty_table())
@@ -115,11 +115,13 @@ class VirtualLedger:
     def _grant(self, campaign: Campaign, day: date, rows: ir.Table) -> None:
         """The offers of a day's messages, by the rules of the real ones, of which those granted here count for the cap."""
         rules = OfferRules.of(self._settings)
-        given = {"decided": rows, "customer_360": self.lake.on(CUSTOMER_360, day)}
+        people, identities = self.lake.on(CUSTOMER_360, day), self.lake.on(IDENTITIES, day)
+        given = {"decided": rows, "customer_360": people, "identities": identities}
         statement = _offering(places(campaign), astuple(rules)).statement
         asked = run(self.lake, statement, given).to_pylist()
         now = self._settings.midnight(day + timedelta(days=1))
-        had = [offer for who in {row["customer_id"] for row in asked} for offer in self._granted.get(who, ())]
+        ids = {each: row["customer_id"] for row in asked for each in (row["customer_id"], *(row["other_ids"] or ()))}
+        had = [offer | {"customer_id": who} for each, who in ids.items() for offer in self._granted.get(each, ())]
         grants = Grants(campaign.name, had, self._settings, now)
         known, new = {offer["code"] for offer in had}, []
         for row in asked:
@@ -149,14 +151,17 @@ class VirtualLedger:
 
 @kept
 def _offering(asked: tuple[Place, ...], rules: tuple[Any, ...]) -> Prepared:
-    """The offers that a day's messages ask for."""
-    people = unseen(CUSTOMER_360, "customer_360")
+    """The offers that a day's messages ask for, with the other shop ids of each person."""
+    people, identities = unseen(CUSTOMER_360, "customer_360"), unseen(IDENTITIES, "identities")
+    others = identities.filter(_.shop_customer_id != _.customer_id)
+    others = others.group_by(person=_.customer_id).agg(other_ids=_.shop_customer_id.collect())
     decided = unseen(audience("decided"), "decided")
     brought = with_offers(asked, decided, people, OfferRules(*rules))
     columns = ("step", "customer_id", "occasion", "variant", "offer")
     typical = people.select("customer_id", "typical_order_cents")
     known = brought.filter(_.offer.notnull()).select(*columns).left_join(typical, "customer_id")
-    return Prepared.of(known.drop("customer_id_right").order_by("step", "customer_id", "occasion"), {})
+    known = known.drop("customer_id_right").left_join(others, known.customer_id == others.person).drop("person")
+    return Prepared.of(known.order_by("step", "customer_id", "occasion"), {})
 
 
 @kept

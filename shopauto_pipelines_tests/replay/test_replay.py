@@ -236,6 +236,21 @@ def test_messages_to_an_account_that_is_merged_later_count_for_the_person(mergin
     assert found.outcomes[0].refused("cap").people == 1, "ann, who had a first message as bob, too"
 
 
+def test_an_offer_to_an_account_that_is_merged_later_counts_for_the_person(merging, tmp_path):
+    steps = [
+        Step(name=name, wait_days=wait, offer=Incentive(valid_days=3), **LETTER)
+        for name, wait in (("first", 0), ("second", 5))
+    ]
+    lake = merging(4)
+    for day in DAYS[:4]:  # ann agrees on the day on which bob turns out to be her
+        agreed = [row for row in lake.on(CONSENT, day).to_pyarrow().to_pylist() if row["customer_id"] != "ann"]
+        lake.write(CONSENT, [day], lake_rows(CONSENT, *agreed))
+    hello = campaign(steps=steps, valid_days=1)
+    found = replaying(lake, settings_of(tmp_path), {"hello": hello}, "hello", FIRST, DAYS[5])
+    assert by_day(found) == {(1, "first"): 1, (2, "first"): 2, (5, "second"): 1}
+    assert sum(one.offers for one in found.outcomes[0].offers) == 3, "bob, cleo and dan; ann had hers as bob"
+
+
 def test_what_was_really_sent_to_an_account_overlaps_whatever_the_person_is_called_since(merging, rules):
     told = []
     for since in (len(DAYS), len(DAYS) - 1):
