@@ -1,8 +1,8 @@
-"""Which incentive a person gets with a message about their cart, and why none. Pure: no table is read here.
+"""Which incentive a person gets with a message, and why none. Pure: no table is read here.
 
 The more overdue a person is by their own rhythm (the churn factor, as in ``features/customer_features``), the more is offered,
-as far as the cart's margin bears it. Offers are for people who would not come back by themselves, so somebody who waits
-for coupons gets none, and nobody gets them again and again.
+as far as the margin of the cart, or of a typical order, bears it. Offers are for people who would not come back by
+themselves, so somebody who waits for coupons gets none, and nobody gets them again and again.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ NONE, FREE_SHIPPING, PERCENT = "none", "free_shipping", "percent"
 #: Every reason of a decision, with what it means.
 REASONS = {
     "granted": "the tier of the churn factor",
-    "margin": "the tier of the churn factor would take the cart's margin below the floor: the highest that does not",
+    "margin": "the tier of the churn factor would take the margin below the floor: the highest that does not",
     "reminder_only": "orders are not overdue by the person's own rhythm",
     "no_churn_factor": "the person has no churn factor: no order yet",
     "discount_seeker": "the person waits for coupons",
     "cap": "the person has had as many offers as the cap allows",
-    "price_unknown": "something in the cart has no known price, so nobody can tell what an offer would cost",
-    "expired": "the offer for this cart has expired",
+    "price_unknown": "what is in the cart, or usual in an order, has no known price: nobody can tell what an offer would cost",
+    "expired": "the offer for this occasion has expired",
 }
 
 

@@ -139,3 +139,4 @@ def test_what_was_granted_elsewhere_counts_towards_the_cap_and_the_same_occasion
     assert (told["code"], offer["percent"]) == ("X", 10)
     told, offer = _granted(_earlier(campaign="hello", occasion="2026", expires_at=NOW))
     assert (told["reason"], offer) == ("expired", None)
+    assert "cart" not in told["why"], "there is none"
