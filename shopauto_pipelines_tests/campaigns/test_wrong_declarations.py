@@ -189,6 +189,7 @@ BY_HAND: list[tuple[dict[str, Any], str, str]] = [
     (_with(RIGHT, "audience", "exclude", 0, to="everyone"), "there is no segment 'everyone'", "- everyone"),
     (_with(RIGHT, "audience", "include", 0, to="Active People"), "is not the name of a segment", "Active People"),
     (_with(RIGHT, "audience", "include", 0, to="active:eu"), "active", "active:eu"),
+    (_with(RIGHT, "audience", "include", to=[]), "audience.include", "include: []"),
     # steps
     (_with(RIGHT, "steps", 0, "when", to="orderz > 1"), "there is no column `orderz`; did you mean `orders`?", "orderz"),
     (_with(RIGHT, "steps", 0, "when", to="country = 5"), "a number and a text do not go together", "country"),

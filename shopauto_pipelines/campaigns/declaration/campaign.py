@@ -27,7 +27,7 @@ class Audience(Declared):
     """To whom, beyond the trigger: members of any included segment and of no excluded one."""
 
     include: tuple[Segment, ...] = Field(
-        (EVERYONE,), description="Segments; a person in any of them belongs. `everyone`: all."
+        (EVERYONE,), min_length=1, description="Segments; a person in any of them belongs. `everyone`: all."
     )
     exclude: tuple[Segment, ...] = Field((), description="Segments; a person in any of them does not belong.")
 
