@@ -281,7 +281,7 @@ def _of_carts(
     until = ends.astimezone(UTC).replace(tzinfo=None) - timedelta(microseconds=1)
     sources[EVENTS].lake.engine.variable(_UNTIL, until)
     longest = (max(wait.after for wait in waits.values()) + day) // timedelta(microseconds=1)
-    of_day = {step: Wait(wait.after, day, wait.valid) for step, wait in waits.items()}
+    of_day = {step: Wait(wait.after, day if wait.valid else wait.valid, wait.valid) for step, wait in waits.items()}
     left = _pauses(longest, settings.timezone, campaign.enabled)
     return {"triggers": left, **asked(campaign, rules, as_of, of_day)}, given
 

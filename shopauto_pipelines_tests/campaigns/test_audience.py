@@ -223,6 +223,14 @@ def test_it_is_known_what_happened_to_a_cart_and_in_its_browser_weeks_ago(
     assert _decisions(lake, "abandoned_cart", LAST) == decided
 
 
+def test_a_step_whose_turn_is_over_before_it_begins_is_due_on_no_day(lake, refresh, monkeypatch):
+    monkeypatch.setenv("SHOPAUTO_CART_ABANDONED_MINUTES", str(30 * 60))
+    left = {"happened_at": datetime(2026, 6, 29, 9), "type": "add_to_cart", "cart_id": "c", "shop_customer_id": "g2"}
+    lake.write(EVENTS, [FIRST], lake_rows(EVENTS, left))
+    refresh(LAST, LAST, carts=True)
+    assert _decisions(lake, "abandoned_cart", LAST) == {("help", "guest:1"): "due"}, "the reminder waits as long"
+
+
 def test_an_audience_of_an_earlier_version_is_read_with_nulls_where_it_lacks_a_column(refreshed, tmp_path):
     lake, table = (
         Lake(Path(shutil.copytree(refreshed[0] / "lake", tmp_path / "lake")), threads=1),
