@@ -119,6 +119,19 @@ def test_a_language_the_step_is_not_written_in_is_refused(render):
         render(language="de")
 
 
+def test_conditions_and_links_of_an_mjml_template_are_what_is_written_in_it(playbook, settings):
+    template = playbook / "campaigns/welcome/hello.mjml.j2"
+    block = "{% if (person.first_name or '') | length > 2 and 1 < 2 %}<b>{{ 'a & b' }}</b>{% endif %}"
+    words = f"<mj-section><mj-column><mj-text>{block}</mj-text></mj-column></mj-section>[[ ui.rating() ]]"
+    template.write_text(template.read_text().replace("[[ ui.headline() ]]", words))
+    campaign = load_campaigns(playbook)["welcome"]
+    renderer = Renderer(campaign, settings.model_copy(update={"shop_url": "https://shop.example/?from=mail"}))
+    long, short = (renderer.render("hello", "en", _person(first_name=name), LINKS).html for name in ("Ana", "Al"))
+    assert "<b>a &amp; b</b>" in long
+    assert "<b>" not in short
+    assert 'href="https://shop.example/?from=mail&amp;rating=5"' in long
+
+
 def test_mjml_that_cannot_be_compiled_is_refused_with_the_template_s_name(playbook, settings):
     template = playbook / "campaigns/welcome/hello.mjml.j2"
     template.write_text(template.read_text().replace("[[ ui.headline() ]]", "<mj-class>x</mj-class>"))

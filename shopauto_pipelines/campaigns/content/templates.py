@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any
+from xml.sax.saxutils import unescape
 
 from jinja2 import (
     BytecodeCache,
@@ -87,14 +89,19 @@ _COMPILED = _Compiled()
 
 @lru_cache(maxsize=64)
 def html_of(source: str) -> str:
-    """MJML as HTML: several steps may have one template, and a process may render a campaign many times."""
+    """MJML as HTML: several steps may have one template, and a process may render a campaign many times.
+
+    The compiler takes what stands in the brackets of a template for words, and escapes it: it is put back as it was written.
+    """
     from mjml.mjml2html import mjml_to_html  # 0.3 s, and only rendering needs it
 
     result = mjml_to_html(source)
     if result.errors:
         raise ValueError(result.errors[0])
-    return result.html
+    return _BRACKETS.sub(lambda brackets: unescape(brackets[0]), result.html)
 
+
+_BRACKETS = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 
 _PAGE = SandboxedEnvironment(undefined=StrictUndefined, autoescape=True, finalize=printed)
 
