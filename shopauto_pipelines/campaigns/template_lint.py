@@ -45,11 +45,24 @@ _TAGS = frozenset(
         )
     ]
 )
+#: Of these MJML keeps the tags in them alone: words between these tags, conditions too, are gone once it is compiled.
+_BLOCKS = frozenset(
+    ["mjml"]
+    + [
+        f"mj-{name}"
+        for name in (
+            *("head", "attributes", "body", "wrapper", "section", "group", "column", "hero"),
+            *("accordion", "accordion-element", "carousel", "navbar", "social"),
+        )
+    ]
+)
 _IMAGES = ("img", "mj-image", "mj-carousel-image")
 
 
 def faults(mjml: str) -> Iterator[tuple[int, str]]:
-    """Line and description of each fault of an MJML source: unknown and unclosed tags, images without a text instead."""
+    """Line and description of each fault of an MJML source: unknown and unclosed tags, images without a text instead, words that
+    MJML leaves out.
+    """
     reader = _Reader()
     reader.feed(mjml)
     reader.close()
@@ -170,6 +183,14 @@ class _Reader(HTMLParser):
             self.faults.append(
                 (line, f'<{tag}> has no text for those who do not see it: give it alt="…", or alt="" to a decoration')
             )
+
+    def handle_data(self, data: str) -> None:
+        if self.opened and self.opened[-1][0] in _BLOCKS and (words := data.strip()):
+            line = self.getpos()[0] + data[: data.index(words)].count("\n")
+            what = (
+                f"{words.splitlines()[0]!r} stands between the tags of <{self.opened[-1][0]}>, where MJML leaves it out"
+            )
+            self.faults.append((line, f"{what}: put it into <mj-raw>…</mj-raw>, or words into <mj-text>"))
 
     def handle_endtag(self, tag: str) -> None:
         if not tag.startswith("mj"):

@@ -62,6 +62,14 @@ def test_a_button_without_words_is_refused_though_another_step_of_the_template_h
     assert "a link has nothing to read in it" in spoil("welcome/texts/en.yaml", "See them all", "")
 
 
+@pytest.mark.parametrize("words", ["{% if person.city %}", "Hello {{ person.city or '' }}"])
+def test_words_between_blocks_which_mjml_would_leave_out_are_refused_with_their_line(playbook, spoil, words):
+    said = spoil(
+        LETTER, BUTTON, f"<mj-section>\n{words}<mj-column><mj-text>Hi</mj-text></mj-column></mj-section>{BUTTON}"
+    )
+    assert f"{LETTER}:{_line(playbook, LETTER, words)}: {words!r} stands between the tags of <mj-section>" in said
+
+
 def test_a_link_of_ours_that_does_not_exist_is_refused_with_its_line(playbook, spoil):
     said = spoil(LAYOUT, "{{ links.preferences }}", "{{ links.settings }}")
     assert f"{LAYOUT}:{_line(playbook, LAYOUT, 'links.settings')}: 'dict object' has no attribute 'settings'" in said
