@@ -79,6 +79,14 @@ def test_a_message_without_an_unsubscribe_link_is_refused_whichever_part_lacks_i
     assert ".txt.j2 has no unsubscribe link" in spoil("layout.txt.j2", "{{ links.unsubscribe }}", "")
 
 
+@pytest.mark.parametrize("file", ["hello.mjml.j2", "hello.txt.j2"])
+def test_a_template_in_another_encoding_is_refused_by_its_name(playbook, file):
+    template = playbook / "campaigns/welcome" / file
+    template.write_bytes(template.read_bytes() + "é".encode("latin-1"))
+    with pytest.raises(PlaybookError, match=rf"welcome/defs.yaml:\d+:\d+: {file} is not in UTF-8"):
+        load_campaigns(playbook)
+
+
 def test_what_would_print_none_for_somebody_is_refused_with_its_line(playbook, spoil):
     said = spoil(
         LETTER,

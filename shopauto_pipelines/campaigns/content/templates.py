@@ -132,6 +132,8 @@ def named(environment: Environment, name: str, campaign: str) -> Template:
         raise ContentError(f"there is no {error.name} in {campaign}/ or the folder above") from None
     except TemplateSyntaxError as error:
         raise ContentError(f"{error.name or name}:{error.lineno}: {error.message}") from None
+    except UnicodeDecodeError:
+        raise ContentError(f"{name} is not in UTF-8: save it so") from None
 
 
 def fill(template: Template, values: Mapping[str, object], name: str, at: At | None = None) -> str:
