@@ -148,6 +148,7 @@ def test_both_campaigns_are_right(load):
 #: Subjects that only some people spoil.
 _FOR_WOMEN = "Hello{% if person.gender == 'female' %} {{ text.madam }}{% endif %}"
 _FOR_MEN = "Hello{% if person.gender == 'male' %} Mr {{ person.last_name }}{% endif %}"
+_FROM_PRICE = "Hello{% if products %}, from {{ products[0].price }}{% endif %}"
 _WITH_BOTH_NAMES = "Hello{% if person.first_name %} {{ person.first_name }} {{ person.last_name }}{% endif %}"
 
 BY_HAND: list[tuple[dict[str, Any], str, str]] = [
@@ -211,6 +212,7 @@ BY_HAND: list[tuple[dict[str, Any], str, str]] = [
     (_with(RIGHT, "steps", 0, "subject", "en", to="{{ person.email }}"), "there are city, country, first_name", "person.email"),
     (_with(RIGHT, "steps", 0, "subject", "en", to=_FOR_WOMEN), "there is no text 'madam'", "text.madam"),
     (_with(RIGHT, "steps", 0, "subject", "en", to=_WITH_BOTH_NAMES), "may be unknown", "last_name"),
+    (_with(RIGHT, "steps", 0, "subject", "en", to=_FROM_PRICE), "may be unknown", "price"),
     (_with(RIGHT, "steps", 0, "subject", "en", to=_FOR_MEN), "may be unknown", "person.last_name"),
     (_with(RIGHT, "steps", 1, "subject", to={"fr": "Merci"}), "texts/fr.yaml", "template: note"),
     (_with(RIGHT, "steps", 2, "subject", to="Hi"), "an SMS has no subject: name its `languages`", "name: short"),

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 def check_step(folder: Path, step: Step) -> None:
     """Raise :class:`ContentError` unless the step can be written in each of its languages, and may be sent.
 
-    Every part is filled in for people who do not exist, with and without products, with each kind of offer and without one: for
-    one of whom everything is known, and where something of a person is asked for, for everybody who differs in it.
+    Every part is filled in for people who do not exist, with and without products, with one of which little is known, with each
+    kind of offer and without one: for a person of whom everything is known, and where something of a person is asked for, for
+    everybody who differs in it.
     An e-mail must come out with the unsubscribe link and the postal address in both parts, and without a link that leads
     nowhere; an SMS with the shop's name and a way to end the messages. The MJML is read but not compiled here, so loading
     the playbook stays quick.
@@ -35,7 +36,7 @@ def check_step(folder: Path, step: Step) -> None:
     for language in step.languages:
         _check_reasons(folder, language)
         asked: set[str] = set()
-        for number, known in enumerate(_extremes(step)):
+        for number, known in enumerate(_extremes(step, first=language == step.languages[0])):
             for person in _people(asked):
                 context = {"shop": _SHOP, "links": EXAMPLE_LINKS, "person": _Person(person, asked), **known}
                 rendered = message.render(language, context, compiled=False)
@@ -49,8 +50,11 @@ def check_step(folder: Path, step: Step) -> None:
     _check_names(folder, step)
 
 
-def _extremes(step: Step) -> Iterator[dict[str, Any]]:
-    """Everything that can be known of what set the message off, with each kind of offer; and nothing."""
+def _extremes(step: Step, first: bool) -> Iterator[dict[str, Any]]:
+    """Everything that can be known of what set the message off, with each kind of offer; and nothing, or little.
+
+    Little is known of products in the ``first`` language alone: all have the same templates, and this is asked of every campaign.
+    """
     offered = EXAMPLE_OFFER | {"percent": "10%", "expires_on": "1 January 2030"}
     offers = (offered, offered | {"kind": "free_shipping", "percent": None}) if step.offer else ()
     nothing: dict[str, Any] = {
@@ -68,6 +72,8 @@ def _extremes(step: Step) -> Iterator[dict[str, Any]]:
         yield nothing | {"cart": [dict.fromkeys(_CART[0]) | {"name": "A", "pieces": 1, "label": "A"}]}
     yield from (nothing | known | {"offer": offer} for offer in (*offers, None))
     yield nothing
+    if first and step.wait_hours is None:
+        yield nothing | {"products": _GOODS[1:], "about": _GOODS[1:], "details": _DETAILS}
 
 
 #: What may be known of a person, and that it is not.
