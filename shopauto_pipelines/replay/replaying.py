@@ -60,11 +60,11 @@ def replay(
         readers[version] = Reader(ledger, campaign, days, settings, within_days)
     outcomes = tuple(reader.outcome(version) for version, reader in readers.items())
     first = readers[DECLARED]
-    tells_birthdays = any(each[campaign].tells_birthdays for each in versions.values())
+    of_versions = [each[campaign] for each in versions.values()]
     return Replay(
         campaign=campaign,
         description=campaigns[campaign].description,
-        steps=tuple(dict.fromkeys(step.name for each in versions.values() for step in each[campaign].steps)),
+        steps=tuple(dict.fromkeys(step.name for one in of_versions for step in one.steps)),
         days=tuple(days),
         skipped=tuple(lacking),
         untold=Untold(
@@ -79,11 +79,13 @@ def replay(
         cap_days=settings.cap_days,
         currency=settings.currency,
         known_until=first.known_until,
-        offers_unknown=campaigns[campaign].is_realtime and campaigns[campaign].brings_offers,
+        offers_unknown=any(one.is_realtime and one.brings_offers for one in of_versions),
         enabled=campaigns[campaign].enabled,
         last_unknown=not campaigns[campaign].is_realtime and days[-1] >= first.known_until,
         outcomes=outcomes,
-        difference=difference(first, readers[CHANGED], (DECLARED, CHANGED), secret=tells_birthdays)
+        difference=difference(
+            first, readers[CHANGED], (DECLARED, CHANGED), secret=any(one.tells_birthdays for one in of_versions)
+        )
         if changed
         else None,
     )

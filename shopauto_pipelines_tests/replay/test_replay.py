@@ -236,6 +236,16 @@ def test_messages_to_an_account_that_is_merged_later_count_for_the_person(mergin
     assert found.outcomes[0].refused("cap").people == 1, "ann, who had a first message as bob, too"
 
 
+def test_offers_that_only_the_changed_version_of_a_cart_campaign_brings_are_said_to_be_left_out(replay):
+    step = Step(name="now", wait_hours=1, **LETTER)
+    carts, generous = (
+        campaign(name="carts", trigger={"cart_abandoned": {}}, steps=[step.model_copy(update={"offer": offer})])
+        for offer in (None, Incentive())
+    )
+    told = words.notes(replay(carts, changed=generous, end=FIRST))
+    assert any("these offers are not counted" in note for note in told)
+
+
 def test_an_offer_to_an_account_that_is_merged_later_counts_for_the_person(merging, tmp_path):
     steps = [
         Step(name=name, wait_days=wait, offer=Incentive(valid_days=3), **LETTER)
