@@ -35,11 +35,13 @@ class Stage:
     rest_from: datetime | None = None
 
 
-def trip(connection: sa.Connection, settings: Settings, campaign: str, *, at: datetime) -> str | None:
+def trip(
+    connection: sa.Connection, settings: Settings, campaign: str, as_of: date | None = None, *, at: datetime
+) -> str | None:
     """Pause the campaign where its complaints or bounces are too many; returns why, ``None`` where they are not.
 
     Rates are of the messages sent in the last 24 hours, or since the campaign was last resumed: complaints by what was
-    delivered, bounces by what was sent.
+    delivered, bounces by what was sent. Few messages are not judged, unless they are the first stage of the day ``as_of``.
     """
     resumed = (switch.at for switch in controls.controls(connection) if switch.scope == campaign and not switch.paused)
     found = ledger.rates(connection, campaign, max([at - _WINDOW, *resumed]))
@@ -48,7 +50,8 @@ def trip(connection: sa.Connection, settings: Settings, campaign: str, *, at: da
         "bounces": (found.bounced, found.sent, settings.breaker_bounce_percent),
     }
     for what, (count, of, limit) in judged.items():
-        if of >= settings.breaker_messages and count >= _FEWEST and 100 * count > limit * of:
+        too_many = of and count >= _FEWEST and 100 * count > limit * of
+        if too_many and (of >= settings.breaker_messages or _first_has_gone(connection, settings, campaign, as_of)):
             why = f"{count:,} {what} among {of:,} messages are {100 * count / of:.2f} %, the limit is {limit:g} %"
             controls.pause(connection, campaign, why, BREAKER, at)
             return why
@@ -57,14 +60,9 @@ def trip(connection: sa.Connection, settings: Settings, campaign: str, *, at: da
 
 def stage(connection: sa.Connection, settings: Settings, campaign: str, as_of: date, *, at: datetime) -> Stage:
     """How much of the campaign's day may leave now. Everything, unless in live mode the audience is large."""
-    if not settings.live or settings.rollout_percent >= 100:
+    if (found := _roll_out(connection, settings, campaign, as_of)) is None:
         return Stage()
-    counts = ledger.counts(connection, campaign, as_of)
-    total = sum(n for (state, _), n in counts.items() if state != "suppressed")
-    if total < settings.rollout_from:
-        return Stage()
-    first = ceil(total * settings.rollout_percent / 100)
-    gone = sum(n for (state, _), n in counts.items() if state in _GONE)
+    first, gone, total = found
     wait = timedelta(minutes=settings.rollout_wait_minutes)
     named = f"the first {first:,} of {total:,} messages"
     if gone < first:
@@ -81,6 +79,23 @@ def stage(connection: sa.Connection, settings: Settings, campaign: str, as_of: d
     if filled is not None and at < filled + wait:
         return Stage(0, f"{named} have gone, the rest waits for complaints and bounces", filled + wait)
     return Stage()
+
+
+def _roll_out(connection: sa.Connection, settings: Settings, campaign: str, as_of: date) -> tuple[int, int, int] | None:
+    """How many messages of a day go first, how many have gone, and of how many; ``None`` where there are no stages."""
+    if not settings.live or settings.rollout_percent >= 100:
+        return None
+    counts = ledger.counts(connection, campaign, as_of)
+    total = sum(n for (state, _), n in counts.items() if state != "suppressed")
+    if total < settings.rollout_from:
+        return None
+    gone = sum(n for (state, _), n in counts.items() if state in _GONE)
+    return ceil(total * settings.rollout_percent / 100), gone, total
+
+
+def _first_has_gone(connection: sa.Connection, settings: Settings, campaign: str, as_of: date | None) -> bool:
+    found = _roll_out(connection, settings, campaign, as_of) if as_of else None
+    return found is not None and found[0] <= found[1]
 
 
 def rests_due(connection: sa.Connection, settings: Settings, *, at: datetime) -> list[tuple[str, date, int]]:

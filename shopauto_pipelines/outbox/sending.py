@@ -86,7 +86,7 @@ def send_planned(
     """
     with engine.begin() as connection:
         current = live_settings.current(connection, settings)
-        breakers.trip(connection, current, campaign.name, at=clock.now())
+        breakers.trip(connection, current, campaign.name, as_of, at=clock.now())
         stage = breakers.Stage()
         if staged:
             stage = breakers.stage(connection, current, campaign.name, as_of, at=clock.now())
@@ -269,7 +269,7 @@ class _Loop:
         if monotonic() - self._judged > _JUDGED_EVERY:
             with self._engine.begin() as connection:
                 current = live_settings.current(connection, self._settings)
-                breakers.trip(connection, current, self._campaign.name, at=self._clock.now())
+                breakers.trip(connection, current, self._campaign.name, self._as_of, at=self._clock.now())
             self._judged = monotonic()
 
 

@@ -187,7 +187,8 @@ class Settings(BaseSettings):
         200,
         json_schema_extra=CHANGEABLE,
         ge=1,
-        description="Fewest messages of a campaign, in 24 hours, whose complaint and bounce rates are judged.",
+        description="Fewest messages of a campaign, in 24 hours, whose complaint and bounce rates are judged. The first stage of "
+        "a staged roll-out is, however few it has.",
     )
     gate_rows_percent: float = Field(
         20.0,

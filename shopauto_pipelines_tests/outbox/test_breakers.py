@@ -175,9 +175,10 @@ def test_the_wait_begins_when_the_first_stage_is_full(engine, staged):
         assert stage(180) == breakers.Stage()
 
 
-def test_a_first_stage_that_people_complain_about_is_the_last(engine, lake, settings, staged):
+@pytest.mark.parametrize("fewest", [50, 200])
+def test_a_first_stage_that_people_complain_about_is_the_last(engine, lake, settings, staged, fewest):
     write_shop(lake, people=250)
-    strict = staged.model_copy(update={"breaker_messages": 50, "rollout_percent": 40.0})
+    strict = staged.model_copy(update={"breaker_messages": fewest, "rollout_percent": 40.0})
 
     def at(minutes: int):
         clock = FixedClock(AT + timedelta(minutes=minutes))
