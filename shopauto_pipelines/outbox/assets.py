@@ -104,8 +104,12 @@ def _complaints(result: Dispatched, campaign: str, day: date) -> list[str]:
         told.append(
             f"{campaign}, {day}: batches were not accepted: {'; '.join(result.work.trouble)}. What is unknown may have left "
             "and is never sent again by itself: the provider's events settle it, or `shopauto outbox resolve`. What failed "
-            "has surely not left: `shopauto outbox retry` plans it again. What was put off stays planned: mend the cause and "
-            "run this again."
+            "has surely not left: `shopauto outbox retry` plans it again."
+        )
+    if result.work.put_off:
+        told.append(
+            f"{campaign}, {day}: put off while the others left: {'; '.join(result.work.put_off)}. Nothing is lost: these stay "
+            "planned; mend the cause and run this again."
         )
     return told
 

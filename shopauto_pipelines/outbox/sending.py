@@ -56,14 +56,16 @@ _JUDGED_EVERY = 60.0
 class Sent:
     """What one dispatch sent: how many messages in how many seconds, and why not all.
 
-    ``stopped`` is for somebody to act on, and so is ``trouble``: batches that were not accepted though others were.
-    ``waiting`` is a staged roll-out, whose rest may leave from ``rest_from``.
+    ``stopped`` is for somebody to act on, and so are ``trouble``, batches that were not accepted though others were, and
+    ``put_off``, all SMS of a batch, or all e-mail, that stay planned though its other messages left. ``waiting`` is a staged
+    roll-out, whose rest may leave from ``rest_from``.
     """
 
     messages: int = 0
     seconds: float = 0.0
     stopped: str | None = None
     trouble: tuple[str, ...] = ()
+    put_off: tuple[str, ...] = ()
     waiting: str | None = None
     rest_from: datetime | None = None
 
@@ -142,6 +144,7 @@ class _Loop:
         self._writer = _Writer(lake, settings, campaign, as_of, profile_day)
         self._stopped: str | None = None
         self._trouble: Counter[str] = Counter()
+        self._put_off: Counter[str] = Counter()
         self._lost_in_a_row = 0
         self._lock = Lock()
         self._judged = monotonic()
@@ -179,6 +182,7 @@ class _Loop:
             seconds=monotonic() - began,
             stopped=self._stopped,
             trouble=tuple(f"{n:,} messages: {why}" for why, n in self._trouble.most_common()),
+            put_off=tuple(f"{n:,} {why}" for why, n in self._put_off.most_common()),
             waiting=waiting,
             rest_from=stage.rest_from if waiting else None,
         )
@@ -255,7 +259,7 @@ class _Loop:
             for (each, why), n in reasons.items():
                 if each == "unknown" or (whole and refused):
                     self._trouble[f"{each}, {why}"] += n
-            self._trouble.update(() if whole else _kinds_put_off(envelopes, answers))
+            self._put_off.update(() if whole else _kinds_put_off(envelopes, answers))
             if whole and (refused or state == "unknown"):
                 self._lost_in_a_row += 1
             elif any(each == "sent" for each, _ in reasons):
@@ -280,7 +284,7 @@ def _kinds_put_off(envelopes: Sequence[Envelope], answers: Sequence[Outcome]) ->
         of_kind.setdefault(envelope.channel, []).append(answer)
     for kind, told in of_kind.items():
         if not any(answer.state in ("sent", "unknown") for answer in told):
-            yield from (f"{kind} put off, {answer.reason}" for answer in told if answer.state == "deferred")
+            yield from (f"{kind}: {answer.reason}" for answer in told if answer.state == "deferred")
 
 
 @contextmanager
