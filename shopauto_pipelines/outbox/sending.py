@@ -247,26 +247,27 @@ class _Loop:
         return looked_at, sum(outcome.state == "sent" for outcome in answers)
 
     def _note(self, envelopes: Sequence[Envelope], answers: Sequence[Outcome]) -> None:
-        """Stop where going on would not help: all is put off, or batch after batch is lost.
+        """Stop where going on would not help: all that could be sent is put off, or batch after batch is lost.
 
         Where all SMS of a batch are put off, or all e-mail, but not both, the other kind goes on.
         """
         reasons = Counter((outcome.state, outcome.reason) for outcome in answers)
         (state, reason), most = reasons.most_common(1)[0] if reasons else (("sent", None), 0)
-        whole = most == len(answers)
+        whole, went = most == len(answers), any(each in ("sent", "unknown") for each, _ in reasons)
         refused = state == "failed" and most >= _A_BATCH and not self._settings.sendgrid_sandbox
         with self._lock:
             for (each, why), n in reasons.items():
                 if each == "unknown" or (whole and refused):
                     self._trouble[f"{each}, {why}"] += n
-            self._put_off.update(() if whole else _kinds_put_off(envelopes, answers))
             if whole and (refused or state == "unknown"):
                 self._lost_in_a_row += 1
             elif any(each == "sent" for each, _ in reasons):
                 self._lost_in_a_row = 0
-            if whole and state == "deferred":
+            if state == "deferred" and not went:
                 self._stopped = self._stopped or reason
-            elif self._lost_in_a_row >= _BATCHES_LOST:
+            else:
+                self._put_off.update(_kinds_put_off(envelopes, answers))
+            if self._lost_in_a_row >= _BATCHES_LOST:
                 self._stopped = self._stopped or f"{self._lost_in_a_row} batches in a row are {state}: {reason}"
 
     def _judge(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 
 import pytest
 import sqlalchemy as sa
@@ -153,6 +154,18 @@ def _live(home, relay: Relay, twilio: TwilioStandIn, **more) -> Settings:
 
 
 SMS = {"step": "text", "channel": "sms", "template": "text"}
+
+
+def test_a_relay_that_is_not_there_stops_the_dispatch_also_where_an_address_is_not_valid(engine, lake, clock, tmp_path):
+    people = [{"customer_id": n, "email": f"{n}@example.com" if n != "b" else "nobody"} for n in "abc"]
+    _write(lake, "welcome", people, [STEP])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        gone = Settings(_env_file=None, home=tmp_path, smtp_host="127.0.0.1", smtp_port=free.getsockname()[1])
+    channel = Smtp(gone, sleep=lambda _: None)
+    result = dispatch(engine, lake, gone, load_campaigns(PLAYBOOK)["welcome"], DAY, clock=clock, channel=channel)
+    assert (result.count("failed"), result.count("planned")) == (1, 2)
+    assert "the relay cannot be reached" in result.work.stopped
 
 
 def test_e_mail_leaves_while_all_sms_are_put_off_and_the_dispatch_says_so(
