@@ -124,7 +124,8 @@ def _segment(case: Case, name: str, rows: Sequence[Mapping[str, Any]], wanted: b
     about = f"{name}, which is {'included' if wanted else 'left out'}"
     if inside:
         since, through = inside[0]["entered_on"], inside[0]["through"]
-        about += f": in {inside[0]['segment']} since {since}" + (f", standing in from {through}" if through else "")
+        when = ", the day is not shown, as it would tell private data" if _is_telling(case, name) else f" since {since}"
+        about += f": in {inside[0]['segment']}{when}" + (f", standing in from {through}" if through else "")
     else:
         about += ": not in it"
     mark: Mark = "yes" if bool(inside) == wanted else "no"
@@ -135,6 +136,12 @@ def predicates(case: Case, segment: str) -> tuple[Part, ...]:
     """The segment's condition for the person, part by part, with the values; nothing that tells private data."""
     found = case.known.whys.get(case.person.customer_id, {}).get(segment.partition(SEPARATOR)[0])
     return reasons(found) if found else ()
+
+
+def _is_telling(case: Case, segment: str) -> bool:
+    """Whether the day on which people come in tells private data: seven days before the birthday, it is the birthday."""
+    found = case.known.whys.get(case.person.customer_id, {}).get(segment.partition(SEPARATOR)[0])
+    return found is not None and without_private([found])[1]
 
 
 def reasons(why: Why) -> tuple[Part, ...]:

@@ -460,6 +460,19 @@ def test_a_message_of_a_step_or_a_variant_that_is_no_more_is_answered(connection
     assert Case(explainer._known(()), welcome, person, "hello", row, True).step.name == "hello"
 
 
+def test_since_when_somebody_is_in_a_segment_about_birthdays_is_not_told(explainer, campaigns, who):
+    person = explainer._people([who["buyer"]], campaigns)[who["buyer"]]
+    soon = {"segment": "birthday", "customer_id": who["buyer"], "entered_on": before(3), "through": None}
+    person = replace(person, memberships=[*person.memberships, soon])
+    audience = campaigns["review"].audience.model_copy(update={"exclude": ("birthday",)})
+    leaves_out = campaigns["review"].model_copy(update={"audience": audience})
+    case = Case(explainer._known(()), leaves_out, person, "how_was_it", person.decided["review"][0], reached=True)
+    step = rules.segments(replace(case, known=explainer._known([case])))
+    told = {part.text for part in step.parts}
+    assert f"review_candidates, which is included: in review_candidates since {before(4)}" in told
+    assert "birthday, which is left out: in birthday, the day is not shown, as it would tell private data" in told
+
+
 def test_nothing_private_is_in_any_output(explainer, campaigns, who):
     people = [who[name] for name in ("new", "keen")]
     told = explainer.explain([Asked(person, name) for person in people for name in campaigns])
