@@ -81,7 +81,8 @@ def _reached(case: Case, words: str) -> Step:
         wait = case.explanation.get("wait_days", case.explanation.get("wait_hours"))
         unit = "hour" if case.campaign.is_realtime else "day"
         after = f"{shown(wait)} {unit}{'' if wait == 1 else 's'} after it"
-        parts.append(Part(f"due on {case.row['due_on']}: {after}" if wait else "due at once"))
+        due = f"due on {case.row['due_on']}: {after}" if case.row["due_on"] else f"due {after}"
+        parts.append(Part(due if wait else "due at once"))
     parts += [Part(f"{name.replace('_', ' ')}: {shown(value)}") for name, value in case.details.items()]
     if kind == "segment_entered":
         parts += _condition(case, str(case.campaign.trigger.segment_entered))

@@ -120,7 +120,7 @@ def of_number(connection: sa.Connection, number: int) -> Kept | None:
 
 
 def as_row(kept: Kept) -> dict[str, Any]:
-    """What the ledger knows of a message, as the audience would say it."""
+    """What the ledger knows of a message, as the audience would say it; of a cart it does not know the day it was due."""
     message, why = kept.message, kept.message.explanation
     triggered_on = date.fromisoformat(why["triggered_on"]) if "triggered_on" in why else message.as_of
     details = why.get("details")
@@ -129,7 +129,7 @@ def as_row(kept: Kept) -> dict[str, Any]:
         "customer_id": message.key.customer_id,
         "occasion": message.key.occasion,
         "triggered_on": triggered_on,
-        "due_on": message.as_of,
+        "due_on": None if "wait_hours" in why else message.as_of,
         "decision": "planned",
         "reason": "due",
         "channel": message.channel,
@@ -208,7 +208,7 @@ def sent(case: Case, kept: Kept | None) -> Step:
         )
     if of_later(case, kept):
         text = f"not as of {case.day}: refused by the rule `{case.reason}`. Planned as of {_its_day(case, kept)}, it {text}"
-    elif message.as_of != case.day:
+    elif not _is_of(case, message.as_of):
         parts.append(Part(f"in the ledger it is of {_its_day(case, kept)}", "unknown"))
     parts += [
         Part(
@@ -300,6 +300,11 @@ def headline(case: Case, kept: Kept) -> str:
         when = _when(case, kept.facts["settled_at"], ", {}")
         return f"Sent by {message.via}{when}: the step was due and nothing spoke against it"
     return f"Planned; it {STATES[message.state]}"
+
+
+def _is_of(case: Case, as_of: date) -> bool:
+    """Whether a message of ``as_of`` is the one of the day: a cart's leaves on the day by what is known of the one before."""
+    return as_of == case.day or (case.campaign.is_realtime and as_of == case.day - timedelta(days=1))
 
 
 def _its_day(case: Case, kept: Kept) -> str:

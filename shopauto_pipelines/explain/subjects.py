@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 
 import sqlalchemy as sa
 from ibis import _
@@ -87,7 +87,7 @@ def _of_number(
     )
     campaign = campaigns[message.key.campaign]
     _require_day(campaign, day)
-    when, aside = _computed(lake, day or message.as_of)
+    when, aside = _computed(lake, day or _decided(lake, campaign, message.key.customer_id, message.as_of))
     aside += _too_early(campaign, day, message.as_of)
     if person_of(lake, when, text):
         aside = f"{aside}There is also a customer {text}: --campaign NAME asks about them. "
@@ -101,14 +101,14 @@ def _of_name(
     key = ledger.MessageKey(named[0], named[1], ":".join(named[2:-1]), named[-1])
     _require("campaign", key.campaign, campaigns)
     _require(f"step of {key.campaign}", key.step, [step.name for step in campaigns[key.campaign].steps])
-    _require_day(campaigns[key.campaign], day)
+    campaign = campaigns[key.campaign]
+    _require_day(campaign, day)
     kept = outcome.of_key(connection, key)
     asked = Asked(key.customer_id, key.campaign, key.step, key.occasion)
     if kept is not None:
-        when, aside = _computed(lake, day or kept.message.as_of)
-        return Subject(
-            key.customer_id, when, asked, (aside + _too_early(campaigns[key.campaign], day, kept.message.as_of)).strip()
-        )
+        as_of = kept.message.as_of
+        when, aside = _computed(lake, day or _decided(lake, campaign, key.customer_id, as_of))
+        return Subject(key.customer_id, when, asked, (aside + _too_early(campaign, day, as_of)).strip())
     decided = _decided_on(lake, key, day)
     if decided is None:
         raise NothingThere(_no_message(connection, lake, key, day))
@@ -128,6 +128,18 @@ def _too_early(campaign: Campaign, day: date | None, as_of: date) -> str:
     if day is None or day >= as_of or campaign.tells_birthdays:
         return ""
     return f"The message is of {as_of}, {day} was before it: without --day it is explained as of its day. "
+
+
+def _decided(lake: Lake, campaign: Campaign, customer_id: str, as_of: date) -> date:
+    """The day on which a message of ``as_of`` was decided: a cart's on the next one, with what happened to the cart.
+
+    Where the person has become one with somebody else by its end, only the day before knows them.
+    """
+    if not campaign.is_realtime:
+        return as_of
+    next_day = as_of + timedelta(days=1)
+    joined = next_day in lake.days(IDENTITIES) and person_of(lake, next_day, customer_id) != customer_id
+    return as_of if joined else next_day
 
 
 def _decided_on(lake: Lake, key: ledger.MessageKey, day: date | None) -> date | None:

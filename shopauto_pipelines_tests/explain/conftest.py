@@ -223,8 +223,19 @@ def _write_raw(lake: Lake, who: Mapping[str, str]) -> None:
             line = {"order_id": "o1", "line_number": 1, "shop_customer_id": who["buyer"], "product_id": "tent"}
             _fill(lake, raw.ORDER_LINES, before(14), {**line, "kind": "product", **place(21, "order_lines.csv")})
         _fill(lake, raw.ORDERS, before(day), *both, others)
-    left = {"shop_customer_id": who["buyer"], "event_id": "v1", "type": "add_to_cart", "cart_id": "cart9"}
-    _fill(lake, raw.EVENTS, DAY, {**left, "product_id": "tent", "happened_at": noon(DAY), **place(31, "events.csv")})
+    left = {"shop_customer_id": who["buyer"], "type": "add_to_cart"}
+    both = [
+        {
+            **left,
+            "event_id": f"v{n}",
+            "cart_id": cart,
+            "product_id": "tent",
+            "happened_at": noon(DAY),
+            **place(n, "events.csv"),
+        }
+        for n, cart in ((31, "cart9"), (32, "cart8"))
+    ]
+    _fill(lake, raw.EVENTS, DAY, *both)
     _fill(lake, raw.ORDERS, DAY)
     sent = {"type": "sent", "channel": "email", "shop_customer_id": who["full"], "campaign": "spring_sale"}
     for n in (1, 2, 5):
@@ -296,6 +307,8 @@ def ledger_engine(shared_engine, lake, settings, who) -> sa.Engine:  # noqa: F81
             "explanation": cart,
         }
         ledger.plan(connection, [message], run_id="run-2", at=AT)
+        within_the_day = {**message, "occasion": "cart8", "as_of": before(1)}
+        ledger.plan(connection, [within_the_day], run_id="run-3", at=AT)
         sent = reserve(connection, campaign="welcome", as_of=DAY, at=AT).messages
         ledger.settle(connection, [ledger.Settled(sent[0].id, "sent", None, "p1")], by="me", at=AT)
         waiting = [number for number, _ in ledger.planned_keys(connection, "review", DAY, ledger.newest_id(connection))]

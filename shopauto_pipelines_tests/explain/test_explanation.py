@@ -14,7 +14,7 @@ import pytest
 from shopauto_pipelines.campaigns.declaration import load_campaigns
 from shopauto_pipelines.campaigns.declaration.trigger import Trigger
 from shopauto_pipelines.campaigns.planner import REASONS
-from shopauto_pipelines.explain import examples, occasions, page, rules
+from shopauto_pipelines.explain import examples, occasions, page, rules, subjects
 from shopauto_pipelines.explain.assets import _sums, decisions
 from shopauto_pipelines.explain.case import Case
 from shopauto_pipelines.explain.examples import Decision
@@ -208,6 +208,25 @@ def test_a_message_about_a_cart_that_no_audience_has_is_told_by_the_ledger(lake,
     assert "fact: decided when it was due, and the day's audience is computed afterwards" in lines(told, "outcome")
     assert "fact: in the cart: 1 × tent" in lines(told, "trigger")
     assert places(told, "trigger") == [("events.csv", 31)]
+
+
+def test_what_a_cart_got_within_the_day_is_explained_as_of_that_day(lake, settings, connection, who):
+    """It is of the day before in the ledger, as it is planned by what was known at its end."""
+    name = f"abandoned_cart:reminder:{who['buyer']}:cart8"
+    asked = find(connection, lake, load_campaigns(), name)
+    assert (asked.day, asked.aside) == (DAY, "")
+    explainer = Explainer(lake, settings, load_campaigns(), asked.day, connection, own=OWN)
+    told = explainer.explain([asked.asked])[0]
+    assert places(told, "trigger") == [("events.csv", 32)]
+    assert "fact: due 1 hour after it" in lines(told, "trigger")
+    assert not [line for line in lines(told, "outcome") if "in the ledger it is of" in line]
+    carts = load_campaigns()["abandoned_cart"]
+    assert subjects._decided(lake, carts, "old-shop:7", before(1)) == before(1), "joined with another one on the day"
+    over_night = find(connection, lake, load_campaigns(), name.replace("cart8", "cart9"))
+    assert (over_night.day, over_night.aside) == (
+        DAY,
+        "2026-07-01 has not been computed: people are shown as of 2026-06-30.",
+    )
 
 
 def test_of_what_is_planned_and_was_not_sent_it_says_whether_it_may_still_leave(
@@ -501,7 +520,7 @@ def test_messages_are_found_by_number_and_name_and_people_by_any_of_their_ids(co
 def test_what_is_not_there_is_answered_with_the_nearest(connection, lake, campaigns, who):
     for arguments, said in (
         ({"text": who["buyer"] + "x"}, f"did you mean {who['buyer']!r}?"),
-        ({"text": "77"}, "there is no message 77 (the ledger's numbers go up to 3), and no customer '77'"),
+        ({"text": "77"}, "there is no message 77 (the ledger's numbers go up to 4), and no customer '77'"),
         ({"text": who["new"], "campaign": "welcom"}, "did you mean 'welcome'?"),
         ({"text": who["new"], "campaign": "welcome", "step": "helo"}, "did you mean 'hello'?"),
         ({"text": who["new"], "step": "hello"}, "name it with --campaign"),
