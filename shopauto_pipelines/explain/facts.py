@@ -23,7 +23,7 @@ from shopauto_pipelines.profiles.tables import CONSENT, IDENTITIES
 from shopauto_pipelines.segments.tables import MEMBERSHIP
 from shopauto_pipelines.sources.tables import MESSAGE_EVENTS
 
-#: What people did, by the columns of ``features/daily_activity`` that count it.
+#: What people did, by the columns of ``features/daily_activity`` that count it; of messages it counts less than they heard.
 _DID = {
     "ordered": ("orders",),
     "acted": ("visits", "tickets_opened", "tickets_closed"),
@@ -76,7 +76,7 @@ def people(lake: Lake, day: date, ids: Iterable[str], campaigns: Collection[str]
             {row["channel"]: row for row in consents.get(who, ())},
             members[who],
             events[who],
-            days[who],
+            {**days[who], "heard": _latest_first({*days[who]["heard"], *(row.day for row in events[who])})},
             {name: rows[who] for name, rows in decided.items() if who in rows},
         )
         for who in asked
@@ -124,8 +124,12 @@ def _days(lake: Lake, day: date, persons: Mapping[str, str]) -> dict[str, dict[s
                     of_person[name].add(row["day"])
     return defaultdict(
         lambda: {name: [] for name in _DID},
-        {who: {name: sorted(days, reverse=True) for name, days in did.items()} for who, did in found.items()},
+        {who: {name: _latest_first(days) for name, days in did.items()} for who, did in found.items()},
     )
+
+
+def _latest_first(days: Iterable[date]) -> list[date]:
+    return sorted(days, reverse=True)
 
 
 def since(day: date, history_days: int, cap_days: int) -> date:

@@ -184,6 +184,8 @@ def test_how_many_raw_rows_there_are_is_said_whether_they_are_all_or_the_latest(
 ):
     assert lines(explain("full", "welcome"), "rows")[2] == "fact: raw/message_events: on 4 days, 4 rows"
     assert lines(explain("buyer", "review"), "rows")[0] == "fact: raw/orders: on 1 day, 1 row"
+    # an unsubscribe is in no rollup
+    assert lines(explain("out", "welcome"), "rows")[2] == "fact: raw/message_events: on 1 day, 1 row"
     three = Explainer(lake, settings, campaigns, DAY, connection, own=OWN, limit=3)
     (told,) = three.explain([Asked(who["full"], "welcome", "hello")])
     assert lines(told, "rows")[2] == "fact: raw/message_events: on 4 days, the latest 3 rows"
