@@ -126,6 +126,7 @@ def observe(
         "why": why.markdown(whys) or "Nobody meets the condition.",
     }
     if private:
+        said["latest members"] = "Not shown: the day on which people came in would tell private data."
         said["why"] = f"{said['why'].rstrip()}\n\nParts that rest on private data are not shown."
     if standing_in := counts.get(end, report.Count()).standing_in:
         said["note"] = (

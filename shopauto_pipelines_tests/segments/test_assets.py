@@ -235,6 +235,7 @@ def test_no_private_value_is_in_what_is_shown(shop, some_assets, customers_rows)
     facts = metadata_by_day(result, "birthday")[DAYS[0]]
     assert facts["size"].value == 1
     assert facts["why"].value == "`c1` is in `birthday`\n\nParts that rest on private data are not shown."
+    assert facts["latest members"].value == "Not shown: the day on which people came in would tell private data."
     shown = json.dumps(
         [
             {key: str(value.value) for key, value in event.materialization.metadata.items()}
