@@ -219,7 +219,8 @@ class _Comparison:
             return {}
         parts = conditions(segment, rows, self._as_of)
         people = rows.semi_join(self._both.filter(moves), "customer_id")
-        counts = people.aggregate(**{str(n): (~holds).sum() for n, holds in enumerate(parts.values())})
+        kept_out = people.mutate(**{f"part {n}": ~holds for n, holds in enumerate(parts.values())})
+        counts = kept_out.aggregate(**{f"part {n}": kept_out[f"part {n}"].sum() for n in range(len(parts))})
         numbers = counts.to_pyarrow().to_pylist()[0].values()
         found = {text: number for text, number in zip(parts, numbers, strict=True) if number}
         return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))

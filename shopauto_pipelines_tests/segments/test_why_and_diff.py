@@ -177,6 +177,12 @@ def test_a_difference_says_who_comes_and_goes_and_why(compared, declare):
     assert s.moved_percent == 100.0
 
 
+def test_a_part_that_is_the_same_for_everybody_is_counted_as_well(compared, declare):
+    before, after = ([declare("s", f"orders_365d >= 3 and month(as_of) = {month}")] for month in (12, 6))
+    assert compared(before, after)["s"].let_in_by == {"month(as_of) = 12": 2}
+    assert compared(after, before)["s"].put_out_by == {"month(as_of) = 12": 2}
+
+
 def test_a_comment_in_a_condition_is_no_difference_and_no_reason(compared, told, declare):
     commented = "ORDERS_365d >= 3 -- often\n and did('viewed', /* or tea */ Category = 'tents')"
     before = [declare("s", "orders_365d >= 3 and did('viewed', category = 'tents')")]
