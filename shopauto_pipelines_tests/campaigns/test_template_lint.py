@@ -107,6 +107,11 @@ def test_a_text_that_one_language_lacks_is_refused_with_the_nearest_there_is(pla
         load_campaigns(playbook)
 
 
+def test_a_text_whose_name_yaml_takes_for_no_text_is_refused(spoil):
+    said = spoil("welcome/texts/ro.yaml", "  button:", "  no:")
+    assert "texts/ro.yaml: the name False is not a text: put it in quotes" in said
+
+
 def test_words_why_a_product_is_shown_are_checked_where_they_are_written(playbook, spoil):
     said = spoil("texts/ro.yaml", "{{ because }}", "{{ becuase }}")
     assert f"texts/ro.yaml:{_line(playbook, 'texts/ro.yaml', 'becuase')}: text 'reason_bought_together'" in said

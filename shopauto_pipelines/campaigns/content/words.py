@@ -25,6 +25,9 @@ def words_of(folder: Path, step: str, language: str) -> dict[str, str]:
         raise ContentError(f"texts/{language}.yaml has no texts for step {step!r}")
     words = {**shared, **own}
     for name, value in words.items():
+        if not isinstance(name, str):
+            told = "put it in quotes, as YAML takes yes, no, on and off for true and false"
+            raise ContentError(f"texts/{language}.yaml: the name {name!r} is not a text: {told}")
         if not isinstance(value, str):
             raise ContentError(f"texts/{language}.yaml: text {name!r} is not a text (quote it)")
     return words
