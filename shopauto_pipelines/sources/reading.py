@@ -255,7 +255,7 @@ def _cut(text: str) -> str:
 
 
 def _clean(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[tuple[int, str | None, str, str]]]:
-    """Text columns as valid UTF-8 of bearable length; what was wrong with the others, by row and plain column name."""
+    """Text columns as valid UTF-8 of bearable length, no NUL; what is wrong with the others, by row and plain column name."""
     columns, defects = [], []
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if isinstance(column, pa.DictionaryArray):
@@ -282,7 +282,7 @@ def _clean_text(column: pa.BinaryArray) -> tuple[pa.StringArray, list[tuple[int,
     longest = pc.max(pc.binary_length(column)).as_py() or 0
     try:
         text = column.cast(pa.string())
-        if longest <= LONGEST_FIELD:
+        if longest <= LONGEST_FIELD and not pc.any(pc.match_substring(text, "\0")).as_py():
             return text, found
     except pa.ArrowInvalid:
         pass
@@ -295,6 +295,9 @@ def _clean_text(column: pa.BinaryArray) -> tuple[pa.StringArray, list[tuple[int,
             value = None
         if value is not None and len(value) > LONGEST_FIELD:
             found.append((n, f"{len(value):,} characters, the limit is {LONGEST_FIELD:,}", value))
+            value = None
+        if value is not None and "\0" in value:  # PostgreSQL holds none: no message to this customer could be planned
+            found.append((n, "a NUL character", value.replace("\0", "\ufffd")))
             value = None
         values.append(value)
     return pa.array(values, pa.string()), found

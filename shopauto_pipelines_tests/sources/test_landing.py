@@ -157,6 +157,12 @@ def test_invalid_utf8_quarantines_only_its_rows(lake, settings, shop, tmp_path):
     assert [row["shop_customer_id"] for row in landed(lake)] == ["c1", "café"]
 
 
+def test_a_nul_character_quarantines_only_its_row(lake, settings, shop, tmp_path):
+    load(lake, settings, shop, put(tmp_path, orders=_orders("1,2026-01-05,c1,,1", "2,2026-01-05,c\0002,,1")))
+    assert _reasons(lake) == [(2, "customer", "a NUL character", "c�2")]
+    assert [row["shop_customer_id"] for row in landed(lake)] == ["c1"]
+
+
 def test_ragged_rows_are_quarantined_and_the_others_keep_their_numbers(lake, settings, shop, tmp_path):
     rows = (
         "1,2026-01-05,c1,,1",
