@@ -42,7 +42,7 @@ BATCH = 1000
 ADDRESS = {"email": "email", "sms": "phone"}
 
 #: After so many batches in a row of which nothing was accepted the others stay planned. A batch of fewer messages than
-#: ``_A_BATCH`` that all failed for one reason may be bad luck.
+#: ``_A_BATCH`` that all failed, or were put off, for one reason may be bad luck.
 _BATCHES_LOST, _A_BATCH = 3, 10
 
 #: Batches between two searches for garbage.
@@ -57,7 +57,7 @@ class Sent:
     """What one dispatch sent: how many messages in how many seconds, and why not all.
 
     ``stopped`` is for somebody to act on, and so are ``trouble``, batches that were not accepted though others were, and
-    ``put_off``, all SMS of a batch, or all e-mail, that stay planned though its other messages left. ``waiting`` is a staged
+    ``put_off``, all SMS or all e-mail of a batch, or many of them, that stay planned though others left. ``waiting`` is a staged
     roll-out, whose rest may leave from ``rest_from``.
     """
 
@@ -249,7 +249,7 @@ class _Loop:
     def _note(self, envelopes: Sequence[Envelope], answers: Sequence[Outcome]) -> None:
         """Stop where going on would not help: all that could be sent is put off, or batch after batch is lost.
 
-        Where all SMS of a batch are put off, or all e-mail, but not both, the other kind goes on.
+        Where all SMS of a batch are put off, or all e-mail, but not both, the other kind goes on; so do all where some are.
         """
         reasons = Counter((outcome.state, outcome.reason) for outcome in answers)
         (state, reason), most = reasons.most_common(1)[0] if reasons else (("sent", None), 0)
@@ -266,7 +266,7 @@ class _Loop:
             if state == "deferred" and not went:
                 self._stopped = self._stopped or reason
             else:
-                self._put_off.update(_kinds_put_off(envelopes, answers))
+                self._put_off.update(_put_off(envelopes, answers))
             if self._lost_in_a_row >= _BATCHES_LOST:
                 self._stopped = self._stopped or f"{self._lost_in_a_row} batches in a row are {state}: {reason}"
 
@@ -278,14 +278,17 @@ class _Loop:
             self._judged = monotonic()
 
 
-def _kinds_put_off(envelopes: Sequence[Envelope], answers: Sequence[Outcome]) -> Iterator[str]:
-    """What was said of each message of the kinds of which something was put off and nothing can have left."""
+def _put_off(envelopes: Sequence[Envelope], answers: Sequence[Outcome]) -> Counter[str]:
+    """What was put off for a reason that is not one person's: nothing of its kind can have left, or many were for the same."""
     of_kind: dict[str, list[Outcome]] = {}
     for envelope, answer in zip(envelopes, answers, strict=True):
         of_kind.setdefault(envelope.channel, []).append(answer)
+    found: Counter[str] = Counter()
     for kind, told in of_kind.items():
-        if not any(answer.state in ("sent", "unknown") for answer in told):
-            yield from (f"{kind}: {answer.reason}" for answer in told if answer.state == "deferred")
+        least = _A_BATCH if any(answer.state in ("sent", "unknown") for answer in told) else 1
+        reasons = Counter(answer.reason for answer in told if answer.state == "deferred")
+        found.update({f"{kind}: {reason}": n for reason, n in reasons.items() if n >= least})
+    return found
 
 
 @contextmanager

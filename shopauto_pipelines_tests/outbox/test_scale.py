@@ -197,6 +197,17 @@ def test_one_person_who_is_put_off_waits_for_the_next_run_and_stops_nobody_else(
     assert dispatch(engine, lake, settings, campaign(), DAY, clock=FixedClock(AT), channel=channel).sent == 1
 
 
+def test_a_far_side_that_is_gone_in_the_middle_of_the_last_batch_is_told(engine, lake, settings):
+    write_shop(lake, people=30)
+
+    class Dying(LocalInbox):
+        def send(self, batch):
+            return [*super().send(batch[:10]), *[Outcome("deferred", "it hangs up")] * (len(batch) - 10)]
+
+    result = dispatch(engine, lake, settings, campaign(), DAY, clock=FixedClock(AT), channel=Dying(settings))
+    assert (result.sent, result.count("planned"), result.work.put_off) == (10, 20, ("20 email: it hangs up",))
+
+
 def test_what_fails_in_a_batch_fails_the_dispatch_and_what_was_reserved_is_settled_by_the_next(engine, lake, settings):
     write_shop(lake, people=30)
 
