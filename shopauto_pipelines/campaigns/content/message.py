@@ -84,11 +84,11 @@ class Message:
     def check_links(self, mjml: str, language: str, extreme: Hashable) -> None:
         """Raise :class:`ContentError` for the first link of the filled-in MJML that leads nowhere or cannot be read.
 
-        Not asked again of a template that was filled in with the same extreme, for a step that may show as much and has something
-        to say in texts of the same names.
+        Not asked again of a template that was filled in with the same extreme, for a step that may show as much and has texts of
+        the same names, empty or not.
         """
         shows = self._step.wait_hours is None, self._step.offer is None
-        texts = frozenset(name for name, words in self._words[language].items() if words.strip())
+        texts = frozenset((name, bool(words.strip())) for name, words in self._words[language].items())
         key = (self._source, extreme, shows, texts)
         if key in _SOUND:
             return
