@@ -299,7 +299,7 @@ _LIVE = "from pg_locks join pg_database on oid = database where locktype = 'advi
 def test_a_dispatcher_whose_session_ended_tells_what_happened_and_is_not_alive_any_more(engine):
     def work() -> None:
         with dispatcher(engine), engine.connect() as connection:
-            assert connection.execute(sa.text(f"select pg_terminate_backend(pid) {_LIVE}")).all() == [(True,)]
+            assert connection.execute(sa.text(f"select pg_terminate_backend(pid, 10000) {_LIVE}")).all() == [(True,)]
             raise TimeoutError("the provider did not answer")
 
     with pytest.raises(TimeoutError, match="the provider"):
