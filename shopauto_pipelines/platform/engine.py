@@ -6,6 +6,7 @@ and how a partition is written, is the same for both; only what goes through her
 
 from __future__ import annotations
 
+import atexit
 import os
 import uuid
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias, TypeVar
+from weakref import WeakValueDictionary
 
 import duckdb
 import ibis
@@ -186,7 +188,7 @@ class DuckDB(Engine):
             config["threads"] = threads
         if memory:
             config["memory_limit"] = memory
-        self.con = ibis.duckdb.connect(**config)
+        self.con = _open[own] = ibis.duckdb.connect(**config)
         self.con.raw_sql("set TimeZone = 'UTC'; set enable_progress_bar = false")
         # what it kept of files it took at times for those written anew since; reading them again costs the same
         self.con.raw_sql("set enable_external_file_cache = false")
@@ -312,6 +314,16 @@ class DuckDB(Engine):
         if isinstance(relation, ops.PhysicalTable) and hasattr(relation, "name"):
             return f'select * from "{relation.name}"'
         return self.con.compile(rows)
+
+
+_open: WeakValueDictionary[str, Backend] = WeakValueDictionary()
+
+
+@atexit.register
+def _end_queries() -> None:
+    """A query that a signal has stopped goes on in threads of DuckDB's own, and the process would end only after it."""
+    for con in _open.values():
+        con.con.interrupt()
 
 
 @cache

@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 from datetime import date
 
@@ -95,3 +97,20 @@ def test_a_run_that_is_stopped_in_the_middle_of_a_query_computes_nothing_more(mo
         )
     assert not result.success
     assert len(started) == 1
+
+
+_STOPPED = """
+import os, signal, threading
+from pathlib import Path
+from shopauto_pipelines.platform.engine import DuckDB
+
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+DuckDB(Path("spill"), threads=2).fetch("select sum(a.i * b.i) from range(1000000) a(i), range(1000000) b(i)")
+"""
+
+
+def test_a_process_that_is_stopped_in_the_middle_of_a_query_does_not_wait_for_its_end(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-c", _STOPPED], cwd=tmp_path, timeout=60, check=False, capture_output=True, text=True
+    )
+    assert "interrupted" in ended.stderr.lower()
