@@ -122,7 +122,7 @@ def demo() -> None:
     lake = _lake(settings)
     console.rule("[bold]1/3  Load the sample shop")
     refreshing.load(lake, settings, "sample", PROJECT_ROOT / "data", console)
-    last = refreshing.landed(lake)[1]
+    last = refreshing.days_over(lake, settings)[1]
     console.rule("[bold]2/3  Refresh its last week")
     refreshing.refresh(lake, settings, last - timedelta(days=6), last, console)
     console.rule("[bold]3/3  What was done")
@@ -178,7 +178,7 @@ def load(
     settings = load_settings()
     lake = _lake(settings)
     refreshing.load(lake, settings, source, path, console, add=add, history=history)
-    console.print(f"Next: [bold]{refreshing.next_command(lake)}[/bold]")
+    console.print(f"Next: [bold]{refreshing.next_command(lake, settings)}[/bold]")
 
 
 @app.command()
@@ -200,8 +200,8 @@ def refresh(
 ) -> None:
     """Compute a day, or a range of days in one run: profiles, features, predictions, segments, audiences, messages.
 
-    Without a day: what is missing since the last refresh, up to the newest day with data. Messages are sent for the newest
-    day only; older days are computed and never sent. Running it again changes nothing and sends nothing twice.
+    Without a day: what is missing since the last refresh, up to the newest day with data that is over. Messages are sent for
+    the newest day only; older days are computed and never sent. Running it again changes nothing and sends nothing twice.
 
     `shopauto --known then refresh --from … --to …` computes days from what had been loaded when they were refreshed, beside
     the lake of everyday, and sends nothing.
@@ -230,7 +230,7 @@ def refresh(
             return
         last = mended
     else:
-        first, last = refreshing.wanted_days(lake, day or start, day or end, console)
+        first, last = refreshing.wanted_days(lake, settings, day or start, day or end, console)
         refreshing.refresh(lake, settings, first, last, console, models=models or ())
     summary.show(lake, settings, last, console)
 

@@ -165,14 +165,16 @@ def _lake(settings: Settings) -> Iterator[Finding]:
             f"{refused:,} rows were set aside",
             "read raw/quarantine, mend the file, load it again",
         )
-    computed = lake.days(CUSTOMER_360)
-    if not computed:
+    computed, over = lake.days(CUSTOMER_360), landing.days_over(lake, refreshing.today(settings))
+    if over is None:
+        yield Finding("note", "refresh", "there is data of today only, and today is not over", "refresh tomorrow")
+    elif not computed:
         yield Finding("note", "refresh", "no day has been refreshed", "shopauto refresh")
-    elif computed[-1] < span[1]:
-        yield Finding("note", "refresh", f"last refreshed {computed[-1]}, data reaches {span[1]}", "shopauto refresh")
+    elif computed[-1] < over[1]:
+        yield Finding("note", "refresh", f"last refreshed {computed[-1]}, data reaches {over[1]}", "shopauto refresh")
     else:
         yield Finding("ok", "refresh", f"{len(computed):,} days, the last {computed[-1]}")
-    for found in refreshing.health(lake).problems:
+    for found in refreshing.health(lake, settings).problems:
         if found.kind != "behind":
             days = sorted({day for of_table in found.days.values() for day in of_table})
             when = f"{days[0]}" if len(days) == 1 else f"{len(days):,} days, {days[0]} … {days[-1]}"

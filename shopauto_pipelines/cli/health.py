@@ -30,7 +30,8 @@ def health(as_json: AsJson = False) -> None:
     from shopauto_pipelines.cli import refreshing
     from shopauto_pipelines.orchestration.health import as_json as written
 
-    found = refreshing.health(existing_lake(load_settings()))
+    settings = load_settings()
+    found = refreshing.health(existing_lake(settings), settings)
     if as_json:
         print(written(found))
     else:

@@ -53,7 +53,7 @@ def load(
             f"SHOPAUTO_HOME to another folder, or say --add where `{mapping.name}` belongs to the same shop."
         )
     with step_bar(console, f"load {mapping.name}"):
-        report = landing.land(lake, mapping, path, settings, _today(settings), history=history)
+        report = landing.land(lake, mapping, path, settings, today(settings), history=history)
     shown = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     shown.add_column("table", no_wrap=True)
     for heading in ("read", "loaded", "set aside", "left out", "folded"):
@@ -68,9 +68,11 @@ def load(
         console.print(f"Set aside, each row with its reason in raw/quarantine:\n{escape(listed)}")
 
 
-def landed(lake: Lake) -> tuple[date, date]:
-    """First and last day of the shop's data; raises :class:`RefreshError` before the first load."""
-    span = landing.landed_days(lake)
+def days_over(lake: Lake, settings: Settings) -> tuple[date, date]:
+    """First and last day of the shop's data that is over; raises :class:`RefreshError` before the first load."""
+    span = landing.days_over(lake, today(settings))
+    if span is None and landing.landed_days(lake):
+        raise RefreshError("there is data of today only, and today is not over: refresh tomorrow")
     if span is None:
         raise RefreshError(
             "nothing has been loaded: run `shopauto load SOURCE PATH`, or `shopauto demo` to see the sample shop"
@@ -80,26 +82,36 @@ def landed(lake: Lake) -> tuple[date, date]:
 
 def land_changes(lake: Lake, settings: Settings) -> None:
     """Land what has changed: the shop's files or tables, and what the database holds of the days that are over."""
-    landing.refresh_landing(lake, list(mappings()), settings, _today(settings), fresh_for=timedelta(0))
+    landing.refresh_landing(lake, list(mappings()), settings, today(settings), fresh_for=timedelta(0))
     land_held_rows(engine(settings), lake, settings, SystemClock().now())
 
 
-def wanted_days(lake: Lake, start: date | None, end: date | None, console: Console) -> tuple[date, date]:
+def wanted_days(
+    lake: Lake, settings: Settings, start: date | None, end: date | None, console: Console
+) -> tuple[date, date]:
     """The days a refresh is for: as asked, or what is missing since the last refresh."""
-    first, last = landed(lake)
+    first, last = days_over(lake, settings)
     if start is None or end is None:
         newest = max((day for day in lake.days(CUSTOMER_360) if day <= last), default=None)
         start, end = (max(first, min(newest + timedelta(days=1), last)) if newest else last), last
-    if start > end:
-        raise RefreshError(f"--from {start} is after --to {end}")
-    if start < first or end > last:
-        raise RefreshError(f"there is data from {first} to {last}; {start if start < first else end} is outside")
+    _require(start, end, (first, last), settings)
     before = [day for day in staleness.stale_days(lake, CUSTOMER_360) if day < start]
     if before:
         console.print(
             f"[yellow]Late rows changed {len(before)} days from {before[0]} on: `shopauto refresh --stale` mends them.[/yellow]"
         )
     return start, end
+
+
+def _require(start: date, end: date, there: tuple[date, date], settings: Settings) -> None:
+    """Raise :class:`RefreshError` where ``start`` … ``end`` are not among the days that are ``there``."""
+    first, last = there
+    if start > end:
+        raise RefreshError(f"--from {start} is after --to {end}")
+    if start < first or end > last:
+        outside = start if start < first else end
+        why = "is not over" if outside == today(settings) else "is outside"
+        raise RefreshError(f"there is data from {first} to {last}; {outside} {why}")
 
 
 def refresh(
@@ -121,7 +133,7 @@ def refresh(
     from shopauto_pipelines.predictions.store import ModelStore
 
     ModelStore(settings.models_path).named(models)
-    first, _ = landed(lake)
+    first, _ = days_over(lake, settings)
     with runs.instance() as instance:
         if first < start:
             written = set(lake.days(DAILY_ACTIVITY))
@@ -139,14 +151,11 @@ def refresh_then(settings: Settings, start: date, end: date, console: Console, *
     late rows changed them. What does not finish is done again by the next call.
     """
     lake = known.opened(settings)
-    first, last = landed(lake)
+    there = days_over(lake, settings)
     from shopauto_pipelines.cli import runs  # looks up the lake's first day
     from shopauto_pipelines.predictions.store import ModelStore
 
-    if start > end:
-        raise RefreshError(f"--from {start} is after --to {end}")
-    if start < first or end > last:
-        raise RefreshError(f"there is data from {first} to {last}; {start if start < first else end} is outside")
+    _require(start, end, there, settings)
     ModelStore(settings.models_path).named(models)
     if gap := _days_left_out(lake, settings, start):
         newest, begin = gap
@@ -193,20 +202,21 @@ def _came_in_late(step: arrivals.Step) -> str:
     return f"Came in late, and was known with the refresh of {step.days[0]}: rows of {days}."
 
 
-def health(lake: Lake) -> Health:
+def health(lake: Lake, settings: Settings) -> Health:
     """What is wrong with the lake's partitions, why, and how to repair it."""
     from shopauto_pipelines.cli import runs
     from shopauto_pipelines.orchestration.health import examine
 
     with runs.instance() as instance:
-        return examine(lake, runs.made_in_order(), runs.failed_runs(instance))
+        return examine(lake, runs.made_in_order(), runs.failed_runs(instance), today(settings))
 
 
-def next_command(lake: Lake) -> str:
+def next_command(lake: Lake, settings: Settings) -> str:
     """What to run after a load: the days that rows came in late for, before what is new."""
     computed = lake.days(CUSTOMER_360)
     late = staleness.stale_days(lake, CUSTOMER_360) if computed else []
-    new = not computed or computed[-1] < landed(lake)[1]
+    there = landing.days_over(lake, today(settings))
+    new = not computed or (there is not None and computed[-1] < there[1])
     return " && ".join(
         [*(["shopauto refresh --stale"] if late else []), *(["shopauto refresh"] if new or not late else [])]
     )
@@ -224,7 +234,7 @@ def repair(lake: Lake, settings: Settings, console: Console) -> date | None:
     newest = max(lake.days(CUSTOMER_360), default=None)
     if newest is None:
         raise RefreshError("no day has been refreshed yet: run `shopauto refresh`")
-    days, logs = repair_runs(health(lake), runs.made_in_order())
+    days, logs = repair_runs(health(lake, settings), runs.made_in_order())
     if not days and not logs:
         console.print("Nothing is stale.")
         return None
@@ -238,7 +248,7 @@ def repair(lake: Lake, settings: Settings, console: Console) -> date | None:
     return done if days else newest
 
 
-def _today(settings: Settings) -> date:
+def today(settings: Settings) -> date:
     """The shop's current day: the front may ask the wall clock."""
     now: datetime = SystemClock().now()
     return now.astimezone(settings.zone).date()

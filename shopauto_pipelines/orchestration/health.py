@@ -107,9 +107,12 @@ class _Cause:
 _Causes = dict[str, dict[date, _Cause]]
 
 
-def examine(lake: Lake, flow: Sequence[Made], failed: Sequence[FailedRun] = ()) -> Health:
-    """Look at every partition of the tables of ``flow``, which come in the order they are made."""
-    span = landing.landed_days(lake)
+def examine(lake: Lake, flow: Sequence[Made], failed: Sequence[FailedRun] = (), today: date = date.max) -> Health:
+    """Look at every partition of the tables of ``flow``, which come in the order they are made.
+
+    ``today`` is the shop's current day, of which nothing can be computed yet.
+    """
+    span = landing.days_over(lake, today)
     disk = lake.times_of(made.table for made in flow)
     states = [made.table for made in flow if made.table.partition == "as_of"]
     computed = sorted({day for table in states for day in disk[table.name]})

@@ -174,6 +174,13 @@ def landed_days(lake: Lake) -> tuple[date, date] | None:
     return _span(manifests(lake))
 
 
+def days_over(lake: Lake, today: date) -> tuple[date, date] | None:
+    """First and last day of the shop's landed rows that is over: what can be computed. ``None`` where there is none."""
+    span = landed_days(lake)
+    last = min(span[1], today - timedelta(days=1)) if span else None
+    return (span[0], last) if span and last and span[0] <= last else None
+
+
 def _span(found: Iterable[Manifest]) -> tuple[date, date] | None:
     days = [
         date.fromisoformat(day)

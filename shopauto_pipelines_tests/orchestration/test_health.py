@@ -11,7 +11,7 @@ import pytest
 from ibis import _
 from rich.console import Console
 
-from shopauto_pipelines.cli.refreshing import next_command, wanted_days
+from shopauto_pipelines.cli.refreshing import RefreshError, next_command, today, wanted_days
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.orchestration.health import FailedRun, Made, as_json, examine, ranges, repair_runs
 from shopauto_pipelines.platform.lake import days_between
@@ -58,6 +58,16 @@ def shop(lake, settings, tmp_path):
     write_logs(lake, DAYS)
     write_states(lake, COMPUTED)
     return load_with
+
+
+def load_files(lake, settings, folder, now, *orders):
+    """Load the shop's files anew, with these orders alone, on the day ``now``."""
+    files = put(
+        folder,
+        customers=f"id,changed_at,created_at,email\nc1,{now},,\n",
+        orders=ORDERS_HEADER + "".join(f"{order}\n" for order in orders),
+    )
+    return load(lake, settings, declare(folder, CUSTOMERS, ORDERS), files, now)
 
 
 def write_logs(lake, days):
@@ -146,7 +156,7 @@ def test_where_the_files_begin_after_all_refreshed_days_health_is_told_and_a_ref
     orders = ORDERS_HEADER + "".join(f"{day.day},{day},c1,,1\n" for day in later)
     load(lake, settings, declare(tmp_path, CUSTOMERS, ORDERS), put(tmp_path, customers=customers, orders=orders))
     assert any(why.startswith("late rows of") for _kind, why, _days in problems(lake))
-    assert wanted_days(lake, None, None, Console()) == (later[0], later[-1])
+    assert wanted_days(lake, settings, None, None, Console()) == (later[0], later[-1])
 
 
 def test_a_first_run_that_stopped_between_two_tables_leaves_no_day_that_counts_as_older_than_a_table(lake, shop):
@@ -199,6 +209,24 @@ def test_days_with_data_and_without_a_refresh_are_behind(lake, shop):
         [(date(2026, 1, 10), date(2026, 1, 12))],
         "shopauto refresh",
     )
+
+
+def test_of_the_day_that_goes_on_nothing_is_missed_though_its_rows_have_come_in(lake, settings, shop, tmp_path):
+    now = today(settings)
+    shop("new,2026-01-10,c1,,1")
+    assert examine(lake, FLOW, today=date(2026, 1, 10)).findings == []
+    assert [each.kind for each in examine(lake, FLOW, today=date(2026, 1, 11)).findings] == ["behind"]
+    of_yesterday = f"{now - timedelta(days=1)},c1,,1"
+    late = load_files(lake, settings, tmp_path, now, f"1,{of_yesterday}", f"2,{now},c1,,1")
+    assert now in late.days
+    yesterday = now - timedelta(days=1)
+    assert wanted_days(lake, settings, None, None, Console()) == (yesterday, yesterday)
+    with pytest.raises(RefreshError, match=f"to {yesterday}; {now} is not over"):
+        wanted_days(lake, settings, now, now, Console())
+    load_files(lake, settings, tmp_path, now, f"2,{now},c1,,1")
+    with pytest.raises(RefreshError, match="today is not over: refresh tomorrow"):
+        wanted_days(lake, settings, None, None, Console())
+    assert next_command(lake, settings) == "shopauto refresh"
 
 
 def test_a_refresh_of_new_days_that_failed_is_told_with_what_it_failed_on(lake, shop):
@@ -262,12 +290,12 @@ def test_ranges_are_days_that_follow_each_other():
     assert ranges([]) == []
 
 
-def test_after_a_load_the_next_command_mends_what_came_late_before_it_computes_what_is_new(lake, shop):
-    assert next_command(lake) == "shopauto refresh", "nothing has been refreshed yet"
+def test_after_a_load_the_next_command_mends_what_came_late_before_it_computes_what_is_new(lake, settings, shop):
+    assert next_command(lake, settings) == "shopauto refresh", "nothing has been refreshed yet"
     nobody = CUSTOMER_360.arrow_schema.empty_table()
     lake.write(CUSTOMER_360, [DAYS[3]], nobody)
-    assert next_command(lake) == "shopauto refresh"
+    assert next_command(lake, settings) == "shopauto refresh"
     shop("late,2026-01-06,c1,,1")
-    assert next_command(lake) == "shopauto refresh --stale && shopauto refresh"
+    assert next_command(lake, settings) == "shopauto refresh --stale && shopauto refresh"
     lake.write(CUSTOMER_360, [DAYS[4]], nobody)
-    assert next_command(lake) == "shopauto refresh --stale"
+    assert next_command(lake, settings) == "shopauto refresh --stale"
