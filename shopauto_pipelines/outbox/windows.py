@@ -104,18 +104,20 @@ _newest_of: dict[str, date] = {}
 def window(as_of: date, newest: date | None, settings: Settings, clock: Clock, past: Past = NOTHING) -> Window:
     """A day is open while it is the newest one with raw data; in live mode also only for ``live_grace_hours`` after it.
 
-    In live mode a newest day that has only begun leaves the day before it open: sources tell of this morning, too. Days end at
-    midnight of the shop's time zone. A day that was the newest once stays closed where the data has been set back to it, and so
+    A newest day that has only begun leaves the day before it open: sources tell of this morning, too. Days end at midnight of
+    the shop's time zone. A day that was the newest once stays closed where the data has been set back to it, and so
     does every day where the past says that the ledger, or the clock, has been set back.
     """
     if settings.known == "then":
         return Window(False, "a lake as known then never sends")
     if newest is None:
         return Window(False, "no raw data has been loaded")
-    goes_on = settings.live and clock.now() < _end(newest, settings)
-    if goes_on and as_of == newest:
+    before = newest - timedelta(days=1)
+    goes_on = clock.now() < _end(newest, settings)
+    if settings.live and goes_on and as_of == newest:
         return Window(False, f"{as_of} ends only at {_end(newest, settings):%Y-%m-%d %H:%M} UTC")
-    last = newest - timedelta(days=1) if goes_on else newest
+    has_begun = goes_on and clock.now() >= _end(before, settings)
+    last = before if as_of != newest and (has_begun or (settings.live and goes_on)) else newest
     if as_of != last:
         return Window(False, f"{as_of} is not the newest day with data, which is {last}")
     if past.later:
