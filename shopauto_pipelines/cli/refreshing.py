@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from shopauto_pipelines.cli.progress import step_bar
-from shopauto_pipelines.features.tables import CUSTOMER_360, DAILY_ACTIVITY
+from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.platform.clock import SystemClock
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.lake import Lake, days_between, open_lake
@@ -135,13 +135,19 @@ def refresh(
     ModelStore(settings.models_path).named(models)
     first, _ = days_over(lake, settings)
     with runs.instance() as instance:
-        if first < start:
-            written = set(lake.days(DAILY_ACTIVITY))
-            missing = [day for day in days_between(first, start - timedelta(days=1)) if day not in written]
-            behind = sorted({*missing, *(day for day in (*logs, *staleness.raw_behind(lake)) if day < start)})
-            if behind:
-                runs.run_job(instance, "load_history", behind[0], start - timedelta(days=1), console)
+        earlier = _logs_behind(lake, first, start) | {day for day in logs if day < start} if first < start else ()
+        if earlier:
+            runs.run_job(instance, "load_history", min(earlier), start - timedelta(days=1), console)
         runs.run_job(instance, "daily_refresh", start, end, console, models)
+
+
+def _logs_behind(lake: Lake, first: date, start: date) -> set[date]:
+    """Days from ``first`` on, before ``start``, that lack a raw log or a rollup, or whose logs are behind what is landed."""
+    from shopauto_pipelines.cli import runs
+
+    there = lake.days_of_all(runs.logs())
+    missing = {day for day in days_between(first, start - timedelta(days=1)) if day not in there}
+    return missing | {day for day in staleness.raw_behind(lake) if day < start}
 
 
 def refresh_then(settings: Settings, start: date, end: date, console: Console, *, models: Sequence[str] = ()) -> None:
@@ -171,7 +177,7 @@ def refresh_then(settings: Settings, start: date, end: date, console: Console, *
             soft_wrap=True,
         )
     with known.alone(lake, settings), runs.instance() as instance:
-        for step in arrivals.steps(lake, start, end, DAILY_ACTIVITY):
+        for step in arrivals.steps(lake, start, end, *runs.logs()):
             if step.late:
                 console.print(_came_in_late(step), soft_wrap=True)
             if step.logs:

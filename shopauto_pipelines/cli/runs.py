@@ -23,6 +23,7 @@ from shopauto_pipelines.platform.dagster.runs import COMMAND_LINE_TAG, command_l
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.progress import listening
 from shopauto_pipelines.platform.settings import PROJECT_ROOT, load_settings
+from shopauto_pipelines.platform.tables import Table
 
 #: How many of the failed runs are looked at, and how much of what each said is told.
 _MOST_FAILED, _LONGEST_WHY = 25, 200
@@ -104,6 +105,11 @@ def run_job(
 def made_in_order() -> list[Made]:
     """The lake's tables in the order a refresh makes them, each with what it is made of."""
     return flow(_definitions().resolve_asset_graph())
+
+
+def logs() -> list[Table]:
+    """The tables of days, of which every state as of a later day is made: raw logs and rollups."""
+    return [made.table for made in made_in_order() if made.table.partition == "day"]
 
 
 def failed_runs(instance: dg.DagsterInstance) -> list[FailedRun]:

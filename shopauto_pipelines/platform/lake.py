@@ -197,6 +197,10 @@ class Lake:
         names = (name for name in self.storage.days(table.name) if name.startswith(prefix))
         return sorted(date.fromisoformat(name[len(prefix) :]) for name in names)
 
+    def days_of_all(self, tables: Iterable[Table]) -> set[date]:
+        """Days that have a partition of each of the tables."""
+        return set.intersection(*(set(self.days(table)) for table in tables))
+
     def times(self, table: Table) -> dict[date, Times]:
         """When each partition of a table changed and was computed."""
         return self.times_of([table])[table.name]

@@ -83,12 +83,12 @@ class Step:
     late: list[date]
 
 
-def steps(lake: Lake, start: date, end: date, log: Table) -> Iterator[Step]:
+def steps(lake: Lake, start: date, end: date, *logs: Table) -> Iterator[Step]:
     """What to compute, in order, for the days ``start`` to ``end`` as known then.
 
     While a step is handed out the lake shows the rows that it is made of. It counts as done when the next one is asked for; what
-    was not is done again another time. Logs are written from the first day that lacks the table ``log``, or of which other rows
-    are visible than when its logs were written: none perhaps, where history came later.
+    was not is done again another time. ``logs`` are written from the first day that lacks one of them, or of which other rows
+    are visible than when they were written: none perhaps, where history came later.
     """
     late = _late(lake)
     turns = sorted({start, *(day for day in late if start < day <= end)})
@@ -96,13 +96,13 @@ def steps(lake: Lake, start: date, end: date, log: Table) -> Iterator[Step]:
         then = noted(lake)
         assert then is not None, "a lake as known then"
         cut = Cut(begin, following - _DAY)
-        first, there = _first_day(lake, cut), {*lake.days(log)}
+        first, there = _first_day(lake, cut), lake.days_of_all(logs)
         redo = [next((day for day in days_between(first, begin - _DAY) if day not in there), None)]
         redo += [_first_difference(lake, then.cut, cut), _first_change(lake, cut), then.behind]
         since = max(min([first, *there]), min((day for day in redo if day), default=begin))
         note(lake, replace(then, cut=cut, behind=min(since, begin)))
-        logs = (since, begin - _DAY) if since < begin else None
-        yield Step((cut.start, cut.end), logs, sorted(late.get(begin, ())))
+        earlier = (since, begin - _DAY) if since < begin else None
+        yield Step((cut.start, cut.end), earlier, sorted(late.get(begin, ())))
         note(lake, replace(then, cut=cut, behind=None))
 
 
