@@ -50,7 +50,7 @@ from shopauto_pipelines.platform.storage import (
     staged_name,
     used,
 )
-from shopauto_pipelines.platform.tables import Table
+from shopauto_pipelines.platform.tables import Column, Table
 
 if TYPE_CHECKING:
     from shopauto_pipelines.platform.settings import Settings
@@ -136,7 +136,12 @@ class Lake:
     @property
     def refresh_command(self) -> str:
         """The command that computes days in this lake: that of everyday, or the one as known then."""
-        return "shopauto --known then refresh" if (self.root / KNOWN_THEN).exists() else "shopauto refresh"
+        return "shopauto --known then refresh" if self._then else "shopauto refresh"
+
+    @property
+    def _then(self) -> bool:
+        """Whether it is a lake as known then."""
+        return (self.root / KNOWN_THEN).exists()
 
     @staticmethod
     def first_day(place: Path | Storage) -> date | None:
@@ -355,8 +360,8 @@ class Lake:
         view = f"{table.name.replace('/', '_')}_{uuid.uuid4().hex[:8]}"
         self._tables_by_view[view] = table
         columns = {name: kind.copy(nullable=True) for name, kind in table.schema.items()}  # as Parquet has them
-        files = [_files(table, months, hive=False)] if months else []
-        files += [_files(table, days, hive=True)] if days else []
+        files = [self._files(table, months, hive=False)] if months else []
+        files += [self._files(table, days, hive=True)] if days else []
         rows = self.engine.scan(view, files, ibis.schema(columns | {table.partition: "date"}))
         if not files:
             return rows
@@ -390,7 +395,9 @@ class Lake:
             target = self.root / "_months" / table.name / f"{month}-{mark}.parquet"
             made.append(target)
             if not used(target):
-                missing.append((target, _files(table, self.storage.local(parts), hive=True), self._staged("month")))
+                missing.append(
+                    (target, self._files(table, self.storage.local(parts), hive=True), self._staged("month"))
+                )
         if missing:
             made[0].parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -406,6 +413,24 @@ class Lake:
                     if old != target and time.time() - old.stat().st_atime > _KEPT_SECONDS:
                         old.unlink()
         return made
+
+    def _files(self, table: Table, paths: Sequence[Path], *, hive: bool) -> Files:
+        """Files of the table, for the engine; ``hive`` takes the partition column from their folder's name.
+
+        Raises :class:`OutdatedPartition` for one that an earlier version wrote without a required column.
+        """
+        mixed = False
+        for path in paths:
+            lacking = _lacking(table, path, path.stat().st_mtime_ns)
+            if required := "`, `".join(column.name for column in lacking if column.required):
+                day = path.parent.name.partition("=")[2]
+                how = f"--day {day}` to compute it again" if self._then else "--stale`: it computes all such days again"
+                raise OutdatedPartition(
+                    f"{table.name} of {day} was written by an earlier version: it has no `{required}`. "
+                    f"Run `{self.refresh_command} {how}"
+                )
+            mixed = mixed or bool(lacking)
+        return Files(paths, hive, mixed)
 
     @staticmethod
     def _by_day(
@@ -496,26 +521,11 @@ class LakeTable:
         return (earlier[-1], self.lake.on(self.table, earlier[-1])) if earlier else None
 
 
-def _files(table: Table, paths: Sequence[Path], *, hive: bool) -> Files:
-    """Files of the table, for the engine; ``hive`` takes the partition column from their folder's name.
-
-    Raises :class:`OutdatedPartition` for one that an earlier version wrote without a required column.
-    """
-    return Files(paths, hive, any([_lacks_columns(table, path, path.stat().st_mtime_ns) for path in paths]))
-
-
 @lru_cache(maxsize=65_536)
-def _lacks_columns(table: Table, file: Path, mtime_ns: int) -> bool:
-    """Whether columns are missing that an earlier version did not write: null there."""
+def _lacking(table: Table, file: Path, mtime_ns: int) -> list[Column]:
+    """Columns that an earlier version did not write: null there, or needed."""
     names = pq.read_schema(file).names
-    lacking = [column for column in table.columns if column.name not in names]
-    if required := "`, `".join(column.name for column in lacking if column.required):
-        day = file.parent.name.partition("=")[2]
-        raise OutdatedPartition(
-            f"{table.name} of {day} was written by an earlier version: it has no `{required}`. "
-            f"Run `shopauto refresh --day {day}` to compute it again"
-        )
-    return bool(lacking)
+    return [column for column in table.columns if column.name not in names]
 
 
 def _folder(table: Table, day: date) -> str:

@@ -21,7 +21,14 @@ from ibis import _
 
 from shopauto_pipelines.platform import lake as lake_module
 from shopauto_pipelines.platform.engine import OUT_OF_MEMORY, streamed
-from shopauto_pipelines.platform.lake import Lake, LakeTable, MissingPartition, OutdatedPartition, days_between
+from shopauto_pipelines.platform.lake import (
+    KNOWN_THEN,
+    Lake,
+    LakeTable,
+    MissingPartition,
+    OutdatedPartition,
+    days_between,
+)
 from shopauto_pipelines.platform.lineage import column_lineage
 from shopauto_pipelines.platform.tables import Column, Table
 
@@ -195,12 +202,17 @@ def test_a_partition_of_an_earlier_version_has_nulls_in_new_columns_and_is_refus
         lake.session().between(counted)
 
 
-def test_a_month_that_an_earlier_version_packed_is_refused_with_the_day_to_compute_again(lake):
+def test_a_month_that_an_earlier_version_packed_is_refused_with_what_computes_all_such_days_again(lake):
     days = days_between(FIRST, FIRST + timedelta(days=60))
     lake.write(SALES, days, _rows(days[1:]))
     assert lake.between(SALES).count().execute() == 180  # through files of months
     counted = replace(SALES, columns=(*SALES.columns, Column("pieces", "int64", "a new column", required=True)))
-    with pytest.raises(OutdatedPartition, match=f"test/sales of {FIRST} was .* `shopauto refresh --day {FIRST}`"):
+    with pytest.raises(
+        OutdatedPartition, match=f"test/sales of {FIRST} was .* `shopauto refresh --stale`: it computes all"
+    ):
+        lake.session().between(counted)
+    (lake.root / KNOWN_THEN).touch()
+    with pytest.raises(OutdatedPartition, match=f"`shopauto --known then refresh --day {FIRST}` to compute it again"):
         lake.session().between(counted)
 
 
