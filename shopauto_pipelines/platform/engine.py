@@ -331,9 +331,14 @@ def _type(kind: str, nullable: bool) -> dt.DataType:
     return DuckDBType.from_string(kind, nullable=nullable)
 
 
+def quoted(path: Path) -> str:
+    """A path as SQL has it."""
+    return "'" + str(path).replace("'", "''") + "'"
+
+
 def reading(files: Files) -> str:
     """DuckDB's query for the rows of files."""
-    listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in files.paths)
+    listed = ", ".join(map(quoted, files.paths))
     return f"select * from read_parquet([{listed}], hive_partitioning = {files.hive}, union_by_name = {files.mixed})"
 
 
@@ -346,7 +351,7 @@ def merged(con: duckdb.DuckDBPyConnection, parts: Sequence[tuple[Files, Path]]) 
     def write(part: tuple[Files, Path]) -> None:
         with con.cursor() as cursor:
             how = "format parquet, compression zstd, compression_level 1"  # a copy: the original is packed tighter
-            cursor.execute(f"copy ({reading(part[0])}) to '{part[1]}' ({how})")
+            cursor.execute(f"copy ({reading(part[0])}) to {quoted(part[1])} ({how})")
 
     with con.cursor() as cursor:
         ((threads,),) = cursor.execute("select current_setting('threads')").fetchall()

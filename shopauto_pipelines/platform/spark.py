@@ -31,7 +31,7 @@ import sqlglot.expressions as sge
 from ibis.backends.sql.compilers.base import NULL
 from ibis.backends.sql.compilers.pyspark import PySparkCompiler
 
-from shopauto_pipelines.platform.engine import Engine, EngineError, Files, Named, Statement, merged
+from shopauto_pipelines.platform.engine import Engine, EngineError, Files, Named, Statement, merged, quoted
 from shopauto_pipelines.platform.storage import staged_name
 
 with warnings.catch_warnings():
@@ -117,7 +117,7 @@ class Spark(Engine):
             with duckdb.connect(config={"temp_directory": str(folder / "_spill")}) as con:
                 con.execute("set TimeZone = 'UTC'; set enable_progress_bar = false")
                 by = ", ".join(f'"{name}" nulls first' for name in order)
-                found = con.sql(f"select * from read_parquet('{folder}/*.parquet') order by {by}")
+                found = con.sql(f"select * from read_parquet({quoted(folder / '*.parquet')}) order by {by}")
                 yield from found.to_arrow_reader(chunk)
         finally:
             self.con.release()

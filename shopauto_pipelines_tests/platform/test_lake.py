@@ -346,6 +346,12 @@ def test_a_long_read_goes_through_months_and_follows_every_change(lake, monkeypa
     assert column_lineage(lake.between(SALES), lake)["sale_id"] == {("test/sales", "sale_id")}
 
 
+def test_a_folder_may_be_called_as_it_likes(tmp_path):
+    lake, days = Lake(tmp_path / 'Anna\'s "shop" [1]'), days_between(FIRST, FIRST + timedelta(days=60))
+    lake.write(SALES, days, _rows(days))
+    assert lake.between(SALES).count().execute() == 183  # through files of months
+
+
 def test_days_that_are_read_once_are_not_packed_into_months(lake, monkeypatch):
     monkeypatch.setattr(lake_module, "_FEW_FILES", 10)
     days = days_between(date(2026, 1, 1), date(2026, 3, 31))
