@@ -19,6 +19,8 @@ import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
+from urllib.parse import quote as quote_url
 
 import psutil
 import psycopg
@@ -60,7 +62,7 @@ class EmbeddedServer(PostgresServer):
         with _THREADS, self._lock:
             self.ensure_postgres_running()
             self.global_process_id_list.get_and_add(os.getpid())
-        return self.get_uri()
+        return _uri(self.get_postmaster_info())
 
     def ensure_postgres_running(self) -> None:
         """Start the server unless it runs, and wait until it takes connections."""
@@ -86,7 +88,7 @@ class EmbeddedServer(PostgresServer):
         if self.system_user is not None and sockets != self.pgdata:
             sockets.chmod(0o777)
         self._disown(sockets)
-        options = ("-W", "-o", f'-h "" -k {sockets}', "-l", str(self.log), "-D", str(self.pgdata), "start")
+        options = ("-W", "-o", f'-h "" -k {quote(str(sockets))}', "-l", str(self.log), "-D", str(self.pgdata), "start")
         with suppress(subprocess.CalledProcessError):  # said in its log
             pgexec("pg_ctl", options, bin_path=self.bin_path, user=self.system_user)
         for _ in range(20):  # pg_ctl has gone before the server has written who it is
@@ -128,7 +130,7 @@ class EmbeddedServer(PostgresServer):
         with suppress(OSError, ValueError, AssertionError, psycopg.OperationalError):
             info = PostmasterInfo.read_from_pgdata(self.pgdata)
             if info and info.status == "ready":
-                psycopg.connect(info.get_uri(), connect_timeout=5).close()
+                psycopg.connect(_uri(info), connect_timeout=5).close()
                 self._postmaster_info = info
                 return True
         return False
@@ -161,6 +163,11 @@ class EmbeddedServer(PostgresServer):
         with suppress(OSError):
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-10:])
         return "(there is none)"
+
+
+def _uri(server: PostmasterInfo) -> str:
+    """Where the server takes connections; folders may be called as they like."""
+    return f"postgresql://postgres:@/postgres?host={quote_url(str(server.socket_dir))}"
 
 
 class _Users(DiskList):

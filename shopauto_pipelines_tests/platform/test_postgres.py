@@ -37,6 +37,19 @@ def test_the_embedded_server_starts_migrated_and_migrating_again_changes_nothing
     assert "messages" in sa.inspect(engine).get_table_names(schema=postgres.SCHEMA)
 
 
+@pytest.mark.parametrize("name", ["My Shop", "Anna's 100% shop & more"])
+def test_a_home_may_be_called_as_it_likes(settings, monkeypatch, name):
+    home = settings.home / name
+    made = Settings(home=home, _env_file=None)
+    with postgres.engine(made).connect() as connection:
+        assert connection.scalar(sa.text("select count(*) from messages")) == 0
+    monkeypatch.setenv("SHOPAUTO_HOME", str(home))
+    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), config_dir=str(PROJECT_ROOT))) as instance:
+        assert instance.get_runs() == []
+    postgres.engine(made).dispose()
+    postgres._embedded(home / "postgres").cleanup()
+
+
 def test_a_shops_own_server_is_not_migrated_behind_its_back(settings, tmp_path):
     url = sa.make_url(postgres.postgres_url(settings)).set(drivername="postgresql")
     own = Settings(home=tmp_path / "b", postgres_url=url.render_as_string(hide_password=False), _env_file=None)
