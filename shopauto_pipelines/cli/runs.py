@@ -25,8 +25,8 @@ from shopauto_pipelines.platform.progress import listening
 from shopauto_pipelines.platform.settings import PROJECT_ROOT, load_settings
 from shopauto_pipelines.platform.tables import Table
 
-#: How many of the failed runs are looked at, and how much of what each said is told.
-_MOST_FAILED, _LONGEST_WHY = 25, 200
+#: How many failed runs over days are told, of how many failed runs, and how much of what each said.
+_MOST_FAILED, _MOST_LOOKED_AT, _LONGEST_WHY = 25, 2_000, 200
 
 
 class RunFailed(ShopAutoError):
@@ -116,7 +116,9 @@ def failed_runs(instance: dg.DagsterInstance) -> list[FailedRun]:
     """The latest runs over days that failed, were cancelled, or were killed."""
     ended = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
     found = []
-    for record in instance.get_run_records(ended, limit=_MOST_FAILED):
+    for record in instance.get_run_records(ended, limit=_MOST_LOOKED_AT):  # of sensors' runs there may be many more
+        if len(found) == _MOST_FAILED:
+            break
         run = record.dagster_run
         try:
             days = run_days(run.tags)

@@ -105,6 +105,16 @@ def test_of_a_run_that_failed_its_days_its_assets_and_what_its_first_step_said_a
     assert found[killed.run_id].assets == {"refusing"}
 
 
+def test_a_failed_refresh_is_told_behind_any_number_of_failed_runs_of_sensors():
+    with dg.DagsterInstance.ephemeral() as instance:
+        day, failed = {"dagster/partition": "2026-06-30"}, []
+        for tags in ({}, day, *[{}] * 60):
+            run = instance.add_run(dg.DagsterRun("job", str(uuid.uuid4()), status=STARTED, tags=tags))
+            instance.report_run_failed(run, "broken")
+            failed.append(run.run_id)
+        assert [run.run_id for run in runs.failed_runs(instance)] == [failed[1]]
+
+
 @dg.asset
 def doubtful() -> None:
     """An asset whose check finds something."""
