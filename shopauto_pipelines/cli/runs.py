@@ -21,6 +21,7 @@ from shopauto_pipelines.orchestration.flow import flow
 from shopauto_pipelines.orchestration.health import FailedRun, Made
 from shopauto_pipelines.platform.dagster.runs import COMMAND_LINE_TAG, command_line, range_tags, run_days, this_process
 from shopauto_pipelines.platform.errors import ShopAutoError
+from shopauto_pipelines.platform.postgres import engine
 from shopauto_pipelines.platform.progress import listening
 from shopauto_pipelines.platform.settings import PROJECT_ROOT, load_settings
 from shopauto_pipelines.platform.tables import Table
@@ -35,9 +36,14 @@ class RunFailed(ShopAutoError):
 
 @contextmanager
 def instance() -> Iterator[dg.DagsterInstance]:
-    """The project's Dagster instance, as ``dagster.yaml`` describes it."""
+    """The project's Dagster instance, as ``dagster.yaml`` describes it.
+
+    Raises :class:`~shopauto_pipelines.platform.postgres.PostgresError` where its database cannot be used.
+    """
+    settings = load_settings()
+    engine(settings)  # says what is wrong; Dagster would not
     ref = InstanceRef.from_dir(
-        str(load_settings().home / "dagster"),
+        str(settings.home / "dagster"),
         config_dir=str(PROJECT_ROOT),
         # the output of this process is the person's at the terminal
         overrides={

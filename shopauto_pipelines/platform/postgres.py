@@ -7,7 +7,7 @@ Dagster keeps its runs and events in the same database (schema ``public``); the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,10 +46,20 @@ def postgres_url(settings: Settings, driver: Literal["psycopg", "psycopg2"] = "p
     Dagster's storage needs ``psycopg2``; the project's own code uses ``psycopg`` (version 3).
     """
     if settings.postgres_url is not None:
-        url = sa.make_url(settings.postgres_url.get_secret_value().replace("postgres://", "postgresql://", 1))
+        url = _read(settings.postgres_url.get_secret_value())
     else:
         url = sa.make_url(_embedded(settings.home / "postgres").ensure())
     return url.set(drivername=f"postgresql+{driver}").render_as_string(hide_password=False)
+
+
+def _read(text: str) -> sa.URL:
+    """The shop's URL; raises :class:`PostgresError` for what is none, without telling it."""
+    with suppress(ValueError, sa.exc.ArgumentError):
+        return sa.make_url(text.replace("postgres://", "postgresql://", 1))
+    raise PostgresError(
+        "SHOPAUTO_POSTGRES_URL is not like postgresql://user:password@host:port/database; in the password `@` is written as "
+        "%40, `/` as %2F, `:` as %3A, `%` as %25"
+    )
 
 
 @cache
@@ -91,15 +101,28 @@ def _engine(settings: Settings) -> sa.Engine:
     )
     if settings.postgres_url is None:
         _keep_up(made, _embedded(settings.home / "postgres"))
-    try:
-        if settings.postgres_url is None:
-            migrate(made)
-        else:
-            _require_current(made)
-    except sa.exc.OperationalError as error:
-        where = made.url.render_as_string(hide_password=True)
-        raise PostgresError(f"PostgreSQL at {where} does not answer: {error.orig}") from None
+    if settings.postgres_url is None:
+        migrate(made)
+    else:
+        _require_current(made)
     return made
+
+
+@contextmanager
+def _connected(target: sa.Engine) -> Iterator[sa.Connection]:
+    """A transaction; raises :class:`PostgresError` where the server does not answer, or does not allow it."""
+    where = target.url.render_as_string(hide_password=True)
+    try:
+        with target.begin() as connection:
+            yield connection
+    except sa.exc.OperationalError as error:
+        raise PostgresError(f"PostgreSQL at {where} does not answer: {error.orig}") from None
+    except sa.exc.ProgrammingError as error:
+        if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise
+        raise PostgresError(
+            f"PostgreSQL at {where}: {error.orig}; its user has to own the database, or the schemas `{SCHEMA}` and `public`"
+        ) from None
 
 
 def _keep_up(made: sa.Engine, server: EmbeddedServer) -> None:
@@ -134,10 +157,13 @@ def locked(settings: Settings, name: str) -> Iterator[None]:
 
 
 def migrate(target: sa.Engine) -> None:
-    """Bring the project's tables to this version. Safe to run by several processes at once."""
+    """Bring the project's tables to this version. Safe to run by several processes at once.
+
+    Raises :class:`PostgresError` where the server does not answer or does not allow it.
+    """
     from alembic import command
 
-    with target.begin() as connection:
+    with _connected(target) as connection:
         connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('shopauto.migrate'))"))
         connection.execute(sa.text(f"create schema if not exists {SCHEMA}"))
         command.upgrade(_alembic(connection), "head")
@@ -147,7 +173,7 @@ def _require_current(target: sa.Engine) -> None:
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-    with target.connect() as connection:
+    with _connected(target) as connection:
         context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
         found = context.get_current_revision()
         head = ScriptDirectory.from_config(_alembic(connection)).get_current_head()

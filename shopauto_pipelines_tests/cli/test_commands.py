@@ -227,6 +227,18 @@ def test_the_doctor_ends_with_code_1_where_the_database_does_not_answer(shopauto
     assert "pass-word" not in shown
 
 
+@pytest.mark.parametrize("command", ["migrate", "health"])
+def test_a_database_that_does_not_answer_is_told_by_every_command(shopauto, monkeypatch, tmp_path, command):
+    (tmp_path / "home" / "lake").mkdir(parents=True)
+    monkeypatch.setenv("SHOPAUTO_POSTGRES_URL", "postgresql://me:pass-word@127.0.0.1:1/shop")
+    shown = shopauto(command, code=1)
+    assert "PostgreSQL at postgresql+psycopg://me:***@127.0.0.1:1/shop does not answer" in shown
+    monkeypatch.setenv("SHOPAUTO_POSTGRES_URL", "postgresql://me:pass-word@127.0.0.1:port/shop")
+    shown = shopauto(command, code=1)
+    assert "SHOPAUTO_POSTGRES_URL is not like postgresql://user:password@host:port/database" in shown
+    assert "pass-word" not in shown
+
+
 def test_the_doctor_says_once_what_is_wrong_with_the_playbook_though_others_rest_on_it(monkeypatch, tmp_path):
     def broken(*_):
         raise PlaybookError("defs.yaml:3:5: there is no `wait_dayz`")

@@ -60,6 +60,14 @@ def test_a_shops_own_server_is_not_migrated_behind_its_back(settings, tmp_path):
         assert connection.scalar(sa.text("select count(*) from messages")) == 0
 
 
+def test_a_user_who_may_not_make_the_tables_is_told_what_is_lacking(settings):
+    with postgres.engine(settings).begin() as connection:
+        connection.execute(sa.text("create role guest login"))
+    owner = postgres.engine(settings).url
+    with pytest.raises(postgres.PostgresError, match=r"guest.*permission denied.*its user has to own the database"):
+        postgres.migrate(sa.create_engine(owner.set(username="guest")))
+
+
 def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_path):
     gone = Settings(home=tmp_path, postgres_url="postgresql://user:hunter2@127.0.0.1:1/none", _env_file=None)
     with pytest.raises(postgres.PostgresError, match=r"127\.0\.0\.1:1") as raised:
