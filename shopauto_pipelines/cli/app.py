@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -61,6 +62,18 @@ app = typer.Typer(
 
 #: Commands that are about what is sent, what is loaded, or how the lake of everyday stands.
 _NOT_THEN = ("demo", "load", "outbox", "live-settings", "health", "inbox", "collect", "doctor", "migrate")
+
+#: What the machine does not allow: a full disk, a folder that is none, missing rights. Other errors of files are bugs.
+_OF_THE_MACHINE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+}
 
 #: Commands that look at days as known then.
 _LOOK = ("segments", "explain", "preview", "replay", "readout")
@@ -384,8 +397,15 @@ def run() -> None:
     try:
         app(prog_name="shopauto")
     except ShopAutoError as error:
-        Console(stderr=True, highlight=False).print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
-        sys.exit(1)
+        told = str(error)
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        told = ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+    else:
+        return
+    Console(stderr=True, highlight=False).print(f"[red]Error:[/red] {escape(told)}", soft_wrap=True)
+    sys.exit(1)
 
 
 def _lake(settings: Settings) -> Lake:

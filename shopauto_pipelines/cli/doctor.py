@@ -183,6 +183,12 @@ def _lake(settings: Settings) -> Iterator[Finding]:
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:
-    free = shutil.disk_usage(settings.home if settings.home.exists() else settings.home.parent).free / 1024**3
-    level: Literal["ok", "problem"] = "ok" if free >= 1 else "problem"
-    yield Finding(level, "disk", f"{free:.0f} GiB free", "" if free >= 1 else "free some room")
+    """The room on the disks of the home and the lake, once where they are on the same one."""
+    places = [
+        next(folder for folder in (each, *each.parents) if folder.is_dir())
+        for each in (settings.home, settings.lake_path)
+    ]
+    for place in {place.stat().st_dev: place for place in reversed(places)}.values():
+        free = shutil.disk_usage(place).free / 1024**3
+        level: Literal["ok", "problem"] = "ok" if free >= 1 else "problem"
+        yield Finding(level, "disk", f"{free:.0f} GiB free at {place}", "" if free >= 1 else "free some room")

@@ -14,7 +14,15 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from shopauto_pipelines.cli.options import AsJson, connection_and_settings, day_option, me, print_json, small_table
+from shopauto_pipelines.cli.options import (
+    AsJson,
+    connection_and_settings,
+    day_option,
+    in_a_folder,
+    me,
+    print_json,
+    small_table,
+)
 from shopauto_pipelines.platform.errors import ShopAutoError
 
 if TYPE_CHECKING:
@@ -305,7 +313,9 @@ def import_list(
 
 @suppressions.command("export")
 def export_list(
-    file: Annotated[Path | None, typer.Argument(help="File to write; without it, the standard output.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(callback=in_a_folder, help="File to write; without it, the standard output.")
+    ] = None,
 ) -> None:
     """Write every suppressed address as its keyed hash, with channel, reason and time, as CSV.
 

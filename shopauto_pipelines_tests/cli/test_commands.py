@@ -143,6 +143,26 @@ def test_a_refresh_before_any_load_says_what_to_do(shopauto):
     assert "shopauto load SOURCE PATH" in shown
 
 
+def test_what_the_machine_does_not_allow_is_told(shopauto, monkeypatch, files, tmp_path):
+    (tmp_path / "file").touch()
+    shown = shopauto("sample", tmp_path / "file", "--customers", "5", "--months", "2", code=1)
+    assert f"Error: {tmp_path}/file" in shown
+    assert "Not a directory" in shown
+    shown = shopauto("outbox", "suppress", "export", tmp_path / "nowhere" / "list.csv", code=2)
+    assert "there is no folder" in shown
+    monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path / "file"))
+    assert "Not a directory" in shopauto("load", "sample", files, code=1)
+    assert "Not a directory" in shopauto("doctor", code=1)
+
+
+def test_the_doctor_looks_at_the_disks_of_the_home_and_the_lake(shopauto, monkeypatch, tmp_path):
+    monkeypatch.setenv("SHOPAUTO_HOME", str(tmp_path / "not" / "made" / "yet"))
+    monkeypatch.setenv("SHOPAUTO_LAKE", str(tmp_path / "lake"))
+    monkeypatch.setenv("SHOPAUTO_POSTGRES_URL", "postgresql://me@127.0.0.1:1/shop")  # else it would make the home
+    shown = shopauto("doctor", code=1)
+    assert f"GiB free at {tmp_path}" in shown
+
+
 def test_a_path_that_is_not_there_is_told_with_brackets_and_all(shopauto, tmp_path):
     assert f"{tmp_path}/[red]x: there is no such file" in shopauto("load", "sample", tmp_path / "[red]x", code=1)
 
