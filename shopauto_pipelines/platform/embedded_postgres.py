@@ -26,6 +26,7 @@ import psutil
 import psycopg
 
 from shopauto_pipelines.platform.postgres import PostgresError
+from shopauto_pipelines.platform.processes import born, lives
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the package warns where XDG_RUNTIME_DIR is unset, as on most servers
@@ -176,17 +177,11 @@ class _Users(DiskList):
     def _get(self) -> list[int]:
         try:
             known = json.loads(self.path.read_text())
-            return [int(pid) for pid, born in known.items() if _born(int(pid)) == born]
+            return [int(pid) for pid, since in known.items() if lives(int(pid), since)]
         except (FileNotFoundError, ValueError, AttributeError):
             return []
 
     def put(self, values: list[int]) -> None:
         staged = self.path.with_suffix(f".{os.getpid()}")
-        staged.write_text(json.dumps({pid: _born(pid) for pid in values}))
+        staged.write_text(json.dumps({pid: began for pid in values if (began := born(pid)) is not None}))
         staged.replace(self.path)
-
-
-def _born(pid: int) -> float | None:
-    with suppress(psutil.Error):
-        return psutil.Process(pid).create_time()
-    return None

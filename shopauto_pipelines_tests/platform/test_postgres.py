@@ -170,6 +170,13 @@ def test_a_server_killed_while_it_wrote_who_it_is_starts(kept):
         _kill(_postmaster(kept))
 
 
+def test_who_uses_the_server_is_known_after_the_clock_was_set(settings, monkeypatch):
+    postgres.engine(settings).dispose()
+    began = psutil._psplatform.boot_time()
+    monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: began + 3)  # as it is then
+    assert postgres._embedded(settings.home / "postgres").global_process_id_list._get() == [os.getpid()]
+
+
 def test_a_list_of_users_that_is_half_written_or_outdated_is_begun_anew(kept):
     for content in ("", "[1, 2", "[1]", '{"1": 2.5, "x": 1}'):
         users = kept.home / "postgres" / ".handle_pids.json"

@@ -41,6 +41,7 @@ from dagster._core.storage.dagster_run import DagsterRun
 from dagster._serdes import ConfigurableClassData, serialize_value
 
 from shopauto_pipelines.platform.dagster.warm_process import Request
+from shopauto_pipelines.platform.processes import born, lives
 from shopauto_pipelines.platform.settings import PROJECT_ROOT
 
 #: Where a run says which process runs it: host, process id, and when that process was born.
@@ -153,8 +154,8 @@ class WarmLauncher(DefaultRunLauncher):
             return
         with self._lock:
             pid = self._ready().ask(self._request(run)._replace(run_id=run.run_id))
-        with suppress(psutil.NoSuchProcess):  # has ended already
-            self._instance.add_run_tags(run.run_id, {PROCESS_TAG: _name_of(psutil.Process(pid))})
+        if (began := born(pid)) is not None:  # else it has ended already
+            self._instance.add_run_tags(run.run_id, {PROCESS_TAG: f"{socket.gethostname()} {pid} {began}"})
 
     def warm_up(self) -> None:
         """Start the warm process, and let it load the jobs as the latest runs had them."""
@@ -282,19 +283,13 @@ def _state_of_code() -> tuple[int, float]:
     return len(times), max(times)
 
 
-def _name_of(process: psutil.Process) -> str:
-    return f"{socket.gethostname()} {process.pid} {process.create_time()}"
-
-
 def _is_of_this_host(run: DagsterRun) -> bool:
     return run.tags[PROCESS_TAG].split(" ")[0] == socket.gethostname()
 
 
 def _process_of(run: DagsterRun) -> psutil.Process | None:
     """The run's process, where it is of this machine and lives."""
-    host, pid, born = run.tags[PROCESS_TAG].split(" ")
+    host, pid, since = run.tags[PROCESS_TAG].split(" ")
     with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(int(pid))
-        if host == socket.gethostname() and str(process.create_time()) == born:
-            return None if process.status() == psutil.STATUS_ZOMBIE else process
+        return psutil.Process(int(pid)) if host == socket.gethostname() and lives(int(pid), float(since)) else None
     return None
