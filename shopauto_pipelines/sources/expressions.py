@@ -37,7 +37,8 @@ HELPERS = (
     # Casting text to wider decimals than 18 digits takes a hundred times as long.
     "number(x) as try_cast(x as decimal(18,6))",
     "whole(x) as (case when try_cast(x as bigint) = try_cast(x as double) then try_cast(x as bigint) end)",
-    "cents(x) as try_cast(round(try_cast(x as decimal(18,6)) * cast(100 as decimal(3,0))) as bigint)",
+    # Rounded before it is multiplied: the largest of amounts would not fit into 18 digits, and stop the load.
+    "cents(x) as try_cast(round(try_cast(x as decimal(18,6)), 2) * cast(100 as decimal(3,0)) as bigint)",
     "local_time(x) as try_cast(x as timestamp), (x, f) as try_strptime(x, f)",
     "utc_time(x) as timezone('UTC', try_cast(x as timestamp)), (x, f) as timezone('UTC', try_strptime(x, f))",
     "flag(x) as try_cast(trim(cast(x as varchar)) as boolean)",

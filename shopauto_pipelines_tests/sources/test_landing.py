@@ -276,6 +276,18 @@ def test_local_times_are_read_in_the_zone_of_the_source_and_lie_on_the_day_of_th
     ]
 
 
+def test_an_amount_of_any_size_stops_no_load(lake, settings, shop, tmp_path):
+    amounts = ["4006381333931", "40063813339", "-0.005", "1e300", "999999999999.995"]
+    rows = (f"{n},2026-01-05,c1,,{amount}" for n, amount in enumerate(amounts, start=1))
+    load(lake, settings, shop, put(tmp_path, orders=_orders(*rows)))
+    assert [row["total_cents"] for row in landed(lake)] == [4_006_381_333_900, 100_000_000_000_000]
+    assert _reasons(lake) == [
+        (1, "total_cents", "not an amount of money", "4006381333931"),
+        (3, "total_cents", "is negative", "-1"),
+        (4, "total_cents", "not an amount of money", "1e300"),
+    ]
+
+
 def test_words_that_a_column_does_not_know_and_negative_totals_are_quarantined(lake, settings, tmp_path):
     consents = "consents:\n  files: c.csv\n  columns: {shop_customer_id: id, channel: ch, state: \"'opted_in'\", changed_at: at}"
     source = declare(tmp_path, ORDERS, LINES, consents)
