@@ -8,13 +8,16 @@ tables is in ``landing.py``.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from typing import ClassVar
 
 import duckdb
 import sqlglot
 from sqlglot import exp
+from sqlglot.dialects.duckdb import DuckDB
 
 from shopauto_pipelines.platform import words
 
@@ -45,7 +48,29 @@ HELPERS = (
     "identifier(x) as nullif(regexp_replace(trim(cast(x as varchar)), '\\.0+$', ''), '')",
 )
 
+_CLOCK = (
+    exp.CurrentDate,
+    exp.CurrentTime,
+    exp.CurrentTimestamp,
+    exp.Localtime,
+    exp.Localtimestamp,
+    exp.UtcDate,
+    exp.UtcTimestamp,
+)
 _NOT_ALLOWED = (exp.Query, exp.Table, exp.Star, exp.Placeholder, exp.Parameter, exp.Command, exp.DDL, exp.Lambda)
+
+
+class _Dialect(DuckDB):
+    """DuckDB's, but that a helper is ours where another database has a function of its name."""
+
+    class Parser(DuckDB.Parser):
+        """Reads the names of helpers as any other name."""
+
+        FUNCTIONS: ClassVar[dict[str, Callable]] = {
+            name: function
+            for name, function in DuckDB.Parser.FUNCTIONS.items()
+            if name.lower() not in {helper.partition("(")[0] for helper in HELPERS}
+        }
 
 
 class ExpressionError(ValueError):
@@ -91,7 +116,7 @@ def nearest(name: str, valid: list[str]) -> str:
 def parse(text: str) -> Expression:
     """Check ``text``; raises :class:`ExpressionError`."""
     try:
-        statements = sqlglot.parse(f"select {text}", dialect="duckdb")
+        statements = sqlglot.parse(f"select {text}", dialect=_Dialect)
     except sqlglot.errors.SqlglotError as error:
         details = getattr(error, "errors", None) or [{"description": str(error)}]
         raise ExpressionError(f"`{text}` is not valid SQL: {details[0].get('description')}") from None
@@ -124,9 +149,7 @@ def _check(tree: exp.Expression, text: str) -> None:
             raise ExpressionError(f"`{text}` must be an expression over the file's columns, not a query")
         if isinstance(node, exp.Func):
             name = (node.name if isinstance(node, exp.Anonymous) else node.sql_name()).lower()
-            if name in _unsteady() or isinstance(
-                node, exp.Rand | exp.CurrentDate | exp.CurrentTimestamp | exp.CurrentTime
-            ):
+            if name in _unsteady() or isinstance(node, (exp.Rand, *_CLOCK)):
                 raise ExpressionError(
                     f"`{name}()` in `{text}` gives another answer each time; a mapping must not use it"
                 )

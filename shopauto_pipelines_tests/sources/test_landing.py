@@ -276,6 +276,23 @@ def test_local_times_are_read_in_the_zone_of_the_source_and_lie_on_the_day_of_th
     ]
 
 
+def test_times_of_utc_are_mapped_as_such_with_and_without_a_format(lake, settings, tmp_path):
+    for column, time in (
+        ("utc_time(at)", "2026-01-05 23:30"),
+        ("min(utc_time(at, '%d.%m.%Y %H:%M'))", "05.01.2026 23:30"),
+    ):
+        orders = f"""
+        orders:
+          files: orders.csv
+          group_by: [order_id, at]
+          columns: {{order_id: order_id, ordered_at: "{column}", total_cents: sum(cents(total))}}
+        """
+        files = put(tmp_path, orders=f"order_id,at,total\n1,{time},1\n2,soon,1\n")
+        load(lake, settings, declare(tmp_path, orders, head="timezone: Europe/Berlin"), files)
+        assert [row["ordered_at"] for row in landed(lake)] == [datetime(2026, 1, 5, 23, 30)]
+        assert _reasons(lake) == [(2, "ordered_at", "not a time", "soon")]
+
+
 def test_an_amount_of_any_size_stops_no_load(lake, settings, shop, tmp_path):
     amounts = ["4006381333931", "40063813339", "-0.005", "1e300", "999999999999.995"]
     rows = (f"{n},2026-01-05,c1,,{amount}" for n, amount in enumerate(amounts, start=1))
