@@ -19,7 +19,7 @@ import duckdb
 from shopauto_pipelines.platform.lake import Lake
 from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.platform.tables import Column, Table
-from shopauto_pipelines.sources.expressions import Refusal, define_helpers, plain
+from shopauto_pipelines.sources.expressions import OFFSET, Refusal, define_helpers, plain
 from shopauto_pipelines.sources.mapping import TABLES, SourceMapping, TableMapping, mappable
 from shopauto_pipelines.sources.reading import LONGEST_RAW, LandingError, Staged
 from shopauto_pipelines.sources.tables import ALLOWED_VALUES, NEVER_NEGATIVE, TIME_COLUMN
@@ -28,7 +28,7 @@ from shopauto_pipelines.sources.tables import ALLOWED_VALUES, NEVER_NEGATIVE, TI
 EARLIEST = date(1990, 1, 1)
 
 #: Part of every landing's name: raise it when the rules of this module change, and everything is landed again.
-RULES = "2"
+RULES = "3"
 
 #: Reason of a row whose day has not come yet.
 IN_THE_FUTURE = "in the future"
@@ -84,7 +84,7 @@ class Conversion:
         self.folder = folder
         self.con = lake.con.con.cursor()
         self.con.execute("set TimeZone = 'UTC'")
-        define_helpers(self.con)
+        define_helpers(self.con, self.zone)
 
     def run(self, target: Path) -> tuple[FileReport, dict[str, Marks]]:
         """Write ``target`` and the quarantine beside it.
@@ -354,7 +354,7 @@ def _cast(column: Column, value: str, kind: str, zone: str) -> tuple[str, str]:
     naive = f"try_cast({value} as timestamp)"
     local = naive if zone == "UTC" else f"timezone('UTC', timezone({_text(zone)}, {naive}))"
     if text:
-        offset = f"regexp_matches({value}, ':\\d\\d.*(Z|z|[+-]\\d\\d(:?\\d\\d)?)$')"
+        offset = f"regexp_matches({value}, '{OFFSET}')"
         return (
             f"(case when {offset} then timezone('UTC', try_cast({value} as timestamptz)) else {local} end)",
             "not a time",

@@ -34,16 +34,22 @@ REFUSALS = {
     "flag": "not true or false",
 }
 
-#: ``number`` keeps 6 decimals, ``cents`` rounds half away from zero, ``local_time`` is read in the source's time zone,
-#: ``identifier`` drops the ``.0`` that spreadsheets add to numeric ids.
+#: SQL regular expression: a time as text says itself which zone it is in.
+OFFSET = r":\d\d.*((?i:z| utc)|[+-]\d\d(:?\d\d)?)\s*$"
+
+#: ``number`` keeps 6 decimals, ``cents`` rounds half away from zero, ``local_time`` is read, and given, in the source's time
+#: zone, ``identifier`` drops the ``.0`` that spreadsheets add to numeric ids. A time with an offset is that instant in both.
 HELPERS = (
     # Casting text to wider decimals than 18 digits takes a hundred times as long.
     "number(x) as try_cast(x as decimal(18,6))",
     "whole(x) as (case when try_cast(x as bigint) = try_cast(x as double) then try_cast(x as bigint) end)",
     # Rounded before it is multiplied: the largest of amounts would not fit into 18 digits, and stop the load.
     "cents(x) as try_cast(round(try_cast(x as decimal(18,6)), 2) * cast(100 as decimal(3,0)) as bigint)",
-    "local_time(x) as try_cast(x as timestamp), (x, f) as try_strptime(x, f)",
-    "utc_time(x) as timezone('UTC', try_cast(x as timestamp)), (x, f) as timezone('UTC', try_strptime(x, f))",
+    f"local_time(x) as (case when regexp_matches(cast(x as varchar), '{OFFSET}')"
+    " then timezone($zone, try_cast(x as timestamptz)) else try_cast(x as timestamp) end), (x, f) as try_strptime(x, f)",
+    f"utc_time(x) as (case when regexp_matches(cast(x as varchar), '{OFFSET}')"
+    " then try_cast(x as timestamptz) else timezone('UTC', try_cast(x as timestamp)) end),"
+    " (x, f) as try_cast(try_strptime(x, f) as timestamptz)",
     "flag(x) as try_cast(trim(cast(x as varchar)) as boolean)",
     "identifier(x) as nullif(regexp_replace(trim(cast(x as varchar)), '\\.0+$', ''), '')",
 )
@@ -183,10 +189,10 @@ def _aggregated(tree: exp.Expression) -> bool:
     return False
 
 
-def define_helpers(con: duckdb.DuckDBPyConnection) -> None:
-    """Make the helpers known to a connection."""
+def define_helpers(con: duckdb.DuckDBPyConnection, zone: str) -> None:
+    """Make the helpers known to a connection, which is set to UTC, for a source whose times are in ``zone``."""
     for helper in HELPERS:
-        name, _, body = helper.partition("(")
+        name, _, body = helper.replace("$zone", f"'{zone}'").partition("(")
         con.execute(f"create or replace temp macro {name}({body}")
 
 

@@ -293,6 +293,35 @@ def test_times_of_utc_are_mapped_as_such_with_and_without_a_format(lake, setting
         assert _reasons(lake) == [(2, "ordered_at", "not a time", "soon")]
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        "at",
+        "local_time(at)",
+        "utc_time(at)",
+        "local_time(at, '%Y-%m-%d %H:%M:%S %z')",
+        "utc_time(at, '%Y-%m-%d %H:%M:%S %z')",
+    ],
+)
+def test_a_time_with_an_offset_is_that_instant_however_it_is_mapped(lake, settings, tmp_path, column):
+    orders = f"""
+    orders:
+      files: orders.csv
+      columns: {{order_id: order_id, ordered_at: "{column}", total_cents: cents(total)}}
+    """
+    times = ["2026-01-05 23:30:00 -0500"]
+    if "%z" not in column:
+        times = [
+            "2026-01-05T23:30:00-05:00",
+            "2026-01-06 04:30:00+00",
+            "2026-01-06T04:30:00Z",
+            "2026-01-06 04:30:00 UTC",
+        ]
+    text = "order_id,at,total\n" + "".join(f"{n},{time},1\n" for n, time in enumerate(times))
+    load(lake, settings, declare(tmp_path, orders, head="timezone: Europe/Berlin"), put(tmp_path, orders=text))
+    assert [row["ordered_at"] for row in landed(lake)] == [datetime(2026, 1, 6, 4, 30)] * len(times)
+
+
 def test_an_amount_of_any_size_stops_no_load(lake, settings, shop, tmp_path):
     amounts = ["4006381333931", "40063813339", "-0.005", "1e300", "999999999999.995"]
     rows = (f"{n},2026-01-05,c1,,{amount}" for n, amount in enumerate(amounts, start=1))
