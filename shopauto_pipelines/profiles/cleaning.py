@@ -147,6 +147,7 @@ _PARTICLES = set(
 )
 _PLAIN_LOCAL = re.compile(r"[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*")
 _WORD = re.compile(r"[^\W\d_]+")
+_AS_NUMBER = re.compile(r"\+?\d+\.0")
 _LANGUAGE_TAG = re.compile(r"([a-z]{2,3})(?:-([a-z]{4}))?(?:-([a-z]{2}|\d{3}))?", re.IGNORECASE)
 
 
@@ -186,7 +187,10 @@ def _domain(domain: str) -> str | None:
 
 
 def clean_phone(text: str, country: str) -> str | None:
-    """The number in E.164, read as dialled from ``country`` (ISO alpha-2) where it is not international."""
+    """The number in E.164, read as dialled from ``country`` (ISO alpha-2) where it is not international.
+
+    Takes ``491701234567.0`` too, as spreadsheets and data frames write numbers: with the nought it would be somebody else's.
+    """
     return _phone(text, country)[0]
 
 
@@ -202,6 +206,8 @@ def _phone(text: str, country: str) -> tuple[str | None, str | None]:
     text = _tidy(text)
     if not text or len(text) > LONGEST:
         return None, None
+    if _AS_NUMBER.fullmatch(text):
+        text = text.removesuffix(".0")
     for spelling in (text, f"+{text[2:]}") if text.startswith("00") else (text,):
         try:
             number = phonenumbers.parse(spelling, country)

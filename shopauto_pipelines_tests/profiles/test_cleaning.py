@@ -86,6 +86,8 @@ def test_cleaning_never_raises_and_cleaned_values_stay_as_they_are(text, country
         ("12345", "GB", None, None),
         ("none", "GB", None, None),
         ("4.47912E+11", "GB", None, None),
+        ("447400123456.0", "GB", "+447400123456", "GB"),
+        ("30901820.0", "DE", "+4930901820", "DE"),
         ("", "GB", None, None),
         ("1" * 200_000, "GB", None, None),
     ],
