@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
 from functools import cache, lru_cache, wraps
 from inspect import signature
@@ -208,7 +209,7 @@ def _phone(text: str, country: str) -> tuple[str | None, str | None]:
         return None, None
     if _AS_NUMBER.fullmatch(text):
         text = text.removesuffix(".0")
-    for spelling in (text, f"+{text[2:]}") if text.startswith("00") else (text,):
+    for spelling in _spellings(text, country):
         try:
             number = phonenumbers.parse(spelling, country)
         except phonenumbers.NumberParseException:
@@ -218,6 +219,21 @@ def _phone(text: str, country: str) -> tuple[str | None, str | None]:
             known = region if region in _countries()[0] else None
             return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164), known
     return None, None
+
+
+def _spellings(text: str, country: str) -> tuple[str, ...]:
+    """How to read a number, the likeliest first: a mobile phone's may lack its plus where one at home begins with a nought."""
+    import phonenumbers
+
+    if text.startswith("00"):
+        return text, f"+{text[2:]}"
+    home, trunk = phonenumbers.country_code_for_region(country), phonenumbers.ndd_prefix_for_region(country, True)
+    if text.startswith(str(home)) and trunk == "0":
+        with suppress(phonenumbers.NumberParseException):
+            number = phonenumbers.parse(f"+{text}")
+            if phonenumbers.number_type(number) == phonenumbers.PhoneNumberType.MOBILE:
+                return f"+{text}", text
+    return (text,)
 
 
 def clean_name(text: str) -> str | None:
