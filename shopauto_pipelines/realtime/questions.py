@@ -33,8 +33,8 @@ _PLANNED_ONCE = " ".join(
 #: Questions of a statement.
 _MOST = 200
 
-#: Rows in the order of the questions. Who bought under any id that is theirs now has bought: merges may be younger than
-#: the order.
+#: Rows in the order of the questions. Who bought, or was offered something, under any id that is theirs now has bought, or has
+#: the offer: merges may be younger.
 _ASK = """
 with told as (
     select told.number, coalesce(told.shop_customer_id, visitors.shop_customer_id) as id
@@ -50,16 +50,13 @@ select
     people.category_average_order_cents,
     exists (
         select from exits
-        where exits.customer_id = any (
-            array(select shop_customer_id from people_ids where people_ids.customer_id = people.customer_id)
-            || people.customer_id
-        )
+        where exits.customer_id = any (theirs.ids)
         and exits.event = 'ordered'
         and exits.at >= (people.last_order_on + 1)::timestamp at time zone %(zone)s
     ) as ordered,
     array(
         select granted_at from offers
-        where offers.customer_id = people.customer_id
+        where offers.customer_id = any (theirs.ids)
         and not (offers.campaign = %(campaign)s and offers.occasion = people.last_order_on::text)
         order by granted_at
     ) as others,
@@ -69,8 +66,16 @@ from told
 left join people_ids on people_ids.shop_customer_id = told.id
 left join people on people.customer_id = coalesce(people_ids.customer_id, told.id)
 left join categories on categories.category = people.favourite_category
-left join offers own on own.campaign = %(campaign)s and own.customer_id = people.customer_id
-    and own.occasion = people.last_order_on::text
+left join lateral (
+    select array(select shop_customer_id from people_ids where people_ids.customer_id = people.customer_id)
+        || people.customer_id as ids
+) as theirs on true
+left join lateral (
+    select * from offers
+    where offers.campaign = %(campaign)s and offers.customer_id = any (theirs.ids)
+    and offers.occasion = people.last_order_on::text
+    order by granted_at limit 1
+) as own on true
 order by told.number
 """
 

@@ -192,6 +192,20 @@ def test_a_visitor_is_found_by_any_id_of_theirs_and_has_one_offer(ask, engine):
     assert len(rows(engine, messages, "id")) == 1
 
 
+def test_an_offer_stays_the_persons_where_two_accounts_turn_out_to_be_one(ask, engine):
+    ask.publish(person("b"))
+    first = ask("b")["offer"]
+    with engine.begin() as connection:
+        connection.execute(sa.delete(schema.visitors))
+    ask.publish(person("a", ids=["b"]))
+    assert ask("b") == ask("a") == {"offer": first, "reason": "repeated"}
+    with engine.begin() as connection:
+        connection.execute(sa.delete(schema.visitors))
+    ask.publish(person("a", ids=["b"], last_order_on=LAST + timedelta(days=1)))
+    assert ask.reason("a") == "cap"
+    assert len(rows(engine, offers, "code")) == 1
+
+
 def test_nobody_we_know_is_offered_nothing(ask, engine):
     ask.publish(person("a"))
     with engine.begin() as connection:
