@@ -18,10 +18,23 @@ def claims(customers, orders, settings: SettingsResource):
     )
 
 
-@lake_asset(tables.IDENTITIES, ins={"customers": raw.CUSTOMERS, "orders": raw.ORDERS, "claims": tables.CLAIMS})
-def identities(customers, orders, claims):
+@lake_asset(
+    tables.IDENTITIES,
+    ins={
+        "customers": raw.CUSTOMERS,
+        "orders": raw.ORDERS,
+        "forms": raw.FORM_SUBMISSIONS,
+        "claims": tables.CLAIMS,
+    },
+)
+def identities(customers, orders, forms, claims):
     """Joins shop ids that share a valid e-mail or phone."""
-    return lambda as_of: identity.identities(customers.until(as_of), orders.until(as_of), claims.until(as_of))
+
+    def persons(as_of):
+        known = identity.identities(customers.until(as_of), orders.until(as_of), claims.until(as_of))
+        return identity.with_forms(known, forms.until(as_of), claims.until(as_of))
+
+    return persons
 
 
 @lake_asset(tables.ATTRIBUTES, ins={"claims": tables.CLAIMS, "identities": tables.IDENTITIES})

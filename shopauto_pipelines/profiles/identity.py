@@ -7,6 +7,8 @@ The rules (version ``RULES_VERSION``; raise it with every change that can give o
 - It is transitive: A and B share an address, B and C a phone, so all three are one.
 - An e-mail or phone that more than ``MOST_SHARING`` shop ids claim joins nobody: it is a switchboard, a reseller, a made-up
   address. Hence the one way a person splits again: an identifier becomes that common.
+- A guest who is known by a form alone is whoever ever claimed the address typed there, where that is one person. A form without
+  a consent makes nobody a person.
 - A person carries the shop id that was seen first (by first record or order, then by id), so that joining a new account
   never renames a person.
 """
@@ -20,13 +22,17 @@ import ibis
 import ibis.expr.types as ir
 from ibis import _
 
+from shopauto_pipelines.profiles import cleaning
+
 #: Version of the rules above, stored with each row.
-RULES_VERSION = 1
+RULES_VERSION = 2
 
 #: Most shop ids that one e-mail or phone may join.
 MOST_SHARING = 5
 
 _IDENTIFIERS = ("email", "phone")
+
+_email = cleaning.lift(cleaning.clean_email)
 
 
 def identities(customers: ir.Table, orders: ir.Table, claims: ir.Table) -> ir.Table:
@@ -59,6 +65,24 @@ def identities(customers: ir.Table, orders: ir.Table, claims: ir.Table) -> ir.Ta
         rule=_.rule.fill_null("shop_id"),
         rules_version=ibis.literal(RULES_VERSION, "int64"),
     )
+
+
+def with_forms(known: ir.Table, forms: ir.Table, claims: ir.Table) -> ir.Table:
+    """The :func:`identities` that are ``known``, and the guests of ``forms`` (raw) who are one of these persons by ``claims``."""
+    typed = forms.filter(_.shop_customer_id.startswith("guest:"), _.email.notnull()).anti_join(
+        known, "shop_customer_id"
+    )
+    guests = typed.group_by("shop_customer_id").agg(email=_.email.min()).mutate(value=_email(_.email))
+    claimed = claims.filter(_.field == "email").semi_join(guests, "value").inner_join(known, "shop_customer_id")
+    owners = claimed.group_by("value").agg(customer_id=_.customer_id.min(), persons=_.customer_id.nunique())
+    joined = guests.inner_join(owners.filter(_.persons == 1), "value")
+    rows = joined.select(
+        "shop_customer_id",
+        "customer_id",
+        rule=ibis.literal("email"),
+        rules_version=ibis.literal(RULES_VERSION, "int64"),
+    )
+    return ibis.union(known, rows)
 
 
 def decisive(customers: ir.Table, orders: ir.Table, claims: ir.Table) -> tuple[ir.Table, ir.Table, ir.Table]:

@@ -55,8 +55,11 @@ class Shop:
         usual = {at: datetime(day.year, day.month, day.day, 12), "source": "shop", "source_file": "f.csv"}
         if table is raw.ORDERS:
             usual |= {"total_cents": 1000}
+        if table is raw.FORM_SUBMISSIONS:
+            usual |= {"form": "guide"}
         whole = [
-            usual | {"source_row": n, "order_id": f"o{n}", "event_id": f"e{n}"} | row for n, row in enumerate(rows, 1)
+            usual | {"source_row": n, "order_id": f"o{n}", "event_id": f"e{n}", "submission_id": f"s{n}"} | row
+            for n, row in enumerate(rows, 1)
         ]
         self.lake.write(table, [day], pa.Table.from_pylist(whole, schema=table.arrow_schema))
 
@@ -75,7 +78,8 @@ class Shop:
         logs = (raw.CUSTOMERS, raw.ORDERS, raw.CONSENTS, raw.MESSAGE_EVENTS, raw.TOPIC_CHOICES, tables.CLAIMS)
         given = {table.name: lake.between(table, end=as_of) for table in logs}
         persons = identity.identities(*(given[table.name] for table in (raw.CUSTOMERS, raw.ORDERS, tables.CLAIMS)))
-        lake.write(tables.IDENTITIES, [as_of], persons)
+        forms = lake.between(raw.FORM_SUBMISSIONS, end=as_of)
+        lake.write(tables.IDENTITIES, [as_of], identity.with_forms(persons, forms, given[tables.CLAIMS.name]))
         given[tables.IDENTITIES.name] = lake.on(tables.IDENTITIES, as_of)
         for table, statement in (
             (tables.ATTRIBUTES, _attributes()),

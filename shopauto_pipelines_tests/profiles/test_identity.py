@@ -131,6 +131,30 @@ def test_a_guest_who_orders_with_a_customers_email_is_that_customer(shop):
     assert shop.persons() == {"c1": "c1", "guest:7": "c1"}
 
 
+def test_a_form_with_the_address_of_one_person_is_theirs_and_makes_nobody_a_person(shop):
+    shared = [{"shop_customer_id": f"s{n}", "email": "info@example.com"} for n in range(identity.MOST_SHARING + 1)]
+    shop.put(raw.CUSTOMERS, [{"shop_customer_id": "c1", "email": "Anna@example.com"}, *shared])
+    shop.put(raw.ORDERS, [{"shop_customer_id": "guest:9", "email": "bea@example.com"}])
+    typed = {
+        "guest:1": "mailto:anna@EXAMPLE.com",
+        "guest:2": "nobody@example.com",
+        "guest:3": "info@example.com",
+        "guest:4": "no address",
+        "guest:9": "bea@example.com",
+        "c7": "anna@example.com",
+        None: None,
+    }
+    shop.put(raw.FORM_SUBMISSIONS, [{"shop_customer_id": who, "email": email} for who, email in typed.items()])
+    shop.compute()
+    persons = shop.persons()
+    assert {who: person for who, person in persons.items() if not who.startswith("s")} == {
+        "c1": "c1",
+        "guest:1": "c1",
+        "guest:9": "guest:9",
+    }
+    assert len(shop.rows(tables.IDENTITIES)) == len(persons) == 3 + len(shared)
+
+
 def test_who_only_ordered_is_a_person_too(shop):
     shop.put(raw.ORDERS, [{"shop_customer_id": "c9"}, {"shop_customer_id": None}])
     shop.compute()
