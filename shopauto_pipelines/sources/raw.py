@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 
 import ibis
 import ibis.expr.types as ir
@@ -30,6 +30,9 @@ _ROW = (*_PLACE, "day")
 
 #: What is wrong with a row: names that no raw table has.
 _WRONG = ("wrong_column", "wrong_reason", "wrong_value")
+
+#: How much younger than an order its customer's account may be: checkouts make one of what was typed for the order.
+_ACCOUNT_MADE = timedelta(days=1)
 
 UNKNOWN_CUSTOMER = "unknown customer"
 UNKNOWN_ORDER = "unknown order"
@@ -154,7 +157,7 @@ def _referred(lake: Lake, table: Table, rows: ir.Table, end: date) -> ir.Table:
 
 
 def _orders_of_known_customers(lake: Lake, rows: ir.Table) -> ir.Table:
-    """A customer is known from the day of the first record, or from ``created_at`` where that is earlier.
+    """A customer is known from the day of the first record, or from ``created_at``, less a day, where that is earlier.
 
     Anonymous sales, guests, and sources that deliver no customers are not judged; nor is the collector, which is told of
     customers who change, not of those who were there before.
@@ -172,7 +175,7 @@ def _orders_of_known_customers(lake: Lake, rows: ir.Table) -> ir.Table:
     else:
         known = customers.group_by(known_id=_.shop_customer_id).agg(**told)
         joined = rows.left_join(known, rows.shop_customer_id == known.known_id)
-    is_known = (joined.known_day <= joined.day) | (joined.known_since <= joined.ordered_at)
+    is_known = (joined.known_day <= joined.day) | (joined.known_since - _ACCOUNT_MADE <= joined.ordered_at)
     unknown = (
         joined.shop_customer_id.notnull()
         & ~joined.shop_customer_id.startswith("guest:")

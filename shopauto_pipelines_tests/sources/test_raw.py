@@ -79,6 +79,14 @@ def test_orders_of_unknown_customers_are_quarantined_but_not_guests_and_anonymou
     assert unknown == [(2, "unknown customer", "new"), (4, "unknown customer", "nobody")]
 
 
+def test_an_account_that_was_made_of_an_order_is_its_customers(lake, settings, tmp_path):
+    customers = "id,changed_at,created_at,email\nc1,2026-01-20,2026-01-05T23:55:10,\nc2,2026-01-20,2026-01-07T09:00,\n"
+    orders = ORDERS_HEADER + "1,2026-01-05T23:50:00,c1,,1\n2,2026-01-05T23:50:00,c2,,1\n"
+    load(lake, settings, declare(tmp_path, ORDERS, CUSTOMERS), put(tmp_path, customers=customers, orders=orders))
+    assert _accepted(lake, tables.ORDERS, "order_id") == ["1"]
+    assert _rejected(lake) == [("raw/orders", "orders.csv", 2, "unknown customer", "c2")]
+
+
 def test_lines_whose_order_was_refused_or_is_missing_are_quarantined(lake, shop):
     assert _accepted(lake, tables.ORDER_LINES, "order_id") == ["1", "3", "5", "6"]
     unknown = [row[2:] for row in _rejected(lake) if row[3] == "unknown order"]
