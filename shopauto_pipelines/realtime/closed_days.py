@@ -24,6 +24,7 @@ from shopauto_pipelines.platform.settings import Settings
 from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.realtime.collected import forget
 from shopauto_pipelines.realtime.schema import collected
+from shopauto_pipelines.realtime.statements import known
 from shopauto_pipelines.sources import tables as raw
 from shopauto_pipelines.sources.landing import COLLECTOR_SOURCE, OWN_SOURCE, land_rows, read_manifest
 from shopauto_pipelines.sources.mapping import mappable
@@ -139,8 +140,17 @@ def _feeds() -> list[_Feed]:
 
 
 def _collected(table: Table) -> sa.Subquery:
-    """Rows that were collected for ``table``, as text, and their key."""
-    columns = (collected.c.row[name].astext.label(name) for name in mappable(table))
+    """Rows that were collected for ``table``, as text, and their key.
+
+    A ticket tells a guest's id, and no address by which the profiles could know whose it is: it is of the person who is served
+    with that address.
+    """
+    told = {name: collected.c.row[name].astext for name in mappable(table)}
+    if table is raw.EVENTS:
+        who = told["shop_customer_id"]
+        person = sa.literal_column(known("""collected."row" ->> 'shop_customer_id'"""), sa.Text)
+        told["shop_customer_id"] = sa.case((who.startswith("guest:"), sa.func.coalesce(person, who)), else_=who)
+    columns = (text.label(name) for name, text in told.items())
     return sa.select(*columns, collected.c.at, collected.c.key).where(collected.c.raw_table == table.name).subquery()
 
 

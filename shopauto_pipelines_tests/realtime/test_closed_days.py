@@ -27,6 +27,9 @@ from shopauto_pipelines.sources import raw, staleness, tables
 from shopauto_pipelines.sources.landing import landing_root
 from shopauto_pipelines_tests.outbox.conftest import AT, DAY
 from shopauto_pipelines_tests.realtime.conftest import event, plan, token_of
+from shopauto_pipelines_tests.realtime.shop_events import event as shop_event
+from shopauto_pipelines_tests.realtime.shop_events import people
+from shopauto_pipelines_tests.realtime.shop_events import take as collect
 
 TODAY = AT.date()
 YESTERDAY = TODAY - timedelta(days=1)
@@ -214,6 +217,18 @@ def test_two_choices_at_one_instant_are_the_one_that_allows_less(engine, setting
     take(engine, settings, event(1, "unsubscribe", at=at), event(1, "group_unsubscribe", 1, at=at))
     land_closed_days(engine, lake, settings, NOW)
     assert [row["state"] for row in landed(lake, tables.CONSENTS, YESTERDAY)] == ["opted_out"]
+
+
+def test_a_ticket_told_with_an_address_is_of_the_person_who_has_it(engine, settings, lake):
+    people(engine, {"s1": "p1"}, {"p1": b"ana"})
+    told = [
+        shop_event(f"t{n}", "ticket_opened", at=AT - timedelta(days=1), shop_customer_id=who)
+        for n, who in enumerate(["guest:1", "guest:2", "s1"])
+    ]
+    collect(engine, *told, guests={"guest:1": b"ana", "guest:2": b"bea"})
+    assert land_closed_days(engine, lake, settings, NOW) == [YESTERDAY]
+    rows = landed(lake, tables.EVENTS, YESTERDAY)
+    assert {row["event_id"]: row["shop_customer_id"] for row in rows} == {"t0": "p1", "t1": "guest:2", "t2": "s1"}
 
 
 def test_many_events_of_a_day_are_read_in_bounded_batches(engine, settings, lake, monkeypatch):
