@@ -126,15 +126,18 @@ def _once(table: Table, rows: ir.Table, until: ir.Table) -> ir.Table:
     """Of the sound rows with one key the earliest stays: by day, then source, file and row.
 
     On one day the collector's row gives way, and is not among the refused: a shop may tell of a thing when it happens, and
-    export it later.
+    export it later. So do all lines of an order, which may be numbered otherwise there.
     """
     key = list(table.key)
+    thing = key[:1] if table == ORDER_LINES else key
     sound = until.filter(_.wrong_reason.isnull()).select(*dict.fromkeys([*key, *_ROW]))
-    place = ibis.row_number().over(group_by=key, order_by=["day", sound.source == COLLECTOR_SOURCE, *_PLACE])
+    told = sound.source == COLLECTOR_SOURCE
+    place = ibis.row_number().over(group_by=key, order_by=["day", told, *_PLACE])
+    exported = (~told).any().over(group_by=[*thing, "day"]) if table == ORDER_LINES else ibis.literal(False)
     repeated = (
-        sound.semi_join(rows.select(*key).distinct(), key)
-        .mutate(place=place)
-        .filter(_.place > 0)
+        sound.semi_join(rows.select(*thing).distinct(), thing)
+        .mutate(place=place, exported=exported)
+        .filter((_.place > 0) | ((_.source == COLLECTOR_SOURCE) & _.exported))
         .select(*_ROW, "place")
     )
     joined = rows.left_join(repeated, list(_ROW), rname="again_{name}")

@@ -16,7 +16,7 @@ from shopauto_pipelines.platform.tables import Table
 from shopauto_pipelines.realtime import closed_days
 from shopauto_pipelines.realtime.closed_days import collected_rows, land_closed_days
 from shopauto_pipelines.realtime.collected import Batch, Row, store
-from shopauto_pipelines.realtime.collector.reading import Reader
+from shopauto_pipelines.realtime.collector.reading import Reader, row_of
 from shopauto_pipelines.sources import raw, staleness, tables
 from shopauto_pipelines.sources.landing import land, landed_days, landing_root
 from shopauto_pipelines.sources.mapping import SourceMapping, TableMapping, mappable
@@ -176,6 +176,22 @@ def test_what_is_told_both_ways_is_there_once_as_the_file_has_it(engine, setting
     land_closed_days(engine, lake, settings, NOON)
     accepted = lake.con.to_pyarrow(raw.accepted(lake, tables.ORDERS, YESTERDAY, TODAY)).to_pylist()
     assert sorted((row["order_id"], row["source"]) for row in accepted) == [("o1", "files"), ("o2", "collector")]
+    assert refused(lake) == []
+
+
+def test_the_lines_of_an_order_that_is_told_both_ways_are_those_of_the_file(engine, settings, tmp_path):
+    at = {"ordered_at": "2026-01-03T10:00:00"}
+    content = {
+        "orders": [at | {"order_id": "o1", "total_cents": 1250}],
+        "order_lines": [at | line | {"line_number": 7000 + line["line_number"]} for line in LINES],
+    }
+    lake = load_files(settings, tmp_path, content)
+    told = [order(name, None, at=datetime(2026, 1, 3, 10, tzinfo=UTC)) for name in ("o1", "o2")]
+    lines = [line | {"order_id": one.key, **at} for one in told for line in LINES]
+    take(engine, *told, *(row_of(tables.ORDER_LINES, line | {"ordered_at": told[0].at}) for line in lines))
+    land_closed_days(engine, lake, settings, NOON)
+    found = [(row["order_id"], row["line_number"]) for row in rows(lake, tables.ORDER_LINES)]
+    assert found == [("o1", 7001), ("o1", 7002), ("o2", 1), ("o2", 2)]
     assert refused(lake) == []
 
 
