@@ -8,6 +8,7 @@ to convert, and what is visible to readers, that of ``landing``.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -363,4 +364,9 @@ def _cast(column: Column, value: str, kind: str, zone: str) -> tuple[str, str]:
 
 
 def _worded(error: duckdb.Error) -> str:
+    """What is wrong, without the value at which an expression stopped: it may be private."""
+    if isinstance(error, duckdb.DataError | duckdb.InvalidInputException):
+        column = re.search(r"source column (\S+)", str(error))
+        read = f" of `{column[1]}`" if column else ""
+        return f"an expression stops at a value{read}; helpers such as whole(x) set its row aside"
     return str(error).split("\n\n")[0].strip().replace("\n", " ")

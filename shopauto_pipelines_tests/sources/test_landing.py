@@ -217,6 +217,26 @@ def test_broken_files_are_told_without_a_traceback(lake, settings, tmp_path, suf
         load(lake, settings, single, file)
 
 
+@pytest.mark.parametrize(
+    ("expression", "told"),
+    [
+        (
+            "cast(email as bigint)",
+            "an expression stops at a value of `email`; helpers such as whole(x) set its row aside",
+        ),
+        ("strptime(email, '%Y')", "an expression stops at a value; helpers such as whole(x) set its row aside"),
+        ("email + 1", "No function matches"),
+    ],
+)
+def test_a_value_at_which_an_expression_stops_is_not_told(lake, settings, tmp_path, expression, told):
+    source = declare(tmp_path, ORDERS.replace("cents(total)", f'"{expression}"'))
+    with pytest.raises(LandingError) as caught:
+        load(lake, settings, source, put(tmp_path, orders=_orders("1,2026-01-05,c1,ann@example.com,1")))
+    assert "orders.csv: raw/orders: the mapping does not fit the data: " in str(caught.value)
+    assert told in str(caught.value)
+    assert "ann" not in str(caught.value)
+
+
 def test_gzip_and_parquet_give_the_same_rows_as_csv(lake, settings, tmp_path):
     single = declare(tmp_path, ORDERS.replace("files: orders*.csv", "where: 'true'"))
     text = _orders("1,2026-01-05 10:00:00,c1,,4.575", "2,2026-01-06 10:00:00,,a@b.example,1")
