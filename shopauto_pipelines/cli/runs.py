@@ -10,7 +10,6 @@ from datetime import date
 from functools import cache
 
 import dagster as dg
-import psutil
 from dagster._core.execution.plan.objects import ErrorSource
 from dagster._core.instance import InstanceRef
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
@@ -22,6 +21,7 @@ from shopauto_pipelines.orchestration.health import FailedRun, Made
 from shopauto_pipelines.platform.dagster.runs import COMMAND_LINE_TAG, command_line, range_tags, run_days, this_process
 from shopauto_pipelines.platform.errors import ShopAutoError
 from shopauto_pipelines.platform.postgres import engine
+from shopauto_pipelines.platform.processes import lives
 from shopauto_pipelines.platform.progress import listening
 from shopauto_pipelines.platform.settings import PROJECT_ROOT, load_settings
 from shopauto_pipelines.platform.tables import Table
@@ -51,7 +51,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
         },
     )
     with dg.DagsterInstance.from_ref(ref) as made:
-        _close_abandoned(made)
+        _close_abandoned(made, alone=settings.postgres_url is None)
         yield made
 
 
@@ -220,11 +220,16 @@ def _step_name(key: str | None) -> str:
     return (key or "").replace("__", "/")
 
 
-def _close_abandoned(instance: dg.DagsterInstance) -> None:
-    """Mark runs of command lines that were killed as failed, so the UI does not show them as running for ever."""
+def _close_abandoned(instance: dg.DagsterInstance, *, alone: bool) -> None:
+    """Mark runs of command lines that were killed as failed: they would count as running for ever, and hold up the queue.
+
+    ``alone``: only this machine has the database, so all of them are its own, whatever it was called then.
+    """
     for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])):
-        host, _, pid = (command_line(run.tags) or "").partition(":")
-        if host == socket.gethostname() and pid.isdigit() and not psutil.pid_exists(int(pid)):
+        told = (command_line(run.tags) or "").split(":")
+        if len(told) != 3 or not (alone or told[0] == socket.gethostname()):
+            continue
+        if not lives(int(told[1]), float(told[2])):
             instance.report_run_failed(
                 run, "The process that ran it was killed; run it again: nothing is half written."
             )

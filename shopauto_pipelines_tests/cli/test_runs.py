@@ -14,6 +14,7 @@ import pytest
 
 from shopauto_pipelines.cli import runs
 from shopauto_pipelines.platform.dagster.partitions import DAILY, ONE_RUN
+from shopauto_pipelines.platform.dagster.runs import this_process
 
 HERE = socket.gethostname()
 STARTED, SUCCESS, FAILURE = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
@@ -26,13 +27,15 @@ def killed() -> int:
         return process.pid
 
 
-def test_only_the_runs_of_processes_that_are_no_more_on_this_machine_are_closed(killed):
+@pytest.mark.parametrize("alone", [False, True])
+def test_only_the_runs_of_processes_that_are_no_more_on_this_machine_are_closed(killed, alone):
     cases = [
-        (f"{HERE}:{killed}", STARTED, FAILURE),
-        (f"{HERE}:{killed}", dg.DagsterRunStatus.STARTING, FAILURE),
-        (f"{HERE}:{killed}", SUCCESS, SUCCESS),
-        (f"{HERE}:{os.getpid()}", STARTED, STARTED),
-        (f"not-{HERE}:{killed}", STARTED, STARTED),
+        (f"{HERE}:{killed}:1.5", STARTED, FAILURE),
+        (f"{HERE}:{killed}:1.5", dg.DagsterRunStatus.STARTING, FAILURE),
+        (f"{HERE}:{killed}:1.5", SUCCESS, SUCCESS),
+        (this_process(), STARTED, STARTED),
+        (f"{HERE}:{os.getpid()}:0.01", STARTED, FAILURE),  # its number is another's by now
+        (f"not-{HERE}:{killed}:1.5", STARTED, FAILURE if alone else STARTED),  # a container that was started anew
         (None, STARTED, STARTED),  # of the daemon or the UI
     ]
     with dg.DagsterInstance.ephemeral() as instance:
@@ -47,10 +50,10 @@ def test_only_the_runs_of_processes_that_are_no_more_on_this_machine_are_closed(
             ).run_id
             for process, before, _ in cases
         ]
-        repeats = {runs.COMMAND_LINE_TAG: f"{HERE}:{killed}", "dagster/parent_run_id": added[0]}
+        repeats = {runs.COMMAND_LINE_TAG: f"{HERE}:{killed}:1.5", "dagster/parent_run_id": added[0]}
         again = dg.DagsterRun(job_name="daily", run_id=str(uuid.uuid4()), status=STARTED, tags=repeats)
         instance.add_run(again)
-        runs._close_abandoned(instance)
+        runs._close_abandoned(instance, alone=alone)
         assert instance.get_run_by_id(again.run_id).status == STARTED
         assert [instance.get_run_by_id(run).status for run in added] == [after for _, _, after in cases]
         said = [entry.message for entry in instance.all_logs(added[0])]

@@ -8,8 +8,9 @@ from datetime import date
 import dagster as dg
 
 from shopauto_pipelines.platform.lake import days_between
+from shopauto_pipelines.platform.processes import born
 
-#: Of a run in the process of a command line: its host and process id.
+#: Of a run in the process of a command line: its host, process id, and when it was born.
 COMMAND_LINE_TAG = "shopauto/process"
 
 _PARTITION = "dagster/partition"
@@ -30,7 +31,7 @@ _REPEATS = ("dagster/parent_run_id", "dagster/root_run_id")
 
 def this_process() -> str:
     """What :data:`COMMAND_LINE_TAG` says of a run in this process."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return f"{socket.gethostname()}:{os.getpid()}:{born(os.getpid())}"
 
 
 def command_line(tags: Mapping[str, str]) -> str | None:
