@@ -1,4 +1,4 @@
-"""Which days of which tables are missing, stale or of an earlier version, why, and what repairs them.
+"""Which days of which tables are missing, stale, of an earlier version or damaged, why, and what repairs them.
 
 Derived from what is in the lake and from the runs that failed; nothing is stored. The lake says when a partition's rows last
 changed, and when it was last computed. So a partition is stale where something
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from io import SEEK_END
@@ -18,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shopauto_pipelines.platform.lake import Lake, columns_mark, days_between
@@ -27,12 +29,13 @@ from shopauto_pipelines.predictions import tables as predictions
 from shopauto_pipelines.sources import landing, staleness
 from shopauto_pipelines.sources.tables import QUARANTINE, RAW_TABLES
 
-#: ``missing``: a partition that should be there. ``stale``, or ``outdated`` (of an earlier version): one that cannot stay.
+#: ``missing``: a partition that should be there. ``stale``, ``outdated`` (of an earlier version) or ``damaged``: one that cannot
+#: stay.
 #: ``behind``: days that have data and were not refreshed; ``failed``: their refresh failed. ``note``: nothing is wrong, and
 #: somebody may want to know.
-Kind = Literal["missing", "stale", "outdated", "behind", "failed", "note"]
+Kind = Literal["missing", "stale", "outdated", "damaged", "behind", "failed", "note"]
 
-#: Repairs all that is missing, stale or outdated among the days that were computed.
+#: Repairs all that is missing, stale, outdated or damaged among the days that were computed.
 REPAIR = "shopauto refresh --stale"
 
 
@@ -179,8 +182,7 @@ def _judged(
             found[day] = _Cause("missing", failure or _failure(table, day, 0, failed) or "never computed")
     for upstream in (other for other in reads if other.name in disk):
         _add_stale(found, made, upstream, disk, causes, failed)
-    for day, why in _outdated(lake, table, {d: t for d, t in there.items() if d not in found}):
-        found[day] = _Cause("outdated", why)
+    found |= _unreadable(lake, table, {d: t for d, t in there.items() if d not in found})
     return found, [day for day in absent if day not in found]
 
 
@@ -234,26 +236,36 @@ def _failure(table: Table, day: date, since: int, failed: Sequence[FailedRun]) -
     return None
 
 
-def _outdated(lake: Lake, table: Table, there: Mapping[date, Times]) -> Iterator[tuple[date, str]]:
-    """Days that an earlier version wrote without a column that has to be there."""
+def _unreadable(lake: Lake, table: Table, there: Mapping[date, Times]) -> dict[date, _Cause]:
+    """Days that an earlier version wrote without a column that has to be there, and those whose file is cut off."""
+    found: dict[date, _Cause] = {}
     present = columns_mark(table)
     days = [day for day, times in there.items() if times.columns != present]
     required = [column.name for column in table.columns if column.required]
     for day, file in (lake.paths(table, days) if days else {}).items():
-        if _may_lack(file, required):
+        footer = _footer(file)
+        if footer is None:
+            found[day] = _Cause("damaged", "the file is cut off, as by a machine that lost its power")
+        elif not all(
+            bytes([len(name)]) + name.encode() in footer for name in required
+        ):  # a name stands after its length
             names = pq.read_schema(file).names
             if lacking := [name for name in required if name not in names]:
-                yield day, f"written by an earlier version, without `{'`, `'.join(lacking)}`"
+                found[day] = _Cause("outdated", f"written by an earlier version, without `{'`, `'.join(lacking)}`")
+    return found
 
 
-def _may_lack(file: Path, columns: Sequence[str]) -> bool:
-    """Whether the footer of a Parquet file does not name one of the columns. To parse it takes ten times as long."""
+def _footer(file: Path) -> bytes | None:
+    """The bytes that describe a Parquet file, ``None`` where they are not there. To parse them takes ten times as long."""
     with open(file, "rb", buffering=0) as opened:
-        opened.seek(-8, SEEK_END)
-        length = int.from_bytes(opened.read(4), "little")
+        size = opened.seek(0, SEEK_END)
+        opened.seek(max(0, size - 8))
+        end = opened.read()
+        length = int.from_bytes(end[:4], "little")
+        if not end.endswith(b"PAR1") or length + 8 > size:
+            return None
         opened.seek(-8 - length, SEEK_END)
-        footer = opened.read(length)
-    return any(bytes([len(name)]) + name.encode() not in footer for name in columns)  # a name stands after its length
+        return opened.read(length)
 
 
 def _grouped(causes: _Causes) -> list[Finding]:
@@ -299,11 +311,12 @@ def _notes(
     named: dict[str, list[date]] = defaultdict(list)
     table = predictions.MODELS
     for day, path in lake.paths(table, [*disk.get(table.name, {})]).items():
-        file = pq.ParquetFile(path)
-        if "named" in file.schema_arrow.names:
-            for row in file.read(["model_id", "named"]).to_pylist():
-                if row["named"]:
-                    named[row["model_id"]].append(day)
+        with suppress(pa.ArrowInvalid):  # is damaged, and told
+            file = pq.ParquetFile(path)
+            if "named" in file.schema_arrow.names:
+                for row in file.read(["model_id", "named"]).to_pylist():
+                    if row["named"]:
+                        named[row["model_id"]].append(day)
     for model, days in sorted(named.items()):
         start, end = days[0], days[-1]
         why = f"scored by {model}, which was asked for by name"

@@ -19,7 +19,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache, lru_cache
@@ -95,6 +95,10 @@ class MissingPartition(ShopAutoError):
 
 class OutdatedPartition(MissingPartition):
     """A partition was written by an earlier version, without a column that is needed; the text says which."""
+
+
+class DamagedPartition(ShopAutoError):
+    """The file of a partition is cut off, as a machine leaves it that loses its power; the text says what to run."""
 
 
 @dataclass(frozen=True)
@@ -217,8 +221,10 @@ class Lake:
         return {name: _by_date(table, found[name]) for name, table in by_name.items()}
 
     def rows(self, table: Table, day: date) -> int:
-        """Rows of a partition, from the file's footer; raises :class:`MissingPartition`."""
-        return pq.read_metadata(self._existing(table, day)).num_rows
+        """Rows of a partition, from the file's footer; raises :class:`MissingPartition` and :class:`DamagedPartition`."""
+        file = self._existing(table, day)
+        with self._whole(table, file):
+            return pq.read_metadata(file).num_rows
 
     def on(self, table: Table, day: date) -> ir.Table:
         """The partition of ``day``; raises :class:`MissingPartition` where it has not been written."""
@@ -417,11 +423,13 @@ class Lake:
     def _files(self, table: Table, paths: Sequence[Path], *, hive: bool) -> Files:
         """Files of the table, for the engine; ``hive`` takes the partition column from their folder's name.
 
-        Raises :class:`OutdatedPartition` for one that an earlier version wrote without a required column.
+        Raises :class:`OutdatedPartition` for one that an earlier version wrote without a required column, and
+        :class:`DamagedPartition`.
         """
         mixed = False
         for path in paths:
-            lacking = _lacking(table, path, path.stat().st_mtime_ns)
+            with self._whole(table, path):
+                lacking = _lacking(table, path, path.stat().st_mtime_ns)
             if required := "`, `".join(column.name for column in lacking if column.required):
                 day = path.parent.name.partition("=")[2]
                 how = f"--day {day}` to compute it again" if self._then else "--stale`: it computes all such days again"
@@ -431,6 +439,18 @@ class Lake:
                 )
             mixed = mixed or bool(lacking)
         return Files(paths, hive, mixed)
+
+    @contextmanager
+    def _whole(self, table: Table, file: Path) -> Iterator[None]:
+        """Says in words that a file which is read is none of Parquet's."""
+        try:
+            yield
+        except pa.ArrowInvalid:
+            day = file.parent.name.partition("=")[2]
+            raise DamagedPartition(
+                f"{table.name} of {day} is damaged ({file}): run `{self.refresh_command} "
+                f"{f'--day {day}' if self._then else '--stale'}` to compute it again"
+            ) from None
 
     @staticmethod
     def _by_day(

@@ -14,7 +14,7 @@ from rich.console import Console
 from shopauto_pipelines.cli.refreshing import RefreshError, next_command, today, wanted_days
 from shopauto_pipelines.features.tables import CUSTOMER_360
 from shopauto_pipelines.orchestration.health import FailedRun, Made, as_json, examine, ranges, repair_runs
-from shopauto_pipelines.platform.lake import days_between
+from shopauto_pipelines.platform.lake import DamagedPartition, days_between
 from shopauto_pipelines.platform.tables import Column, Table
 from shopauto_pipelines.sources import raw
 from shopauto_pipelines.sources.tables import CUSTOMERS as RAW_CUSTOMERS
@@ -187,6 +187,26 @@ def test_a_partition_of_an_earlier_version_is_outdated(lake, shop):
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     why = "written by an earlier version, without `orders`"
     assert problems(lake) == [("outdated", why, {AUDIENCE.name: [7]})]
+
+
+@pytest.mark.parametrize("left", [0, 5, 200])
+def test_a_file_that_a_power_cut_left_without_its_end_is_damaged_and_computed_again(lake, shop, left):
+    file = lake.path(STATE, DAYS[3])
+    whole = file.read_bytes()
+    file.write_bytes(whole[:left])
+    stay = (file.stat().st_atime_ns, file.parent.stat().st_mtime_ns - 1)
+    os.utime(file, ns=stay)  # the disk had the time, not the rows
+    for reading in (lake.session().on, lake.rows):
+        with pytest.raises(
+            DamagedPartition, match=r"features/state of 2026-01-08 is damaged.*`shopauto refresh --stale`"
+        ):
+            reading(STATE, DAYS[3])
+    [found] = [each for each in examine(lake, FLOW).problems if each.kind == "damaged"]
+    assert "cut off" in found.why
+    assert (found.days[STATE.name], found.repair) == ([DAYS[3]], "shopauto refresh --stale")
+    assert DAYS[3] in [day for days in repair_runs(examine(lake, FLOW), FLOW)[0] for day in days_between(*days)]
+    write_states(lake, DAYS[3:])
+    assert (file.read_bytes(), problems(lake)) == (whole, [])
 
 
 def test_a_log_that_lacks_days_makes_stale_what_was_computed_without_them(lake, shop):
