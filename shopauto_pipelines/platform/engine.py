@@ -200,6 +200,7 @@ class DuckDB(Engine):
 
     def scan(self, name: str, files: Sequence[Files], schema: ibis.Schema) -> ir.Table:
         """A view, or an empty table."""
+        self._kinds[name] = "view" if files else "table"
         if not files:
             return self.con.create_table(name, schema=schema, temp=True)
         parts = " union all by name ".join(map(reading, files))

@@ -83,6 +83,9 @@ KNOWN_THEN = "known_then.json"
 #: Files of days with up to so many rows are written by so many threads at once.
 _FEW_ROWS, _WRITERS = 65_536, 3
 
+#: So many readings of tables take some 30 MB; a day of a refresh has a tenth of them.
+_MANY_READS = 1_000
+
 #: Looks at a partition that others replace each time before it is read.
 _LOOKS = 5
 
@@ -271,6 +274,15 @@ class Lake:
     def table_of(self, view: str) -> Table | None:
         """The lake table behind a view name found in an expression."""
         return self._tables_by_view.get(view)
+
+    def forget_reads(self) -> None:
+        """Forget what has been read, where it is much: for who goes on with nothing of it. Reads of years fill the memory."""
+        if len(self._tables_by_view) < _MANY_READS:
+            return
+        for view in self._tables_by_view:
+            self.engine.drop(view)
+        self._tables_by_view.clear()
+        self._scans.clear()
 
     def note_origins(self, name: str, origins: Mapping[str, frozenset[tuple[str, str]]]) -> None:
         """Remember of which columns of the lake those of a temporary table were made; it lasts until it has been written."""

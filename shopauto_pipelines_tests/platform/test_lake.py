@@ -346,6 +346,26 @@ def test_a_long_read_goes_through_months_and_follows_every_change(lake, monkeypa
     assert column_lineage(lake.between(SALES), lake)["sale_id"] == {("test/sales", "sale_id")}
 
 
+def test_readings_of_many_days_are_forgotten_once_nobody_needs_them(lake, monkeypatch):
+    days = days_between(FIRST, FIRST + timedelta(days=9))
+    lake.write(SALES, days, _rows(days))
+
+    def read() -> int:
+        counted = [lake.between(SALES, end=day).count().execute() for day in days]
+        assert counted == [3 * n for n in range(1, 11)]
+        lake.between(SALES, end=FIRST - timedelta(days=1))  # an empty table
+        lake.forget_reads()
+        ((left,),) = lake.con.raw_sql(
+            "select count(*) from duckdb_views() where view_name like 'test_sales_%'"
+        ).fetchall()
+        ((empty,),) = lake.con.raw_sql("select count(*) from duckdb_tables()").fetchall()
+        return left + empty
+
+    assert read() == 11
+    monkeypatch.setattr("shopauto_pipelines.platform.lake._MANY_READS", 10)
+    assert [read(), read()] == [0, 0]
+
+
 def test_a_folder_may_be_called_as_it_likes(tmp_path):
     lake, days = Lake(tmp_path / 'Anna\'s "shop" [1]'), days_between(FIRST, FIRST + timedelta(days=60))
     lake.write(SALES, days, _rows(days))

@@ -101,6 +101,7 @@ class LakeIOManager(dg.ConfigurableIOManager):
                 asset_key=context.asset_key,
                 partition_key=day.isoformat(),
             )
+        lake.forget_reads()
 
 
 def _made(
