@@ -120,9 +120,10 @@ def examine(lake: Lake, flow: Sequence[Made], failed: Sequence[FailedRun] = (), 
     states = [made.table for made in flow if made.table.partition == "as_of"]
     computed = sorted({day for table in states for day in disk[table.name]})
     partitions = sum(map(len, disk.values()))
-    if span is None or not computed:
-        behind = [_behind(*span, failed)] if span else []
-        return Health(behind, partitions)
+    if span is None:
+        return Health([_nothing_landed(computed)] if computed else [], partitions)
+    if not computed:
+        return Health([_behind(*span, failed)], partitions)
     first, newest = span[0], computed[-1]
     logs = days_between(first, newest)
     causes: _Causes = {}
@@ -288,6 +289,12 @@ def _behind(start: date, end: date, failed: Sequence[FailedRun]) -> Finding:
     latest = max(tried, key=lambda run: run.ended)
     why = f"there is data, and its refresh failed (run {latest.run_id[:8]}), as it will again until this is mended: {latest.why}"
     return Finding("failed", why, days, "shopauto refresh")
+
+
+def _nothing_landed(computed: Sequence[date]) -> Finding:
+    """Days that were computed, of what is gone: none can be computed again."""
+    why = "what was loaded is gone from the lake's `landing`: bring it back from a backup, or load the files again"
+    return Finding("missing", why, {EVERY_TABLE: computed}, "shopauto load SOURCE PATH")
 
 
 def _notes(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from datetime import date, timedelta
 
@@ -301,6 +302,14 @@ def test_scripts_get_every_table_and_range(lake, shop):
 
 def test_before_the_first_load_there_is_nothing_to_say(lake):
     assert examine(lake, FLOW).findings == []
+
+
+def test_where_what_was_loaded_is_gone_health_does_not_say_that_all_is_well(lake, shop):
+    shutil.rmtree(lake.root / "landing")
+    [found] = examine(lake, FLOW).problems
+    assert (found.kind, found.repair) == ("missing", "shopauto load SOURCE PATH")
+    assert "what was loaded is gone" in found.why
+    assert found.span == [(COMPUTED[0], COMPUTED[-1])]
 
 
 def test_ranges_are_days_that_follow_each_other():
