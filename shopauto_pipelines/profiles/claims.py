@@ -19,7 +19,7 @@ PROBLEMS = {
     "first_name": "not a name",
     "last_name": "not a name",
     "gender": "not a gender by any known word",
-    "birthday": "before 1900 or after the record",
+    "birthday": "1900-01-01 or before, or after the record",
     "country": "not a country",
     "city": "not the name of a place",
     "language": "not a language",

@@ -21,8 +21,8 @@ import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.compute as pc
 
-#: No birthday before this day is believed.
-EARLIEST_BIRTHDAY = date(1900, 1, 1)
+#: No birthday before this day is believed. The day before it is what some databases write where none is known.
+EARLIEST_BIRTHDAY = date(1900, 1, 2)
 
 #: Longest text that is looked at, characters: an e-mail address has at most 254, and nobody's name has more than this.
 LONGEST = 320

@@ -53,7 +53,7 @@ def test_what_is_not_usable_has_a_problem_and_no_value_and_what_is_empty_claims_
         "first_name": "http://secret.example",
         "last_name": "-",
         "gender": "unknown",
-        "birthday": date(1899, 12, 31),
+        "birthday": date(1900, 1, 1),
         "country": "Unspecified",
         "city": "?",
         "language": "xx",
