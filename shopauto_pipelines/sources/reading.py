@@ -32,6 +32,9 @@ LONGEST_RAW = 200
 #: Bytes read at a time; also the longest row.
 _BLOCK = 16 << 20
 _BATCH = 131_072
+
+#: Bytes at the end of a file that tell whether its last quote is closed.
+_TAIL = 1024
 _SUFFIXES = (".csv", ".csv.gz", ".parquet")
 
 _DEFECTS = pa.schema(
@@ -173,8 +176,8 @@ def _csv_batches(
                 ]
                 staged.ragged += len(defects)
                 handled = len(ragged)
-                if batch is None:
-                    defects += _open_quote(held, last, numbers)
+                if batch is None and held.num_rows and not (ragged and ragged[-1][0] > numbers[-1]):
+                    defects += _open_quote(held, last, numbers, path)
                 columns = {name: held.column(str(place)) for name, place in places.items()}
                 yield pa.RecordBatch.from_pydict({"_row": pa.array(numbers), **columns}), defects
             held = batch
@@ -197,13 +200,27 @@ def _numbers(before: int, count: int, ragged: list[int]) -> np.ndarray:
     return numbers
 
 
-def _open_quote(batch: pa.RecordBatch, last: str, numbers: np.ndarray) -> list[tuple[int, str | None, str, str]]:
-    """A quote that is never closed swallows the rest of the file, with its final line end, into the last value."""
-    value = batch.column(last)[-1].as_py() if batch.num_rows else None
-    if value and value.endswith((b"\n", b"\r")):
-        text = value.decode("utf-8", "replace")
-        return [(int(numbers[-1]), None, "a quote is never closed: the rest of the file was read as one value", text)]
-    return []
+def _open_quote(
+    batch: pa.RecordBatch, last: str, numbers: np.ndarray, path: Path
+) -> list[tuple[int, str | None, str, str]]:
+    """A quote that is never closed swallows the rest of the file into the last value, and no quote follows it."""
+    value = batch.column(last)[-1].as_py()
+    if value is None or not (b"\n" in value or b"\r" in value):
+        return []
+    end = value.replace(b'"', b'""')[-_TAIL // 2 :] + b'"'
+    if _tail(path).rstrip(b"\r\n").endswith(end):
+        return []
+    text = value.decode("utf-8", "replace")
+    return [(int(numbers[-1]), None, "a quote is never closed: the rest of the file was read as one value", text)]
+
+
+def _tail(path: Path) -> bytes:
+    """The last bytes of a file's text."""
+    tail = b""
+    with pa.input_stream(str(path), compression="detect") as stream:
+        while block := stream.read(_BLOCK):
+            tail = (tail + block)[-_TAIL:]
+    return tail
 
 
 def _parquet_batches(

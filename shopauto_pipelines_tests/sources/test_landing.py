@@ -187,12 +187,22 @@ def test_a_file_of_ragged_rows_only_loses_none(lake, settings, shop, tmp_path):
     assert {row["day"] for row in refused(lake)} == {TODAY}
 
 
-def test_a_quote_that_is_never_closed_is_told(lake, settings, shop, tmp_path):
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_a_quote_that_is_never_closed_is_told(lake, settings, shop, tmp_path, end):
     rows = ("1,2026-01-05,c1,,1", '2,2026-01-05,c1,,"1', "3,2026-01-05,c1,,1")
-    load(lake, settings, shop, put(tmp_path, orders=_orders(*rows)))
+    load(lake, settings, shop, put(tmp_path, orders=_orders(*rows).removesuffix("\n") + end))
     assert [(row, reason) for row, _, reason, _ in _reasons(lake)] == [
         (2, "a quote is never closed: the rest of the file was read as one value")
     ]
+
+
+@pytest.mark.parametrize("after", ["", "2,ragged\n"])
+def test_a_last_value_of_several_lines_is_read(lake, settings, tmp_path, after):
+    source = declare(tmp_path, ORDERS.replace("total)", "total)\n        coupon_code: note"))
+    text = 'order_id,ordered_at,customer,email,total,note\n1,2026-01-05,c1,,1,"two ""lines""\nand one"\n' + after
+    load(lake, settings, source, put(tmp_path, orders=text))
+    assert [row["coupon_code"] for row in landed(lake)] == ['two "lines"\nand one']
+    assert len(refused(lake)) == bool(after)
 
 
 def test_a_wrong_kind_of_file_a_missing_path_and_a_missing_file_are_told(lake, settings, shop, tmp_path):
