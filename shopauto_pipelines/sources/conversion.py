@@ -194,8 +194,8 @@ class Conversion:
         checks.append(_bad(TIME_COLUMN[self.table.name], f"_day < date '{EARLIEST}'", f"before {EARLIEST}", raw_time))
         inner = f"select _row, _rows, _bad, {', '.join(casts)} from computed"
         if self.name in ("customers", "orders", "form_submissions") and "email" in self.mapping.columns:
-            guest = "coalesce(shop_customer_id, 'guest:' || left(sha256(lower(trim(email))), 16)) as shop_customer_id"
-            inner = f"select * replace ({guest}) from ({inner})"
+            guest = "case when email like '%@%' then 'guest:' || left(sha256(lower(trim(email))), 16) end"
+            inner = f"select * replace (coalesce(shop_customer_id, {guest}) as shop_customer_id) from ({inner})"
         shop_time = (
             time
             if self.settings.timezone == "UTC"

@@ -46,6 +46,7 @@ ORDERS = [
     },
     {"order_id": "o2", "ordered_at": "2026-01-03T23:30:00Z", "email": " Ana@Example.com", "total_cents": 0},
     {"order_id": "o3", "ordered_at": "2026-01-02T09:00:00Z", "total_cents": 99, "discount_cents": 1},
+    {"order_id": "o4", "ordered_at": "2026-01-02T09:00:00Z", "email": "n/a", "total_cents": 99},
 ]
 LINES = [
     {"order_id": "o1", "line_number": 1, "product_id": "p", "kind": "product", "quantity": 2, "amount_cents": 1000},

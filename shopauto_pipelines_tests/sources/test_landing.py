@@ -288,11 +288,16 @@ def test_parquet_with_invalid_utf8_quarantines_only_its_rows(lake, settings, tmp
 
 
 def test_a_guest_gets_an_id_that_follows_from_the_address(lake, settings, shop, tmp_path):
-    rows = ("1,2026-01-05,, Ann@Example.com ,1", "2,2026-01-06,,ann@example.com,1", "3,2026-01-06,,,1")
+    rows = (
+        "1,2026-01-05,, Ann@Example.com ,1",
+        "2,2026-01-06,,ann@example.com,1",
+        "3,2026-01-06,,,1",
+        "4,2026-01-06,,n/a,1",
+    )
     load(lake, settings, shop, put(tmp_path, orders=_orders(*rows)))
-    first, second, anonymous = (row["shop_customer_id"] for row in landed(lake))
+    first, second, anonymous, nobody = (row["shop_customer_id"] for row in landed(lake))
     assert first == second == "guest:" + hashlib.sha256(b"ann@example.com").hexdigest()[:16]
-    assert anonymous is None
+    assert anonymous is nobody is None
 
 
 def test_local_times_are_read_in_the_zone_of_the_source_and_lie_on_the_day_of_the_shop(lake, settings, tmp_path):

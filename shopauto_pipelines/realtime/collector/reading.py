@@ -192,9 +192,9 @@ def moment(value: datetime | None, now: datetime) -> datetime:
 
 
 def guest_id(email: str | None) -> str | None:
-    """The id of a customer without an account, as files get it too: a hash of the address as typed."""
+    """The id of a customer without an account, as files get it too: a hash of the address as typed; none of ``n/a``."""
     typed = (email or "").strip(" ").lower()
-    return "guest:" + hashlib.sha256(typed.encode()).hexdigest()[:16] if typed else None
+    return "guest:" + hashlib.sha256(typed.encode()).hexdigest()[:16] if "@" in typed else None
 
 
 def row_of(table: Table, values: Mapping[str, Any]) -> Row:
