@@ -18,6 +18,7 @@ import duckdb
 import sqlglot
 from sqlglot import exp
 from sqlglot.dialects.duckdb import DuckDB
+from sqlglot.parsers.duckdb import DuckDBParser
 
 from shopauto_pipelines.platform import words
 
@@ -69,12 +70,12 @@ _NOT_ALLOWED = (exp.Query, exp.Table, exp.Star, exp.Placeholder, exp.Parameter, 
 class _Dialect(DuckDB):
     """DuckDB's, but that a helper is ours where another database has a function of its name."""
 
-    class Parser(DuckDB.Parser):
+    class Parser(DuckDBParser):
         """Reads the names of helpers as any other name."""
 
         FUNCTIONS: ClassVar[dict[str, Callable]] = {
             name: function
-            for name, function in DuckDB.Parser.FUNCTIONS.items()
+            for name, function in DuckDBParser.FUNCTIONS.items()
             if name.lower() not in {helper.partition("(")[0] for helper in HELPERS}
         }
 
