@@ -115,7 +115,7 @@ def test_closed_days_are_told_of_at_once_as_each_on_its_own_and_land_what_a_cras
     _run(engine, lake, settings)
     with engine.begin() as connection:
         ledger.plan(connection, rows(2, as_of=DAY, send_from=AT + timedelta(hours=2)), run_id=None, at=AT)
-    fill(lake, raw.ORDERS, DAY + timedelta(days=1), [])
+    fill(lake, raw.ORDERS, DAY + timedelta(days=2), [])
     alone = _run(engine, lake, settings)
     assert not alone.window.open
     shutil.rmtree(landing_root(lake) / "outbox")
@@ -128,7 +128,7 @@ def test_a_day_run_again_after_it_closed_lands_what_a_crash_kept_from_landing(en
     write_shop(lake, people=3)
     _run(engine, lake, settings)
     shutil.rmtree(landing_root(lake) / "outbox")
-    fill(lake, raw.EVENTS, DAY + timedelta(days=1), [])
+    fill(lake, raw.EVENTS, DAY + timedelta(days=2), [])
     assert not _run(engine, lake, settings).window.open
     assert (landing_root(lake) / "outbox" / "manifest.json").exists()
     assert len(_delivered(settings)) == 3
@@ -159,10 +159,10 @@ def test_a_day_that_is_computed_again_sends_nobody_a_second_message_of_the_day(e
 def test_a_backfill_and_a_closed_day_send_nothing_and_say_why(engine, lake, settings):
     write_shop(lake, people=2)
     assert _run(engine, lake, settings, barred="a backfill never sends").window.why == "a backfill never sends"
-    fill(lake, raw.EVENTS, DAY + timedelta(days=1), [])
+    fill(lake, raw.EVENTS, DAY + timedelta(days=2), [])
     closed = _run(engine, lake, settings)
     assert not closed.window.open
-    assert "2026-01-04" in closed.window.why
+    assert "2026-01-05" in closed.window.why
     assert _delivered(settings) == []
     assert closed.states == {}
 
