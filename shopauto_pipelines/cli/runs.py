@@ -121,7 +121,7 @@ def logs() -> list[Table]:
 def failed_runs(instance: dg.DagsterInstance) -> list[FailedRun]:
     """The latest runs over days that failed, were cancelled, or were killed."""
     ended = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
-    found = []
+    found: list[FailedRun] = []
     for record in instance.get_run_records(ended, limit=_MOST_LOOKED_AT):  # of sensors' runs there may be many more
         if len(found) == _MOST_FAILED:
             break
